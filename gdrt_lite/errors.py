@@ -1,0 +1,5 @@
+"""The error for what the surroundings got wrong: network, disk, a damaged file. Wrong arguments are ValueErrors."""
+
+
+class GdrtError(RuntimeError):
+    """Something outside the call failed; the message says what, and what to do about it."""
