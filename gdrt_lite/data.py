@@ -1,4 +1,4 @@
-"""Interactions -> time-ordered sliding windows -> train, valid and test examples. Shown in notebook 00, section 2.
+"""Interactions -> time-ordered sliding windows -> train, valid and test examples.
 
 Conventions, in one place:
 
@@ -21,14 +21,23 @@ from gdrt_lite.errors import GdrtError
 from gdrt_lite.windows import SPLITS, Example, Splits, at_least, cut, sample, split_examples, windows
 
 __all__ = [
-    "SPLITS", "Example", "Interactions", "Splits", "data_folder", "from_frame", "load_amazon", "load_movielens",
-    "load_movielens_100k", "sample", "windows",
+    "SPLITS",
+    "Example",
+    "Interactions",
+    "Splits",
+    "data_folder",
+    "from_frame",
+    "load_amazon",
+    "load_movielens",
+    "load_movielens_100k",
+    "sample",
+    "windows",
 ]
 
 
 @dataclass(frozen=True, repr=False, eq=False)
 class Interactions:
-    """A table of user (str), item (title), time (int), sorted by user and time; and the genres of the titles."""
+    """A table of user (str), item (title), time (int), sorted by user and time; and the titles' genres."""
 
     frame: pd.DataFrame
     genres: dict[str, tuple[str, ...]] = field(default_factory=dict)
@@ -40,7 +49,7 @@ class Interactions:
         return sorted(self.frame["item"].unique())
 
     def top_items(self, n: int) -> Interactions:
-        """Only the n titles with the most interactions (ties: alphabetical order); all of them when there are fewer."""
+        """Only the n titles with the most interactions (ties: by alphabet); all when there are fewer."""
         at_least("n", n, 1)
         counts = self.frame["item"].value_counts()
         kept = sorted(counts.index, key=lambda title: (-counts[title], title))[:n]
@@ -62,18 +71,20 @@ class Interactions:
                 break
             frame = frame[enough]
         if frame.empty:
-            raise ValueError(f"k={k} leaves no interaction: no group of users and items is that dense; take a lower k.")
+            raise ValueError(
+                f"k={k} leaves no interaction: no group of users and items is that dense; take a lower k."
+            )
         return self._part(frame, f"{k}-core")
 
     def split(self, by: str = "new_users", history: int = 10, min_history: int = 3, seed: int = 0) -> Splits:
         """Cut the windows into train, valid and test.
 
         Args:
-            by: "new_users": 10% of the users are valid and 10% test, with all their windows (drawn by `seed`).
-                "time": the first 80% of all windows train, the next 10% valid, the last 10% test (the published
-                protocol); windows of one timestamp stay together, so a part may be slightly smaller.
-                "leave_one_out": each user's last window is test and the one before valid; users with fewer than
-                three windows only train.
+            by: "new_users": 10% of the users are valid and 10% test, with all their windows (`seed` draws).
+                "time": the first 80% of all windows train, the next 10% valid, the last 10% test (the
+                published protocol); windows of one timestamp stay together, which shifts the cuts slightly.
+                "leave_one_out": each user's last window is test and the one before valid; users with fewer
+                than three windows only train.
             history: the most items in a history.
             min_history: the fewest; earlier interactions become no target.
             seed: used by "new_users" alone.
@@ -87,8 +98,10 @@ class Interactions:
         at_least("history", history, min_history)
         examples = windows(self.frame, history, min_history)
         if not examples:
-            raise ValueError(f"No user has more than min_history={min_history} items, so there is no window to learn "
-                             "from; lower min_history or bring longer histories.")
+            raise ValueError(
+                f"No user has more than min_history={min_history} items, so there is no window to learn "
+                "from; lower min_history or bring longer histories."
+            )
         train, valid, test = split_examples(examples, by, seed)
         titles = self.titles
         genres = {title: self.genres[title] for title in titles if title in self.genres}
@@ -103,23 +116,29 @@ class Interactions:
 
 
 def from_frame(
-    df: pd.DataFrame, user: str, item: str, time: str,
-    genres: str | Mapping[str, Iterable[str]] | None = None, name: str = "frame",
+    df: pd.DataFrame,
+    user: str,
+    item: str,
+    time: str,
+    genres: str | Mapping[str, Iterable[str]] | None = None,
+    name: str = "frame",
 ) -> Interactions:
     """Your own table as Interactions.
 
     Args:
-        user, item, time: names of its columns. `item` holds titles; `time` holds numbers (kept, whole part), dates, or
-            ISO date strings (turned into Unix seconds, UTC where they name no zone).
+        user, item, time: names of its columns. `item` holds titles; `time` holds numbers (whole part kept),
+            dates or ISO date strings (turned into Unix seconds; UTC where they name no zone).
         genres: title -> genres, or the name of a column with "A|B" strings or lists.
 
     Raises:
-        ValueError: an empty table, a missing column, or a row (counted from 0) with an empty or unreadable cell.
+        ValueError: an empty table, a missing column, or a row (from 0) with an empty or unreadable cell.
     """
     columns = [user, item, time, *([genres] if isinstance(genres, str) else [])]
     for column in columns:
         if column not in df.columns:
-            raise ValueError(f"The table has no column {column!r}; its columns are {', '.join(map(str, df.columns))}.")
+            raise ValueError(
+                f"The table has no column {column!r}; its columns are {', '.join(map(str, df.columns))}."
+            )
     if df.empty:
         raise ValueError("The table is empty: it needs one row per interaction of a user with an item.")
     frame = pd.DataFrame({"user": _text(df[user]), "item": _text(df[item]), "time": _seconds(df[time])})
@@ -143,20 +162,26 @@ def _interactions(frame: pd.DataFrame, genres: dict[str, tuple[str, ...]], name:
 def _text(column: pd.Series) -> list[str]:
     values = ["" if pd.isna(value) else str(value).strip() for value in column]
     if "" in values:
-        raise ValueError(f"Column {column.name!r} is empty in row {values.index('')}; fill it or drop the row.")
+        raise ValueError(
+            f"Column {column.name!r} is empty in row {values.index('')}; fill it or drop the row."
+        )
     return values
 
 
 def _seconds(column: pd.Series) -> np.ndarray:
-    values = pd.to_numeric(column, errors="coerce") if not pd.api.types.is_datetime64_any_dtype(column) else None
+    values = (
+        pd.to_numeric(column, errors="coerce") if not pd.api.types.is_datetime64_any_dtype(column) else None
+    )
     if values is None or values.isna().all():
-        stamps = pd.to_datetime(column, errors="coerce", utc=True)
+        stamps = pd.to_datetime(column, errors="coerce", utc=True, format="ISO8601")
         values = (stamps - pd.Timestamp(0, tz="UTC")) // pd.Timedelta(seconds=1)
     bad = ~np.isfinite(values.to_numpy(dtype=float, na_value=np.nan))
     if bad.any():
         row = int(bad.argmax())
-        raise ValueError(f"Column {column.name!r} holds no time in row {row}: {column.iloc[row]!r}; "
-                         "give numbers, dates or ISO date strings.")
+        raise ValueError(
+            f"Column {column.name!r} holds no time in row {row}: {column.iloc[row]!r}; "
+            "give numbers, dates or ISO date strings."
+        )
     return values.to_numpy().astype("int64")
 
 
@@ -167,16 +192,18 @@ def _genre_names(value: object) -> tuple[str, ...]:
 
 
 def data_folder() -> Path:
-    """The folder that holds the committed data: data/ of the clone, or the copy inside an installed package."""
+    """The folder of the committed data: data/ of the clone, or the copy in an installed package."""
     package = Path(__file__).resolve().parent
     for folder in (package.parent / "data", package / "_data"):
         if (folder / "movielens" / "SHA256SUMS").is_file():
             return folder
-    raise GdrtError(f"No data/movielens beside or inside {package}; clone the repository again or reinstall gdrt_lite.")
+    raise GdrtError(
+        f"No data/movielens beside or inside {package}; clone the repository again or reinstall gdrt_lite."
+    )
 
 
 def load_movielens(top_items: int | None = 500) -> Interactions:
-    """MovieLens ml-latest-small (committed; see data/movielens/README.md), its most rated movies or, with None, all."""
+    """MovieLens ml-latest-small (see data/movielens/README.md): the most rated movies, or all with None."""
     everything = _interactions(*loaders.read_movielens(data_folder() / "movielens"), "MovieLens small")
     return everything if top_items is None else everything.top_items(top_items)
 
@@ -188,12 +215,16 @@ def load_movielens_100k(top_items: int | None = None) -> Interactions:
 
 
 def load_amazon(
-    folder: str | Path, train: str = "train_10000.csv", test: str = "test_5000.csv", valid_fraction: float = 0.1
+    folder: str | Path,
+    train: str = "train_10000.csv",
+    test: str = "test_5000.csv",
+    valid_fraction: float = 0.1,
 ) -> Splits:
     """Windows in the Amazon form: `id2name4Rec.json`, and csv files with `user_id,item_ids,timestamp`.
 
-    The last `valid_fraction` of the training windows by time are the valid part (windows of one timestamp stay
-    together). The catalogue is every title of the json file. Titles are as `loaders.read_amazon_titles` cleans them.
+    The last `valid_fraction` of the training windows by time are the valid part (windows of one timestamp
+    stay together). The catalogue is every title of the json file. Titles are as `loaders.read_amazon_titles`
+    cleans them.
 
     Raises:
         GdrtError: a file is missing or malformed (with the line).
@@ -206,8 +237,10 @@ def load_amazon(
         raise GdrtError(f"There is no folder {folder}; it must hold id2name4Rec.json, {train} and {test}.")
     titles = loaders.read_amazon_titles(folder / "id2name4Rec.json")
     parts = [
-        [Example(user, tuple(items[:-1]), items[-1], time) for user, items, time in
-         loaders.read_amazon_windows(folder / name, titles)]
+        [
+            Example(user, tuple(items[:-1]), items[-1], time)
+            for user, items, time in loaders.read_amazon_windows(folder / name, titles)
+        ]
         for name in (train, test)
     ]
     training, valid = cut(parts[0], 1 - valid_fraction) if valid_fraction else (parts[0], [])

@@ -1,7 +1,7 @@
-"""Reads the files of each supported data set into plain tables of titles; `gdrt_lite.data` gives them types and splits.
+"""Reads the files of each data set into plain tables of titles; `gdrt_lite.data` gives them types.
 
-An item *is* its title here, because a title is all that a language model sees of it: two ids with one title are one
-item. Every problem in a file is a `GdrtError` that names the file and, where there is one, the line.
+An item *is* its title here, because a title is all that a language model sees of it: two ids with one title
+are one item. Every problem in a file is a `GdrtError` that names the file and, where there is one, the line.
 """
 
 from __future__ import annotations
@@ -21,10 +21,12 @@ from gdrt_lite.errors import GdrtError
 
 AMAZON_COLUMNS = ("user_id", "item_ids", "timestamp")
 Genres = dict[str, tuple[str, ...]]
-Window = tuple[str, list[str], int]  # user, titles (oldest first, the last one is the target), time of the target
+Window = tuple[str, list[str], int]  # user, titles (oldest first, the target last), time of the target
 
 _ARTICLES = "The|A|An|La|Le|Les|L'|El|Los|Las|Il|Lo|I|Gli|Der|Die|Das|Un|Une|En|De|Den|Det"
-_TRAILING_ARTICLE = re.compile(rf"(?P<open>^|\((?:a\.k\.a\. )?)(?P<rest>[^()]+), (?P<article>{_ARTICLES})(?=\)| \(|$)")
+_TRAILING_ARTICLE = re.compile(
+    rf"(?P<open>^|\((?:a\.k\.a\. )?)(?P<rest>[^()]+), (?P<article>{_ARTICLES})(?=\)| \(|$)"
+)
 
 
 def natural_title(title: str) -> str:
@@ -38,7 +40,7 @@ def natural_title(title: str) -> str:
 
 
 def read_movielens(folder: Path) -> tuple[pd.DataFrame, Genres]:
-    """The committed ml-latest-small: a table of user, item (title with year), time; and the genres of each title.
+    """The committed ml-latest-small: a table of user, item (title with year), time; and the genres.
 
     Rows come by user, time, movie id, so equal times keep the order of the movie ids.
 
@@ -58,17 +60,23 @@ def read_movielens(folder: Path) -> tuple[pd.DataFrame, Genres]:
 
 def _check_sums(folder: Path) -> None:
     """Compare every file that SHA256SUMS lists (well under 1 MB in all, so at every load)."""
-    remedy = "Restore the folder from the repository, e.g. `git checkout -- data/movielens`, or install again."
+    remedy = (
+        "Restore the folder from the repository, e.g. `git checkout -- data/movielens`, or install again."
+    )
     try:
         lines = (folder / "SHA256SUMS").read_text(encoding="utf-8").splitlines()
         for line in lines:
             expected, name = line.split(maxsplit=1)
             if hashlib.sha256((folder / name).read_bytes()).hexdigest() != expected:
-                raise GdrtError(f"{folder / name} is damaged: its SHA-256 is not the one in SHA256SUMS. {remedy}")
+                raise GdrtError(
+                    f"{folder / name} is damaged: its SHA-256 is not the one in SHA256SUMS. {remedy}"
+                )
     except FileNotFoundError as error:
         raise GdrtError(f"{error.filename} is missing. {remedy}") from None
     except ValueError:
-        raise GdrtError(f"{folder / 'SHA256SUMS'} has a line that is not '<sha256>  <file>'. {remedy}") from None
+        raise GdrtError(
+            f"{folder / 'SHA256SUMS'} has a line that is not '<sha256>  <file>'. {remedy}"
+        ) from None
 
 
 def read_movielens_100k(folder: Path) -> tuple[pd.DataFrame, Genres]:
@@ -78,7 +86,9 @@ def read_movielens_100k(folder: Path) -> tuple[pd.DataFrame, Genres]:
     """
     kwargs = {"sep": "\t", "quoting": csv.QUOTE_NONE, "keep_default_na": False, "encoding": "utf-8"}
     items = pd.read_csv(folder / "ml-100k.item", dtype=str, **kwargs)
-    ratings = pd.read_csv(folder / "ml-100k.inter", dtype={"user_id:token": str, "item_id:token": str}, **kwargs)
+    ratings = pd.read_csv(
+        folder / "ml-100k.inter", dtype={"user_id:token": str, "item_id:token": str}, **kwargs
+    )
     titles: dict[str, str] = {}
     genres: Genres = {}
     for row in items.itertuples(index=False):
@@ -99,11 +109,13 @@ def read_movielens_100k(folder: Path) -> tuple[pd.DataFrame, Genres]:
 
 
 def read_amazon_titles(path: Path) -> dict[str, str]:
-    """id -> title from `id2name4Rec.json`, HTML entities decoded, white space folded. An empty title stays ""."""
+    """id -> title of `id2name4Rec.json`, HTML entities decoded, white space folded; empty ones stay ""."""
     try:
         names = json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
-        raise GdrtError(f"{path} is missing: the Amazon form needs id2name4Rec.json beside its csv files.") from None
+        raise GdrtError(
+            f"{path} is missing: the Amazon form needs id2name4Rec.json beside its csv files."
+        ) from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise GdrtError(f"{path} is not valid JSON ({error}); it must map ids to titles.") from None
     if not isinstance(names, dict) or not all(isinstance(title, str) for title in names.values()):
@@ -114,8 +126,8 @@ def read_amazon_titles(path: Path) -> dict[str, str]:
 def read_amazon_windows(path: Path, titles: dict[str, str]) -> list[Window]:
     """The windows of one csv (`user_id,item_ids,timestamp`; the last id is the target), in the file's order.
 
-    Items whose title is empty are left out of the histories; windows with such a target, or without any history, are
-    skipped with a warning that counts them.
+    Items whose title is empty are left out of the histories; windows with such a target, or without any
+    history, are skipped with a warning that counts them.
 
     Raises:
         GdrtError: no file, a column missing, a list or timestamp that cannot be parsed, an id without a title
@@ -128,9 +140,11 @@ def read_amazon_windows(path: Path, titles: dict[str, str]) -> list[Window]:
             reader = csv.DictReader(file)
             missing = [name for name in AMAZON_COLUMNS if name not in (reader.fieldnames or [])]
             if missing:
-                found = ", ".join(reader.fieldnames or []) or "nothing"
-                raise GdrtError(f"{path} has no column {missing[0]!r}: its first line must name "
-                                f"{','.join(AMAZON_COLUMNS)}, and names {found}.")
+                found = ",".join(reader.fieldnames or []) or "nothing"
+                raise GdrtError(
+                    f"{path} has no column {missing[0]!r}: its first line must name "
+                    f"{','.join(AMAZON_COLUMNS)}, and names {found}."
+                )
             for row in reader:
                 window = _parse_window(row, titles, f"{path}, line {reader.line_num}")
                 if window is None:
@@ -142,10 +156,14 @@ def read_amazon_windows(path: Path, titles: dict[str, str]) -> list[Window]:
     except (csv.Error, UnicodeDecodeError) as error:
         raise GdrtError(f"{path} is not a UTF-8 csv file ({error}).") from None
     if not windows:
-        raise GdrtError(f"{path} holds no window with a history and a target: every list needs at least two ids.")
+        raise GdrtError(
+            f"{path} holds no window with a history and a target: every list needs at least two ids."
+        )
     if skipped:
-        warnings.warn(f"{path.name}: skipped {skipped} windows without a history or without a titled target.",
-                      stacklevel=2)
+        warnings.warn(
+            f"{path.name}: skipped {skipped} windows without a history or without a titled target.",
+            stacklevel=2,
+        )
     return windows
 
 
@@ -154,7 +172,9 @@ def _parse_window(row: dict[str, str], titles: dict[str, str], where: str) -> Wi
     try:
         ids = _parse_list(text)
     except (ValueError, SyntaxError, RecursionError, MemoryError):
-        raise GdrtError(f"{where}: item_ids is not a list of ids like [12, 7, 31] but {text[:60]!r}.") from None
+        raise GdrtError(
+            f"{where}: item_ids is not a list of ids like [12, 7, 31] but {text[:60]!r}."
+        ) from None
     try:
         time = int(row["timestamp"])
     except (TypeError, ValueError):

@@ -1,7 +1,7 @@
-"""Time-ordered windows, and their split into train, valid and test. `gdrt_lite.data` is the door to this file.
+"""Time-ordered windows, and their split into train, valid and test. `gdrt_lite.data` is the door.
 
-Every interaction with at least `min_history` earlier ones of its user is a window: it is the target, and the last
-`history` earlier items are its history, oldest first.
+Every interaction with at least `min_history` earlier ones of its user is a window: it is the target, and the
+last `history` earlier items are its history, oldest first.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Example:
 
 @dataclass(frozen=True, repr=False)
 class Splits:
-    """Train, valid and test windows, with the titles that may be recommended (sorted, unique) and their genres."""
+    """Train, valid and test windows; the titles that may be recommended (sorted, unique); their genres."""
 
     train: list[Example]
     valid: list[Example]
@@ -72,8 +72,10 @@ def split_examples(examples: list[Example], by: str, seed: int) -> Parts:
 def _by_user(examples: list[Example], seed: int) -> Parts:
     users = sorted({example.user for example in examples})
     if len(users) < 3:
-        raise ValueError(f"by='new_users' needs three users with a window and has {len(users)}; "
-                         "lower min_history or split by 'time'.")
+        raise ValueError(
+            f"by='new_users' needs three users with a window and has {len(users)}; "
+            "lower min_history or split by 'time'."
+        )
     size = max(1, round(HELD_OUT * len(users)))
     order = np.random.default_rng(seed).permutation(len(users))
     valid, test = ({users[i] for i in order[start : start + size]} for start in (size, 0))
@@ -95,8 +97,10 @@ def cut(examples: list[Example], share: float) -> tuple[list[Example], list[Exam
     times = [example.time for example in ordered]
     at = bisect_left(times, times[min(round(share * len(times)), len(times) - 1)])
     if at == 0:
-        raise ValueError("The windows cannot be cut by time: too few of them, or too many with one timestamp; "
-                         "split by 'new_users' or 'leave_one_out', or hold nothing back for validation.")
+        raise ValueError(
+            "The windows cannot be cut by time: too few of them, or too many with one timestamp; "
+            "split by 'new_users' or 'leave_one_out', or hold nothing back for validation."
+        )
     return ordered[:at], ordered[at:]
 
 
@@ -110,12 +114,14 @@ def _leave_one_out(examples: list[Example]) -> Parts:
             valid.append(own[-2])
             test.append(own[-1])
     if not test:
-        raise ValueError("by='leave_one_out' needs a user with three windows and has none; lower min_history.")
+        raise ValueError(
+            "by='leave_one_out' needs a user with three windows and has none; lower min_history."
+        )
     return train, valid, test
 
 
 def sample(examples: Sequence[Example], n: int, seed: int = 0) -> list[Example]:
-    """n examples, taken from the users in turn so that no busy user dominates; all of them when there are fewer.
+    """n examples, taken from the users in turn so that no busy user dominates; all when there are fewer.
 
     Users and each user's examples come in an order drawn by `seed`, so a larger n extends a smaller one.
     """
