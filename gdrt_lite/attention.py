@@ -1,0 +1,52 @@
+"""Attention for small CPUs, registered with transformers under the name "grouped_cpu".
+
+In a model with grouped keys (SmolLM2 has 9 query heads on 3 key heads) the usual code copies every key and value once per
+query head. Here the query heads of a group are stacked as more rows of one matrix product instead, and the products run in
+float32, whose kernels need no copy of a transposed matrix. The result is that of the "eager" implementation.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.masking_utils import eager_mask
+
+NAME = "grouped_cpu"
+
+
+def grouped_attention(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    **_: Any,
+) -> tuple[torch.Tensor, None]:
+    """softmax(Q K^T * scaling + mask) V.
+
+    Args:
+        query: (B, H, Q, D); key, value: (B, G, K, D) with G dividing H.
+        attention_mask: added to the scores, (B, 1, Q, K), or None.
+
+    Returns:
+        (B, Q, H, D) in the dtype of `query`, and None in place of the attention weights.
+    """
+    batch, heads, length, width = query.shape
+    groups = key.shape[1]
+    scale = width**-0.5 if scaling is None else scaling
+    rows = query.float().reshape(batch, groups, heads // groups * length, width) * scale
+    scores = rows @ key.float().transpose(-1, -2)  # (B, G, H/G * Q, K)
+    if attention_mask is not None:
+        scores = scores.view(batch, groups, heads // groups, length, -1) + attention_mask[:, None]
+        scores = scores.view(batch, groups, heads // groups * length, -1)
+    weights = torch.nn.functional.dropout(scores.softmax(-1), dropout, module.training)
+    output = (weights @ value.float()).view(batch, heads, length, width)
+    return output.to(query.dtype).transpose(1, 2).contiguous(), None
+
+
+AttentionInterface.register(NAME, grouped_attention)
+AttentionMaskInterface.register(NAME, eager_mask)

@@ -1,0 +1,282 @@
+"""Feature ablation attribution (FAA): how much does a target token's log-probability drop without a segment?
+
+    A_g(t) = log P(y_t | x) - log P(y_t | x without g),   g in {TASK, HISTORY, PREFIX}
+
+captum's `FeatureAblation` does the ablating: its input is a vector that says which features are present, and its forward
+function builds the prompt that has just these. "Without" has four meanings (`ABLATIONS`), since the answer depends on it.
+Source: arXiv 2510.10978, section 2. Derived in notebook 01, sections 2 to 4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import groupby
+
+import numpy as np
+import pandas as pd
+import torch
+from captum.attr import FeatureAblation
+
+from gdrt_lite.data import Example
+from gdrt_lite.lm import LanguageModel, target_logprobs
+from gdrt_lite.prompts import HISTORY, PREFIX, SEGMENT_NAMES, TARGET, TASK, Encoded
+
+FEATURES = (TASK, HISTORY, PREFIX)
+ABLATIONS = ("attention", "token", "delete", "resample")
+
+
+def ablate(encoded: Encoded, segment: int, ablation: str, neutral: int, donor: Encoded | None = None) -> Encoded:
+    """The prompt without one segment; its labels stay the same.
+
+    Args:
+        encoded: the whole prompt.
+        segment: TASK, HISTORY or PREFIX. One forward pass serves all t at once for PREFIX, because what y_t may not see
+            (y_<t) is not shown to any later token either.
+        ablation: "attention" masks the tokens and keeps all positions; a masked slot from which a label is predicted also
+            gets the neutral token, or its own embedding would leak through the residual stream. "token" puts the neutral
+            token in their place. "delete" removes them, later positions shift. "resample" puts the donor's segment there,
+            title for title; with one fixed prompt the TASK segment of every donor is the same, so TASK then scores 0.
+        neutral: id of the neutral token.
+        donor: another example's prompt, for "resample".
+
+    Raises:
+        ValueError: unknown ablation, missing donor, or nothing left to predict from.
+    """
+    label = TARGET if segment == PREFIX else segment
+    first_label_slot = encoded.predict_at[0]
+    gone = [s == label for s in encoded.segments]
+    if ablation == "token":
+        return replace(encoded, ids=tuple(neutral if g else i for i, g in zip(encoded.ids, gone, strict=True)))
+    if ablation == "attention":
+        leaks = [g and p >= first_label_slot for p, g in enumerate(gone)]
+        return replace(
+            encoded,
+            ids=tuple(neutral if leak else i for i, leak in zip(encoded.ids, leaks, strict=True)),
+            attend=tuple(0 if g else a for a, g in zip(encoded.attend, gone, strict=True)),
+        )
+    if ablation == "delete":
+        return _delete(encoded, gone)
+    if ablation == "resample":
+        if donor is None:
+            raise ValueError("ablation='resample' needs a donor: the prompt of another example.")
+        return _resample(encoded, label, donor)
+    raise ValueError(f"ablation={ablation!r} is unknown; choose one of {', '.join(ABLATIONS)}.")
+
+
+def feature_ablation(
+    lm: LanguageModel,
+    examples: Sequence[Example],
+    ablation: str = "attention",
+    seed: int = 0,
+    batch_size: int = 16,
+    progress: bool = False,
+) -> pd.DataFrame:
+    """FAA of the three segments on every target token.
+
+    Args:
+        lm: the model with its prompt.
+        examples: at least two for "resample", whose donors are drawn among them.
+        ablation: one of `ABLATIONS`.
+        seed: of the draw of donors.
+        batch_size: examples handed to captum at once.
+        progress: show a progress bar.
+
+    Returns:
+        One row per example, target token and segment: example (index), user, position (t, from 0), token, segment (name),
+        attribution (nats; positive: the segment helps; NaN for PREFIX at t = 0, where there is none), logprob (nats, with
+        nothing ablated), n_tokens (length of the segment).
+
+    Raises:
+        ValueError: no example, an unknown ablation, an empty history, or a single example with "resample".
+    """
+    if ablation not in ABLATIONS:
+        raise ValueError(f"ablation={ablation!r} is unknown; choose one of {', '.join(ABLATIONS)}.")
+    if not examples:
+        raise ValueError("examples is empty: attribution needs at least one example.")
+    if ablation == "resample" and len(examples) < 2:
+        raise ValueError("ablation='resample' needs two examples or more: the segments come from each other.")
+    for i, example in enumerate(examples):
+        if not example.history:
+            raise ValueError(f"examples[{i}] (user {example.user}) has an empty history: there is nothing to ablate.")
+    from tqdm.auto import tqdm
+
+    encoded = [lm.encode(example.history, example.target) for example in examples]
+    donors = _donors(len(examples), seed)
+    frames = []
+    for start in tqdm(range(0, len(examples), batch_size), desc=f"FAA ({ablation})", disable=not progress):
+        index = range(start, min(start + batch_size, len(examples)))
+        rows = [encoded[i] for i in index]
+        others = [encoded[donors[i]] for i in index]
+        attributions, logprobs = _captum_ablation(lm, rows, others, ablation)
+        for i, row, attribution, logprob in zip(index, rows, attributions, logprobs, strict=True):
+            frames.append(_tidy(lm, i, examples[i].user, row, attribution, logprob))
+    return pd.concat(frames, ignore_index=True)
+
+
+def segment_table(frame: pd.DataFrame) -> pd.DataFrame:
+    """Per segment: mean |A|, signed mean A, and mean |A| per token of the segment, in nats per target token."""
+    known = frame.dropna(subset="attribution")
+    rows = known.assign(abs=known.attribution.abs(), per_token=known.attribution.abs() / known.n_tokens)
+    table = rows.groupby("segment")[["abs", "attribution", "per_token"]].mean()
+    table.columns = ["mean_abs", "mean_signed", "mean_abs_per_token"]
+    return table.reindex([SEGMENT_NAMES[s] for s in FEATURES])
+
+
+def bias_ratio(frame: pd.DataFrame) -> float:
+    """(A_TASK + A_PREFIX) / A_HISTORY of the mean |A|: above 1 the model leans on auxiliary tokens.
+
+    The paper reports more than 6 after SFT and a balance after GDRT. Derived in notebook 01, section 4.
+    """
+    mean = segment_table(frame)["mean_abs"]
+    if mean["HISTORY"] == 0:
+        return float("inf")
+    return float((mean["TASK"] + mean["PREFIX"]) / mean["HISTORY"])
+
+
+def bias_ratio_per_user(frame: pd.DataFrame) -> pd.DataFrame:
+    """Mean |A| per user (rows) and segment (columns): what a bootstrap over users resamples."""
+    known = frame.dropna(subset="attribution")
+    return known.assign(a=known.attribution.abs()).pivot_table(index="user", columns="segment", values="a", aggfunc="mean")
+
+
+def token_map(lm: LanguageModel, example: Example) -> pd.DataFrame:
+    """FAA of every single prompt token on the whole target: each in turn becomes the neutral token.
+
+    Returns:
+        One row per prompt token: token, segment (name), attribution in nats, summed over the target tokens.
+    """
+    whole = lm.encode(example.history, example.target)
+    n = whole.predict_at[0] + 1
+    neutral = neutral_id(lm)
+
+    def forward(present: torch.Tensor) -> torch.Tensor:
+        rows = [
+            replace(whole, ids=tuple(i if keep else neutral for i, keep in zip(whole.ids, row, strict=False)) + whole.ids[n:])
+            for row in present.bool().tolist()
+        ]
+        return torch.stack([scores.sum() for scores in target_logprobs(lm, rows)])
+
+    attribution = FeatureAblation(forward).attribute(torch.ones(1, n), perturbations_per_eval=n)[0]
+    tokens = [lm.tokenizer.decode([i]) for i in whole.ids[:n]]
+    return pd.DataFrame(
+        {"token": tokens, "segment": [SEGMENT_NAMES[s] for s in whole.segments[:n]], "attribution": attribution.numpy()}
+    )
+
+
+def neutral_id(lm: LanguageModel) -> int:
+    """The token that stands for nothing: a blank line to be filled in.
+
+    An ordinary token, not the unknown or padding token: in many models that is the end of a document, and everything before
+    it would be forgotten with it.
+    """
+    return lm.tokenizer("_", add_special_tokens=False)["input_ids"][-1]
+
+
+def _captum_ablation(
+    lm: LanguageModel, rows: list[Encoded], donors: list[Encoded], ablation: str
+) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    """Attributions (T, 3) and log-probabilities (T,) of each prompt, through captum's FeatureAblation."""
+    neutral = neutral_id(lm)
+    longest = max(len(row.labels) for row in rows)
+
+    def forward(present: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+        # (N, 3) flags of present segments and (N,) indices of examples -> (N, T) log-probabilities, padded with 0
+        prompts = []
+        for flags, i in zip(present.bool().tolist(), index.tolist(), strict=True):
+            prompt = rows[i]
+            for segment, keep in zip(FEATURES, flags, strict=True):
+                prompt = prompt if keep else ablate(prompt, segment, ablation, neutral, donors[i])
+            prompts.append(prompt)
+        scores = target_logprobs(lm, prompts)
+        return torch.stack([torch.nn.functional.pad(s, (0, longest - len(s))) for s in scores])
+
+    index = torch.arange(len(rows))
+    whole = forward(torch.ones(len(rows), len(FEATURES)), index)
+    drop = FeatureAblation(forward).attribute(
+        torch.ones(len(rows), len(FEATURES)), additional_forward_args=(index,), perturbations_per_eval=len(FEATURES)
+    )
+    drop = drop.reshape(len(rows), longest, len(FEATURES))
+    lengths = [len(row.labels) for row in rows]
+    return [d[:n] for d, n in zip(drop, lengths, strict=True)], [w[:n] for w, n in zip(whole, lengths, strict=True)]
+
+
+def _tidy(
+    lm: LanguageModel, index: int, user: str, row: Encoded, attribution: torch.Tensor, logprob: torch.Tensor
+) -> pd.DataFrame:
+    t = np.arange(len(row.labels))
+    tokens = [lm.tokenizer.decode([i]) for i in row.labels]
+    columns = []
+    for column, segment in enumerate(FEATURES):
+        values = attribution[:, column].numpy().astype(float)
+        if segment == PREFIX:
+            values = np.where(t == 0, np.nan, values)
+        n_tokens = t if segment == PREFIX else np.full(len(t), len(row.positions(segment)))
+        columns.append(
+            pd.DataFrame(
+                {
+                    "example": index,
+                    "user": user,
+                    "position": t,
+                    "token": tokens,
+                    "segment": SEGMENT_NAMES[segment],
+                    "attribution": values,
+                    "logprob": logprob.numpy(),
+                    "n_tokens": n_tokens,
+                }
+            )
+        )
+    return pd.concat(columns, ignore_index=True)
+
+
+def _delete(encoded: Encoded, gone: list[bool]) -> Encoded:
+    kept = [p for p, g in enumerate(gone) if not g]
+    if not kept or kept[0] > encoded.predict_at[-1]:
+        raise ValueError("ablation='delete' leaves no token before the target to predict from; use 'token' or 'attention'.")
+    # A label whose slot is deleted is predicted from the nearest kept token before it.
+    slot = np.searchsorted(kept, encoded.predict_at, side="right") - 1
+    if slot[0] < 0:
+        raise ValueError("ablation='delete' leaves no token before the first target token; use 'token' or 'attention'.")
+    return Encoded(
+        ids=tuple(encoded.ids[p] for p in kept),
+        segments=tuple(encoded.segments[p] for p in kept),
+        predict_at=tuple(int(s) for s in slot),
+        labels=encoded.labels,
+        attend=tuple(encoded.attend[p] for p in kept),
+    )
+
+
+def _resample(encoded: Encoded, label: int, donor: Encoded) -> Encoded:
+    if label == TARGET:
+        pool = [donor.ids[p] for p in donor.positions(TARGET)][:-1] or [donor.ids[-1]]  # without EOS
+        target = encoded.positions(TARGET)
+        ids = encoded.ids[: target[0]] + tuple(pool[i % len(pool)] for i in range(len(target)))
+        return replace(encoded, ids=ids)
+    runs, pool = _runs(encoded), [ids for s, ids in _runs(donor) if s == label]
+    own = [i for i, (s, _) in enumerate(runs) if s == label]
+    if not pool:
+        raise ValueError("the donor of ablation='resample' has an empty history.")
+    for order, i in enumerate(own):
+        if label == HISTORY:
+            runs[i] = (label, pool[order % len(pool)])
+        elif order in (0, len(own) - 1):  # the opening, or the question before the target
+            runs[i] = (label, pool[0 if order == 0 else -1])
+        elif len(pool) > 2:  # what stands between two titles
+            runs[i] = (label, pool[1])
+    ids = tuple(i for _, run in runs for i in run)
+    segments = tuple(s for s, run in runs for _ in run)
+    shift = len(ids) - len(encoded)
+    return Encoded(ids, segments, tuple(p + shift for p in encoded.predict_at), encoded.labels, (1,) * len(ids))
+
+
+def _runs(encoded: Encoded) -> list[tuple[int, tuple[int, ...]]]:
+    runs = groupby(zip(encoded.segments, encoded.ids, strict=True), key=lambda pair: pair[0])
+    return [(segment, tuple(i for _, i in run)) for segment, run in runs]
+
+
+def _donors(n: int, seed: int) -> list[int]:
+    """For each example the index of another one: a random cycle through all of them."""
+    order = np.random.default_rng(seed).permutation(n)
+    donors = np.empty(n, dtype=int)
+    donors[order] = np.roll(order, -1)
+    return donors.tolist()

@@ -1,0 +1,247 @@
+"""Recommendation by beam search over the catalogue: a trie of tokenised titles says which tokens may follow.
+
+The score of a title is the sum of its tokens' log-probabilities under the whole vocabulary (nothing is masked before the
+softmax), EOS included. Derived in notebook 00, section 2 and notebook 06, section 4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from transformers import DynamicCache, PreTrainedTokenizerBase
+
+from gdrt_lite.lm import LanguageModel, collate, only_rows, shared_past, shares_prefix, target_logprobs
+from gdrt_lite.prompts import target_ids
+
+Ranked = list[tuple[str, float]]
+
+
+class TitleTrie:
+    """The catalogue as a prefix tree in flat arrays.
+
+    The children of `node` are `child[first[node] : first[node + 1]]`, entered by the tokens `token[...]` at the same
+    places, ascending. A leaf (reached by EOS) is title number `leaf[node]`, any other node has -1.
+
+    Raises:
+        ValueError: the catalogue is empty, or two titles have the same tokens.
+    """
+
+    def __init__(self, titles: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> None:
+        if not titles:
+            raise ValueError("the catalogue is empty: there is nothing to recommend.")
+        self.titles = list(titles)
+        self.number = {title: i for i, title in enumerate(self.titles)}
+        if len(self.number) < len(self.titles):
+            raise ValueError("the catalogue holds a title twice; pass distinct titles.")
+        paths = [target_ids(tokenizer, title) for title in self.titles]
+        children: list[dict[int, int]] = [{}]
+        leaf = [-1]
+        self.paths: list[list[int]] = []  # the nodes on the way to each title
+        for i, path in enumerate(paths):
+            node, nodes = 0, []
+            for token in path:
+                if token not in children[node]:
+                    children[node][token] = len(children)
+                    children.append({})
+                    leaf.append(-1)
+                node = children[node][token]
+                nodes.append(node)
+            if leaf[node] >= 0:
+                raise ValueError(f"{self.titles[leaf[node]]!r} and {self.titles[i]!r} have the same tokens; rename one.")
+            leaf[node] = i
+            self.paths.append(nodes)
+        self.leaf = np.array(leaf)
+        self.first = np.concatenate([[0], np.cumsum([len(c) for c in children])])
+        self.token = np.array([t for c in children for t in sorted(c)], dtype=np.int64)
+        self.child = np.array([c[t] for c in children for t in sorted(c)], dtype=np.int64)
+        self.n_titles = np.zeros(len(children), dtype=np.int64)  # titles below each node
+        for nodes in self.paths:
+            self.n_titles[nodes] += 1
+
+    def __len__(self) -> int:
+        return len(self.titles)
+
+    def closed_nodes(self, banned: Sequence[str]) -> set[int]:
+        """Nodes below which every title is banned."""
+        counts: dict[int, int] = {}
+        for title in set(banned):
+            for node in self.paths[self.number[title]]:
+                counts[node] = counts.get(node, 0) + 1
+        return {node for node, count in counts.items() if count == self.n_titles[node]}
+
+
+def recommend(
+    lm: LanguageModel,
+    histories: Sequence[Sequence[str]],
+    catalogue: Sequence[str] | TitleTrie,
+    k: int = 10,
+    beams: int | None = None,
+    exclude_history: bool = False,
+    batch_size: int = 16,
+    progress: bool = False,
+) -> list[Ranked]:
+    """The k best titles for each user by constrained beam search.
+
+    All beams of a user share one row: in a step, the newest token of each beam is one more query of the row, and the
+    attention mask lets it see the prompt and its own beam only. So keys and values are appended once and never re-ordered.
+
+    Args:
+        histories: titles per user, oldest first.
+        catalogue: distinct titles, or a `TitleTrie` built before.
+        k: length of each list.
+        beams: width, default k. A beam as wide as the catalogue is an exhaustive search.
+        exclude_history: leave out titles that stand in the user's history.
+        batch_size: users decoded together; it does not change the result.
+        progress: show a progress bar.
+
+    Returns:
+        Per user, in order: up to k pairs (title, score in nats), best first; fewer only when excluding leaves fewer.
+
+    Raises:
+        ValueError: an empty catalogue, k or beams out of range, or a history title outside the catalogue.
+    """
+    trie = catalogue if isinstance(catalogue, TitleTrie) else TitleTrie(catalogue, lm.tokenizer)
+    beams = k if beams is None else beams
+    if not 1 <= k <= len(trie):
+        raise ValueError(f"k={k} is out of range: it must be between 1 and the {len(trie)} titles of the catalogue.")
+    if not k <= beams:
+        raise ValueError(f"beams={beams} is below k={k}: a list of k titles needs at least k beams.")
+    for user, history in enumerate(histories):
+        for title in history:
+            if title not in trie.number:
+                raise ValueError(
+                    f"histories[{user}] holds {title!r}, which is not in the catalogue; "
+                    "check its spelling (titles carry the year) or add it to the catalogue."
+                )
+    from tqdm.auto import tqdm
+
+    encoded = [lm.encode(history, None) for history in histories]
+    order = sorted(range(len(encoded)), key=lambda i: len(encoded[i]))
+    results: list[Ranked] = [[]] * len(encoded)
+    lm.model.eval()
+    with torch.inference_mode():
+        for start in tqdm(range(0, len(order), batch_size), desc="recommend", disable=not progress):
+            chosen = order[start : start + batch_size]
+            closed = [trie.closed_nodes(histories[i]) if exclude_history else set() for i in chosen]
+            lists = _beam_search(lm, [encoded[i] for i in chosen], trie, beams, closed)
+            for i, ranked in zip(chosen, lists, strict=True):
+                results[i] = ranked[:k]
+    return results
+
+
+def score_catalogue(lm: LanguageModel, history: Sequence[str], titles: Sequence[str]) -> Ranked:
+    """Every title scored in full, best first: the exhaustive reference for `recommend`."""
+    scores = target_logprobs(lm, [lm.encode(history, title) for title in titles])
+    ranked = [(title, float(score.sum())) for title, score in zip(titles, scores, strict=True)]
+    return sorted(ranked, key=lambda pair: (-pair[1], pair[0]))
+
+
+@dataclass
+class _Beams:
+    """The running beams of all users of a batch, one entry per beam."""
+
+    user: np.ndarray
+    slot: np.ndarray  # column of the beam within its user's row
+    node: np.ndarray
+    score: np.ndarray
+
+
+def _beam_search(
+    lm: LanguageModel, encoded: list, trie: TitleTrie, width: int, closed: list[set[int]]
+) -> list[Ranked]:
+    batch = collate(encoded, lm.tokenizer.pad_token_id, shares_prefix(lm.model))
+    batch = {name: tensor.to(lm.device) for name, tensor in batch.items()}
+    users = len(encoded)
+    past = shared_past(lm.model, batch["prefix_ids"], users) or DynamicCache(config=lm.model.config)
+    everyone = torch.arange(users, device=lm.device)
+    with only_rows(lm.model, everyone, torch.full_like(everyone, batch["input_ids"].shape[1] - 1)):
+        output = lm.model(
+            input_ids=batch["input_ids"],
+            attention_mask=batch["attention_mask"],
+            position_ids=batch["position_ids"],
+            past_key_values=past,
+            use_cache=True,
+        )
+    prompt_mask = batch["attention_mask"].bool()[:, None]  # (users, 1, prompt)
+    next_position = torch.tensor([len(e) for e in encoded], device=lm.device)[:, None]
+    running = _Beams(np.arange(users), np.zeros(users, int), np.zeros(users, int), np.zeros(users))
+    ancestry = torch.zeros(users, 1, 0, dtype=torch.bool, device=lm.device)  # (users, beams, tokens decoded so far)
+    finished: list[Ranked] = [[] for _ in range(users)]
+    while True:
+        running, parents, tokens = _expand(running, output.logits, trie, width, closed, finished)
+        if not len(running.user):
+            return finished
+        # Columns without a running beam repeat the last parent; nothing reads what they produce.
+        columns = int(running.slot.max()) + 1
+        parent = torch.zeros(users, columns, dtype=torch.long, device=lm.device)
+        token = torch.zeros(users, columns, dtype=torch.long, device=lm.device)
+        user, slot = torch.from_numpy(running.user).to(lm.device), torch.from_numpy(running.slot).to(lm.device)
+        parent[user, slot] = torch.from_numpy(parents).to(lm.device)
+        token[user, slot] = torch.from_numpy(tokens).to(lm.device)
+        inherited = torch.gather(ancestry, 1, parent[..., None].expand(-1, -1, ancestry.shape[2]))
+        itself = torch.eye(columns, dtype=torch.bool, device=lm.device).expand(users, -1, -1)
+        ancestry = torch.cat([inherited, itself], dim=2)
+        visible = torch.cat([prompt_mask.expand(-1, columns, -1), ancestry], dim=2)[:, None]
+        with only_rows(lm.model, user, slot):
+            output = lm.model(
+                input_ids=token,
+                attention_mask=_additive(visible, lm.model.dtype),
+                position_ids=next_position.expand(-1, columns),
+                past_key_values=output.past_key_values,
+                use_cache=True,
+            )
+        next_position = next_position + 1
+
+
+def _expand(
+    beams: _Beams,
+    logits: torch.Tensor,
+    trie: TitleTrie,
+    width: int,
+    closed: list[set[int]],
+    finished: list[Ranked],
+) -> tuple[_Beams, np.ndarray, np.ndarray]:
+    """One step of beam search for all users: the next beams, the column of each one's parent, and its token.
+
+    Of the 2 * width best continuations, titles that end among the first `width` are finished, and the best `width` of
+    the others run on: the rule of transformers' beam search, so that both return the same lists.
+    """
+    rows = logits.float()  # (beams, vocabulary)
+    normaliser = rows.logsumexp(-1)
+    first, n_children = trie.first[beams.node], np.diff(trie.first)[beams.node]
+    beam = np.repeat(np.arange(len(beams.node)), n_children)
+    edge = np.repeat(first - np.cumsum(n_children) + n_children, n_children) + np.arange(n_children.sum())
+    index = torch.from_numpy(beam).to(rows.device)
+    step = rows[index, torch.from_numpy(trie.token[edge]).to(rows.device)] - normaliser[index]
+    score = beams.score[beam] + step.cpu().numpy().astype(np.float64)
+    user = beams.user[beam]
+    if any(closed):
+        is_open = np.array([node not in closed[u] for u, node in zip(user, trie.child[edge], strict=True)], dtype=bool)
+        beam, edge, score, user = beam[is_open], edge[is_open], score[is_open], user[is_open]
+    order = np.lexsort((-score, user))  # by user, then best first
+    user, beam, edge, score = user[order], beam[order], edge[order], score[order]
+    rank = np.arange(len(user)) - np.searchsorted(user, user)  # place within the user's continuations
+    node = trie.child[edge]
+    leaf = trie.leaf[node]
+    for i in np.flatnonzero((leaf >= 0) & (rank < width)):
+        finished[user[i]].append((trie.titles[leaf[i]], float(score[i])))
+    for ranked in finished:
+        ranked.sort(key=lambda pair: -pair[1])
+        del ranked[width:]
+    keep = (leaf < 0) & (rank < 2 * width)
+    # Scores only fall: a beam below a full list of finished titles can never enter it.
+    bar = np.array([ranked[-1][1] if len(ranked) == width else -np.inf for ranked in finished])
+    keep &= score > bar[user]
+    chosen = np.flatnonzero(keep)
+    slot = np.arange(len(chosen)) - np.searchsorted(user[chosen], user[chosen])
+    chosen, slot = chosen[slot < width], slot[slot < width]
+    following = _Beams(user[chosen], slot, node[chosen], score[chosen])
+    return following, beams.slot[beam[chosen]], trie.token[edge[chosen]]
+
+
+def _additive(visible: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """An attention mask in the form the model adds to its scores: 0 where visible, the lowest number elsewhere."""
+    return torch.zeros(visible.shape, dtype=dtype, device=visible.device).masked_fill(~visible, torch.finfo(dtype).min)

@@ -1,0 +1,264 @@
+"""One experiment: a model under one objective, tuned, measured on the test part, and kept as one JSON file (a cell).
+
+`run` and `study` are lists of cells; every table and interval is computed from the cells by `gdrt_lite.report`.
+Derived in notebook 06, section 4.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import json
+import os
+import platform
+import resource
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gdrt_lite import attribution, baselines, data, decoding, files, groups, lm, prompts, relevance, training
+from gdrt_lite.data import Example, Splits
+
+BASELINES = ("popularity", "item-knn")
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything that shapes a cell. Two cells with equal configurations hold equal figures on one machine."""
+
+    objective: str = "sft"  # one of training.OBJECTIVES, "pre-trained", or one of BASELINES
+    model: str = lm.SMOLLM2  # or "pocket", a folder, a hub name
+    data: str = "movielens"  # or "movielens-100k", or a folder in the Amazon form
+    split: str = "new_users"
+    top_items: int = 500  # most interacted titles kept; 0 keeps all
+    history: int = 5
+    train_windows: int = 320
+    epochs: float = 1.0
+    batch_size: int = 16
+    learning_rate: float = 1e-3
+    tau: float = 1.0
+    k: int = 5
+    prior: str = "uniform"  # or "counts": P(g) by the tokens in the group
+    ema: float = 0.0  # 0: the group losses of the batch
+    dropout: float = 0.0
+    scorer: str = "pre-trained"  # whose token relevance makes the groups; a folder of a saved adapter to use another
+    part: str = "test"  # or "valid", for choosing tau, K, learning rate and epochs
+    test_examples: int = 100
+    faa_examples: int = 32
+    ablations: tuple[str, ...] = ("attention",)
+    beams: int = 10
+    exclude_history: bool = True
+    seed: int = 0
+
+    @property
+    def key(self) -> str:
+        """A file name that tells cells apart."""
+        import hashlib
+
+        values = json.dumps(dataclasses.asdict(self), sort_keys=True)
+        name = Path(self.data).name if os.sep in self.data else self.data
+        model = Path(self.model).name
+        return f"{name}-{model}-{self.objective}-s{self.seed}-{hashlib.sha256(values.encode()).hexdigest()[:8]}"
+
+
+# Sizes only: the code paths of the three profiles are the same.
+PROFILES: dict[str, dict[str, Any]] = {
+    "quick": dict(),
+    "standard": dict(
+        history=10, train_windows=3000, epochs=2.0, test_examples=500, faa_examples=100,
+        ablations=attribution.ABLATIONS,
+    ),
+    "full": dict(
+        history=10, train_windows=10_000, epochs=10.0, batch_size=128, learning_rate=1e-4, dropout=0.05,
+        test_examples=5000, faa_examples=500, ablations=attribution.ABLATIONS,
+    ),
+}  # fmt: skip
+
+
+def load_splits(config: Config) -> Splits:
+    """The data of a configuration.
+
+    Raises:
+        ValueError: an unknown data set.
+    """
+    if config.data == "movielens":
+        return data.load_movielens(config.top_items or None).split(config.split, history=config.history)
+    if config.data == "movielens-100k":
+        return data.load_movielens_100k(config.top_items or None).split(config.split, history=config.history)
+    if Path(config.data).is_dir():
+        return data.load_amazon(config.data)
+    raise ValueError(
+        f"unknown data set {config.data!r}; choose 'movielens', 'movielens-100k', or a folder in the Amazon form "
+        "(id2name4Rec.json, train_10000.csv, test_5000.csv)."
+    )
+
+
+class Bench:
+    """What the cells of one data set and model share: splits, the untuned model, its token relevance."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.splits = load_splits(config)
+
+    @cached_property
+    def prompt(self) -> prompts.Prompt:
+        """The wording: films are watched, anything else is bought."""
+        return prompts.DEFAULT if self.config.data.startswith("movielens") else prompts.for_items("product", "bought")
+
+    @cached_property
+    def base(self) -> lm.LanguageModel:
+        """The model before tuning."""
+        if self.config.model == "pocket":
+            return lm.pocket(self.splits.catalogue, self.prompt, self.config.seed)
+        return lm.load(self.config.model, self.prompt)
+
+    @cached_property
+    def relevance(self) -> dict[str, torch.Tensor]:
+        """Token relevance of every catalogue title under the scorer."""
+        if self.config.scorer == "pre-trained":
+            scorer = self.base
+        else:
+            scorer = lm.load(self.config.model, self.prompt, adapter=self.config.scorer)
+        return relevance.token_relevance(scorer, self.splits.catalogue)
+
+    def train(self, config: Config) -> list[Example]:
+        """The training windows, drawn with the seed of the cell."""
+        return data.sample(self.splits.train, config.train_windows, config.seed)
+
+    def test(self, config: Config) -> list[Example]:
+        """The examples to measure on: the same for every cell."""
+        part = self.splits.test if config.part == "test" else self.splits.valid
+        return data.sample(part, config.test_examples, seed=0)
+
+    def groups(self, config: Config, train: Sequence[Example]) -> groups.TokenGroups:
+        """Token groups as the objective wants them."""
+        level = "item" if config.objective == "item" else "token"
+        fitted = groups.fit(self.relevance, [e.target for e in train], k=config.k, level=level, seed=config.seed)
+        return fitted.shuffled(config.seed) if config.objective == "random" else fitted
+
+
+def run_cell(config: Config, folder: Path, bench: Bench | None = None, resume: bool = True, progress: bool = True) -> dict:
+    """Run one cell, or read it when its file exists; a killed training goes on from its last checkpoint.
+
+    Args:
+        config: what to run.
+        folder: where `<key>.json` is kept, and `<key>/` with the tuned model.
+        bench: shared parts, for several cells of one data set and model.
+        resume: use what an earlier call left.
+        progress: show progress bars.
+
+    Returns:
+        The cell: config, environment, seconds, peak_memory_gib, and the measurements of `measure`.
+    """
+    folder = Path(folder)
+    file = folder / f"{config.key}.json"
+    if resume and file.exists():
+        return json.loads(file.read_text(encoding="utf-8"))
+    start = time.perf_counter()
+    bench = bench or Bench(config)
+    train, test = bench.train(config), bench.test(config)
+    cell: dict[str, Any] = {"config": dataclasses.asdict(config), "environment": environment()}
+    if config.objective in BASELINES:
+        cell |= _measure_baseline(config, bench, test)
+    elif config.objective == "pre-trained":
+        cell |= measure(bench.base, test, bench.splits, config, progress)
+    else:
+        run = _tune(config, bench, train, folder, resume, progress)
+        cell |= measure(run.lm, test, bench.splits, config, progress)
+        cell["training_seconds"] = run.seconds
+        cell["history"] = run.history.drop(columns="epoch").to_dict("list")
+        run.save(folder / config.key)
+    cell["seconds"] = time.perf_counter() - start
+    cell["peak_memory_gib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    files.write_json(file, cell)
+    return cell
+
+
+def measure(
+    model: lm.LanguageModel, test: Sequence[Example], splits: Splits, config: Config, progress: bool = False
+) -> dict[str, Any]:
+    """Lists, ranks, item NLL and attribution of a model on the test examples, example by example.
+
+    Returns:
+        users, targets, histories and lists as catalogue numbers; nll in nats per title; faa: per ablation and user the
+        mean |A| of each segment.
+    """
+    lists = decoding.recommend(
+        model, [e.history for e in test], splits.catalogue, k=config.beams, exclude_history=config.exclude_history,
+        progress=progress,
+    )  # fmt: skip
+    scores = lm.target_logprobs(model, [model.encode(e.history, e.target) for e in test])
+    explained = data.sample(test, config.faa_examples, seed=0)
+    faa = {}
+    for ablation in config.ablations:
+        frame = attribution.feature_ablation(model, explained, ablation, progress=progress)
+        faa[ablation] = attribution.bias_ratio_per_user(frame).reset_index().to_dict("list")
+    return _lists_as_numbers([[title for title, _ in ranked] for ranked in lists], test, splits) | {
+        "nll": [-float(score.sum()) for score in scores],
+        "faa": faa,
+    }
+
+
+def environment() -> dict[str, Any]:
+    """Versions and hardware, as recorded in every cell and report."""
+    packages = ("gdrt_lite", "torch", "transformers", "peft", "accelerate", "captum", "scikit-learn", "numpy")
+    return {
+        "python": platform.python_version(),
+        **{name: _version(name) for name in packages},
+        "machine": platform.machine(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+    }
+
+
+def _tune(
+    config: Config, bench: Bench, train: list[Example], folder: Path, resume: bool, progress: bool
+) -> training.Run:
+    fitted = bench.groups(config, train)
+    prior = None
+    if config.prior == "counts":
+        counts = fitted.table().groupby("group")["count"].sum()
+        prior = (counts / counts.sum()).reindex(range(fitted.k), fill_value=0.0).tolist()
+    lora = None
+    if config.dropout:
+        from peft import LoraConfig
+
+        lora = LoraConfig(r=8, lora_alpha=16, lora_dropout=config.dropout, task_type="CAUSAL_LM")
+    return training.finetune(
+        bench.base, train, config.objective, tau=config.tau, groups=fitted, prior=prior, ema=config.ema or None,
+        epochs=config.epochs, batch_size=config.batch_size, learning_rate=config.learning_rate, lora=lora,
+        seed=config.seed, output=folder / ".checkpoints" / config.key, resume=resume, progress=progress,
+    )  # fmt: skip
+
+
+def _measure_baseline(config: Config, bench: Bench, test: list[Example]) -> dict[str, Any]:
+    recommend = baselines.popularity if config.objective == "popularity" else baselines.item_knn
+    lists = recommend(
+        bench.splits.train, bench.splits.catalogue, [e.history for e in test], k=config.beams,
+        exclude_history=config.exclude_history,
+    )  # fmt: skip
+    return _lists_as_numbers([[title for title, _ in ranked] for ranked in lists], test, bench.splits)
+
+
+def _lists_as_numbers(lists: list[list[str]], test: Sequence[Example], splits: Splits) -> dict[str, Any]:
+    number = {title: i for i, title in enumerate(splits.catalogue)}
+    return {
+        "users": [e.user for e in test],
+        "targets": [number[e.target] for e in test],
+        "histories": [[number[title] for title in e.history] for e in test],
+        "lists": [[number[title] for title in ranked] for ranked in lists],
+    }
+
+
+def _version(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"

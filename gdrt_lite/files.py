@@ -1,0 +1,62 @@
+"""Write files so that a kill, a full disk or Ctrl-C leaves either the old content or the new one, never half of it."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from gdrt_lite.errors import GdrtError
+
+
+def write_text(path: str | Path, text: str) -> Path:
+    """Write `text` to a temporary file beside `path`, then rename it.
+
+    Raises:
+        GdrtError: the disk is full.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise GdrtError(f"the disk is full: {path} was not written. Free some space and run again.") from error
+        raise
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+    return path
+
+
+def write_json(path: str | Path, value: Any) -> Path:
+    """Write `value` as JSON, with sorted keys off and NaN as null, through `write_text`."""
+    return write_text(path, json.dumps(_plain(value), indent=1, allow_nan=False) + "\n")
+
+
+def replace_folder(temporary: str | Path, folder: str | Path) -> Path:
+    """Put a finished temporary folder in the place of `folder`."""
+    folder = Path(folder)
+    old = folder.with_name(f".{folder.name}-old")
+    if folder.exists():
+        os.replace(folder, old)
+    os.replace(temporary, folder)
+    shutil.rmtree(old, ignore_errors=True)
+    return folder
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    if hasattr(value, "item"):
+        value = value.item()
+    return None if isinstance(value, float) and value != value else value

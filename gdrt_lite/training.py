@@ -1,0 +1,370 @@
+"""Fine-tuning with a group objective: a `transformers.Trainer` whose loss is the method, and all else the library's.
+
+LoRA for a pre-trained model, all weights for the pocket model. Derived in notebook 06, sections 2 and 3.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import tempfile
+import time
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from peft.helpers import disable_input_dtype_casting
+from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_pt_utils import LengthGroupedSampler
+
+from gdrt_lite import dro
+from gdrt_lite.data import Example
+from gdrt_lite.errors import GdrtError
+from gdrt_lite.groups import TokenGroups
+from gdrt_lite.groups import fit as fit_groups
+from gdrt_lite.lm import LanguageModel, batch_logprobs, collate, shares_prefix
+from gdrt_lite.relevance import token_relevance
+
+OBJECTIVES = {
+    "sft": "mean over tokens: plain supervised fine-tuning",
+    "balanced": "uniform weights over the groups: the grouping without the DRO",
+    "gdrt": "weights Q* proportional to P exp(L/tau): the paper's method",
+    "reversed": "weights proportional to P exp(-L/tau): the noise-amplification test",
+    "random": "as gdrt, with the groups shuffled over the tokens",
+    "item": "as gdrt, with one group for all tokens of a title",
+}
+
+
+@dataclass
+class Objective:
+    """The loss of a batch, given its token losses and their groups (arXiv 2510.10978, Eq. 4 and 5).
+
+    Args:
+        name: one of `OBJECTIVES`.
+        n_groups: K.
+        tau: temperature of the weights, in nats.
+        prior: P(g), shape (K,); None is uniform.
+        ema: None weighs by the batch's own group losses; a decay in (0, 1) by their running mean.
+    """
+
+    name: str
+    n_groups: int
+    tau: float = 1.0
+    prior: torch.Tensor | None = None
+    ema: float | None = None
+    estimate: torch.Tensor | None = field(default=None, repr=False)  # running mean of L(g); NaN where never seen
+
+    def __post_init__(self) -> None:
+        check_objective(self.name)
+        if self.ema is not None and not 0 < self.ema < 1:
+            raise ValueError(f"ema={self.ema} is out of range: a decay lies between 0 and 1, for example 0.9.")
+        # The weights' own check of tau, before any training.
+        dro.group_weights(torch.zeros(self.n_groups), self.tau, self.prior)
+
+    def __call__(self, token_losses: torch.Tensor, group_ids: torch.Tensor) -> tuple[torch.Tensor, dict[str, float]]:
+        """Loss (scalar, nats) and what to log: loss and weight of each group.
+
+        Args:
+            token_losses: cross-entropy per target token, shape (N,), nats.
+            group_ids: group of each token, shape (N,).
+        """
+        losses, counts = dro.group_losses(token_losses, group_ids, self.n_groups)
+        present, detached = counts > 0, losses.detach()
+        weights = self._weights(detached, counts, present)
+        loss = token_losses.mean() if self.name == "sft" else (weights * losses).sum()
+        log = {f"loss_g{g}": float(x) for g, x in enumerate(detached.masked_fill(~present, float("nan")))}
+        log |= {f"weight_g{g}": float(w) for g, w in enumerate(weights)}
+        if self.estimate is not None:
+            log |= {f"estimate_g{g}": float(x) for g, x in enumerate(self.estimate)}
+        return loss, log
+
+    def _weights(self, losses: torch.Tensor, counts: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
+        if self.name == "sft":
+            return counts / counts.sum()
+        if self.name == "balanced":
+            return present / present.sum()
+        if self.ema is not None:
+            before = torch.full_like(losses, float("nan")) if self.estimate is None else self.estimate.to(losses)
+            self.estimate = dro.ema_update(before, losses, present, self.ema)
+            losses = torch.where(present, self.estimate, losses)
+        weigh = dro.reversed_group_weights if self.name == "reversed" else dro.group_weights
+        return weigh(losses, self.tau, self.prior, present)
+
+
+@dataclass
+class Run:
+    """What `finetune` returns.
+
+    Attributes:
+        lm: the tuned model, with the prompt it was tuned on.
+        objective: name of the objective.
+        history: one row a step: step, loss, learning_rate, loss_g0.., weight_g0...
+        groups: the token groups, or None for "sft" without groups.
+        seconds: wall time of the training.
+        settings: every argument that shaped the run.
+    """
+
+    lm: LanguageModel
+    objective: str
+    history: pd.DataFrame
+    groups: TokenGroups | None
+    seconds: float
+    settings: dict[str, Any]
+
+    def save(self, folder: str | Path) -> Path:
+        """Save the LoRA adapter (or all weights of the pocket model) as safetensors, with settings and history beside."""
+        folder = Path(folder)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
+        self.lm.model.save_pretrained(temporary)
+        self.history.to_csv(temporary / "history.csv", index=False)
+        (temporary / "settings.json").write_text(json.dumps(self.settings, indent=1, default=str) + "\n")
+        from gdrt_lite.files import replace_folder
+
+        return replace_folder(temporary, folder)
+
+
+class TrainingDiverged(GdrtError):
+    """The loss became NaN or infinite."""
+
+
+def check_objective(name: str) -> None:
+    """Raise a ValueError that lists the objectives when `name` is none of them."""
+    if name not in OBJECTIVES:
+        raise ValueError(f"unknown objective {name!r}; choose one of {', '.join(OBJECTIVES)}.")
+
+
+def make_groups(
+    objective: str, lm: LanguageModel, examples: Sequence[Example], k: int = 5, seed: int = 0
+) -> TokenGroups:
+    """Token groups for an objective: relevance under `lm`, K-means, at item level for "item", shuffled for "random"."""
+    targets = [example.target for example in examples]
+    level = "item" if objective == "item" else "token"
+    groups = fit_groups(token_relevance(lm, targets), targets, k=k, level=level, seed=seed)
+    return groups.shuffled(seed) if objective == "random" else groups
+
+
+def finetune(
+    lm: LanguageModel,
+    examples: Sequence[Example],
+    objective: str = "gdrt",
+    *,
+    tau: float = 1.0,
+    k: int = 5,
+    groups: TokenGroups | None = None,
+    prior: Sequence[float] | None = None,
+    ema: float | None = None,
+    epochs: float = 1.0,
+    max_steps: int = -1,
+    batch_size: int = 16,
+    learning_rate: float | None = None,
+    lora: LoraConfig | None = None,
+    seed: int = 0,
+    output: str | Path | None = None,
+    save_every: int = 50,
+    resume: bool = False,
+    progress: bool = True,
+    callbacks: Sequence[TrainerCallback] = (),
+) -> Run:
+    """Tune a copy of `lm` on (history, target) examples; `lm` itself stays as it is.
+
+    Args:
+        lm: the model to start from.
+        examples: the training set.
+        objective: one of `OBJECTIVES`.
+        tau: temperature of the group weights, in nats.
+        k: number of groups when `groups` is None.
+        groups: token groups from another scorer; by default `make_groups` with `lm` as the scorer.
+        prior: P(g); None is uniform.
+        ema: decay of the running group losses; None uses those of the batch.
+        epochs, max_steps: length of the training; `max_steps` wins when positive.
+        batch_size: examples in an optimiser step.
+        learning_rate: peak of a linear schedule; default 1e-3 for LoRA, 2e-3 for the pocket model.
+        lora: default r=8, alpha=16 on the attention's query and value projections.
+        seed: of the adapter's initial weights and of the order of the examples.
+        output: folder for checkpoints; without it nothing is kept until the end.
+        save_every: steps between checkpoints.
+        resume: go on from the newest checkpoint in `output`, if there is one, to the same result.
+        progress: show a progress bar.
+        callbacks: transformers callbacks, for example to measure along the way.
+
+    Raises:
+        ValueError: bad arguments, or no example.
+        TrainingDiverged: the loss became NaN or infinite; the last checkpoint in `output` is still good.
+    """
+    check_objective(objective)
+    if not examples:
+        raise ValueError("examples is empty: there is nothing to train on.")
+    pretrained = lm.name != "pocket"
+    learning_rate = learning_rate or (1e-3 if pretrained else 2e-3)
+    if groups is None and objective != "sft":
+        groups = make_groups(objective, lm, examples, k, seed)
+    n_groups = groups.k if groups else 1
+    loss = Objective(objective, n_groups, tau, None if prior is None else torch.tensor(prior), ema)
+    model = _trainable_copy(lm.model, lora, seed) if pretrained else copy.deepcopy(lm.model)
+    settings = dict(
+        model=lm.name, objective=objective, tau=tau, k=n_groups, prior=prior, ema=ema, epochs=epochs, max_steps=max_steps,
+        batch_size=batch_size, learning_rate=learning_rate, seed=seed, n_examples=len(examples),
+        dtype=str(lm.model.dtype).removeprefix("torch."), lora=_lora_summary(model),
+    )  # fmt: skip
+    with tempfile.TemporaryDirectory() as scratch:
+        arguments = TrainingArguments(
+            output_dir=str(output or scratch),
+            num_train_epochs=epochs,
+            max_steps=max_steps,
+            per_device_train_batch_size=batch_size,
+            learning_rate=learning_rate,
+            lr_scheduler_type="linear",
+            weight_decay=0.0,
+            logging_strategy="steps",
+            logging_steps=1,
+            logging_nan_inf_filter=False,
+            save_strategy="no" if output is None else "steps",
+            save_steps=save_every,
+            save_total_limit=1,
+            remove_unused_columns=False,
+            dataloader_pin_memory=False,
+            use_cpu=lm.device.type == "cpu",
+            bf16=model.dtype == torch.bfloat16,  # autocast: adapters stay float32, their products run in bfloat16
+            seed=seed,
+            report_to="none",
+            disable_tqdm=not progress,
+        )
+        trainer = GroupTrainer(
+            model=model,
+            args=arguments,
+            train_dataset=_TokenisedExamples(lm, examples, groups),
+            data_collator=_Collator(lm.tokenizer.pad_token_id or 0, shares_prefix(model) and arguments.world_size == 1),
+            callbacks=list(callbacks),
+        )
+        trainer.objective = loss
+        trainer.remove_callback(_printer())
+        checkpoint = _newest_checkpoint(output) if resume else None
+        start = time.perf_counter()
+        # Under autocast peft's own copies of every activation to the adapters' float32 are not needed.
+        with warnings.catch_warnings(), disable_input_dtype_casting(model):
+            warnings.filterwarnings("ignore", message=".*(pin_memory|lr_scheduler|is_gradient_checkpointing).*")
+            trainer.train(resume_from_checkpoint=checkpoint)
+        seconds = time.perf_counter() - start
+    history = pd.DataFrame([row for row in trainer.state.log_history if "loss" in row])
+    tuned = LanguageModel(trainer.accelerator.unwrap_model(model).eval(), lm.tokenizer, lm.prompt, lm.name)
+    return Run(tuned, objective, history, groups, seconds, settings)
+
+
+class GroupTrainer(Trainer):
+    """transformers' Trainer with one thing changed: the loss of a batch."""
+
+    objective: Objective
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.model_accepts_loss_kwargs = False
+        self._group_log: dict[str, float] = {}
+
+    def _get_train_sampler(self, train_dataset: torch.utils.data.Dataset | None = None) -> LengthGroupedSampler:
+        return SeededLengthGroups(self.args.train_batch_size, [len(row) for row in self.train_dataset.rows], self.args.seed)
+
+    def compute_loss(
+        self, model: torch.nn.Module, inputs: dict, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> torch.Tensor:
+        """-log P of every target token of the batch, weighted by the objective."""
+        group_ids = inputs.pop("group_ids")
+        if self.objective.ema is not None and self.objective.estimate is None and self.state.log_history:
+            self._restore_estimate()
+        token_losses = -batch_logprobs(model, inputs)
+        loss, self._group_log = self.objective(token_losses, group_ids)
+        if not torch.isfinite(loss):
+            kept = _newest_checkpoint(self.args.output_dir)
+            raise TrainingDiverged(
+                f"the loss is {loss.item()} at step {self.state.global_step + 1}. Lower the learning rate "
+                f"(it is {self.args.learning_rate:g}) or raise tau. "
+                + (f"The last good checkpoint is {kept}." if kept else "No checkpoint was asked for (output=None).")
+            )
+        return loss
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add the groups' losses and weights to what is logged at each step."""
+        if "loss" in logs:
+            logs = {"step": self.state.global_step, **logs, **self._group_log}
+        super().log(logs, start_time)
+
+    def _restore_estimate(self) -> None:
+        last = next((row for row in reversed(self.state.log_history) if "estimate_g0" in row), None)
+        if last:
+            self.objective.estimate = torch.tensor([last[f"estimate_g{g}"] for g in range(self.objective.n_groups)])
+
+
+class SeededLengthGroups(LengthGroupedSampler):
+    """Batches of similar length whose order depends on the seed and the epoch alone, so that training can be resumed."""
+
+    def __init__(self, batch_size: int, lengths: list[int], seed: int) -> None:
+        super().__init__(batch_size, lengths=lengths)
+        self.seed = seed
+        self.set_epoch(0)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by the data loader at the start of each epoch."""
+        self.generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
+
+
+class _TokenisedExamples(torch.utils.data.Dataset):
+    def __init__(self, lm: LanguageModel, examples: Sequence[Example], groups: TokenGroups | None) -> None:
+        self.rows = [lm.encode(example.history, example.target) for example in examples]
+        self.group_ids = [
+            np.zeros(len(row.labels), dtype=np.int64) if groups is None else groups.of(example.target)
+            for row, example in zip(self.rows, examples, strict=True)
+        ]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {"encoded": self.rows[index], "group_ids": self.group_ids[index]}
+
+
+@dataclass
+class _Collator:
+    pad_id: int
+    share_prefix: bool
+
+    def __call__(self, items: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        batch = collate([item["encoded"] for item in items], self.pad_id, self.share_prefix)
+        return batch | {"group_ids": torch.from_numpy(np.concatenate([item["group_ids"] for item in items]))}
+
+
+def _trainable_copy(model: PreTrainedModel | PeftModel, lora: LoraConfig | None, seed: int) -> PeftModel:
+    model = copy.deepcopy(model)
+    if isinstance(model, PeftModel):
+        model = model.merge_and_unload()
+    lora = lora or LoraConfig(r=8, lora_alpha=16, lora_dropout=0.0, task_type="CAUSAL_LM")
+    with torch.random.fork_rng(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.manual_seed(seed)
+        return get_peft_model(model, lora)
+
+
+def _lora_summary(model: torch.nn.Module) -> dict[str, Any] | None:
+    if not isinstance(model, PeftModel):
+        return None
+    config = model.peft_config["default"]
+    return dict(
+        r=config.r, alpha=config.lora_alpha, dropout=config.lora_dropout, target_modules=sorted(config.target_modules)
+    )
+
+
+def _newest_checkpoint(folder: str | Path | None) -> str | None:
+    from transformers.trainer_utils import get_last_checkpoint
+
+    return get_last_checkpoint(str(folder)) if folder is not None and Path(folder).is_dir() else None
+
+
+def _printer() -> type[TrainerCallback]:
+    from transformers.trainer_callback import PrinterCallback
+
+    return PrinterCallback
