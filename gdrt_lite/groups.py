@@ -1,0 +1,120 @@
+"""Groups of target tokens by their relevance to the auxiliary tokens: K-means in one dimension (arXiv 2510.10978, section 3).
+
+Group 0 is the least relevant (hard to guess without the user), group K-1 the most. Derived in notebook 04.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from sklearn.cluster import KMeans
+
+LEVELS = ("token", "item")
+
+
+@dataclass(frozen=True)
+class TokenGroups:
+    """The group of every token of every title.
+
+    Attributes:
+        centers: mean relevance of each group, shape (K,), nats, ascending.
+        ids: {title: group of each of its target tokens, EOS included}.
+        relevance: {title: relevance of each token, nats}.
+        counts: {title: how often it is a training target}; titles that are none have 0.
+        level: "token" or "item".
+    """
+
+    centers: np.ndarray
+    ids: Mapping[str, np.ndarray]
+    relevance: Mapping[str, np.ndarray]
+    counts: Mapping[str, int]
+    level: str
+
+    @property
+    def k(self) -> int:
+        """Number of groups."""
+        return len(self.centers)
+
+    def of(self, title: str) -> np.ndarray:
+        """Group of each target token of a title, shape (T,), int64, EOS last.
+
+        Raises:
+            ValueError: the title was not scored.
+        """
+        if title not in self.ids:
+            raise ValueError(f"no relevance was computed for {title!r}; score it with relevance.token_relevance first.")
+        return self.ids[title]
+
+    def shuffled(self, seed: int) -> TokenGroups:
+        """The same group ids dealt out at random over all tokens: the control that keeps sizes but not meaning."""
+        titles = sorted(self.ids)
+        lengths = [len(self.ids[title]) for title in titles]
+        dealt = np.random.default_rng(seed).permutation(np.concatenate([self.ids[title] for title in titles]))
+        ids = dict(zip(titles, np.split(dealt, np.cumsum(lengths)[:-1]), strict=True))
+        return TokenGroups(self.centers, ids, self.relevance, self.counts, self.level)
+
+    def table(self) -> pd.DataFrame:
+        """One row per token: title, position (t, from 0), relevance (nats), group, count (training targets)."""
+        parts = [
+            pd.DataFrame(
+                {
+                    "title": title,
+                    "position": np.arange(len(ids)),
+                    "relevance": self.relevance[title],
+                    "group": ids,
+                    "count": self.counts[title],
+                }
+            )
+            for title, ids in self.ids.items()
+        ]
+        return pd.concat(parts, ignore_index=True)
+
+
+def fit(
+    relevance: Mapping[str, Any], targets: Iterable[str], k: int = 5, level: str = "token", seed: int = 0
+) -> TokenGroups:
+    """K-means on the relevance of all target tokens of the training set.
+
+    A title scored once but targeted n times weighs n. Titles that are never a target join the nearest centre.
+
+    Args:
+        relevance: {title: relevance of each token, shape (T,), nats}, from `relevance.token_relevance`.
+        targets: training targets, with repeats.
+        k: number of groups.
+        level: "token", or "item": the mean relevance of a title decides, and all its tokens share the group.
+        seed: of K-means' starting points.
+
+    Raises:
+        ValueError: no target, a target without relevance, a relevance that is not finite, an unknown level, or k above
+            the number of distinct values.
+    """
+    if level not in LEVELS:
+        raise ValueError(f"level={level!r} is unknown; choose 'token' or 'item'.")
+    counts = Counter(targets)
+    if not counts:
+        raise ValueError("targets is empty: there are no training tokens to group.")
+    scores = {title: np.asarray(values, dtype=np.float64) for title, values in relevance.items()}
+    for title in counts:
+        if title not in scores:
+            raise ValueError(f"target {title!r} has no relevance; score it with relevance.token_relevance first.")
+    for title, values in scores.items():
+        if not np.isfinite(values).all():
+            raise ValueError(f"the relevance of {title!r} is not finite ({values}); the scorer is broken.")
+    points = {title: values if level == "token" else values.mean(keepdims=True) for title, values in scores.items()}
+    values = np.concatenate([points[title] for title in counts])
+    weights = np.concatenate([np.full(len(points[title]), n) for title, n in counts.items()])
+    distinct = len(np.unique(values))
+    if not 1 <= k <= distinct:
+        raise ValueError(f"k={k} must be between 1 and {distinct}, the number of distinct relevance values.")
+    means = KMeans(k, n_init=10, random_state=seed).fit(values[:, None], sample_weight=weights)
+    centers = np.sort(means.cluster_centers_[:, 0])
+    ids = {}
+    for title, own in points.items():
+        nearest = np.abs(own[:, None] - centers).argmin(1).astype(np.int64)
+        ids[title] = np.broadcast_to(nearest, scores[title].shape).copy() if level == "item" else nearest
+    return TokenGroups(centers, ids, scores, {title: counts[title] for title in scores}, level)

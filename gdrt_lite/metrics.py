@@ -1,0 +1,190 @@
+"""Accuracy, fairness, and the bootstrap that puts an interval on them. Knows no language model.
+
+Derived in notebook 06, section 4.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from gdrt_lite.data import Example
+
+Memberships = Mapping[str, Mapping[str, float]]  # {title: {group: share}}, shares of a title sum to 1
+
+
+class Interval(NamedTuple):
+    """An estimate with the limits of its 95% interval."""
+
+    estimate: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.estimate:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+
+def rank_of(target: str, ranked: Sequence[str]) -> int | None:
+    """Place of the target in a list, from 0; None when it is not there."""
+    return ranked.index(target) if target in ranked else None
+
+
+def ndcg_at_k(lists: Sequence[Sequence[str]], targets: Sequence[str], k: int) -> np.ndarray:
+    """NDCG@k per user with one target each: 1 / log2(rank + 2), rank from 0; 0 when the target is not in the top k.
+
+    Args:
+        lists: ranked titles per user, best first.
+        targets: the one right title per user.
+        k: cut-off.
+
+    Returns:
+        Shape (users,).
+    """
+    return np.array([0.0 if r is None else 1.0 / np.log2(r + 2) for r in _ranks(lists, targets, k)])
+
+
+def hit_rate_at_k(lists: Sequence[Sequence[str]], targets: Sequence[str], k: int) -> np.ndarray:
+    """1 per user whose target is in the top k, else 0; shape (users,)."""
+    return np.array([0.0 if r is None else 1.0 for r in _ranks(lists, targets, k)])
+
+
+def coverage(lists: Sequence[Sequence[str]], k: int = 10) -> int:
+    """How many different titles fill all top-k lists."""
+    return len({title for ranked in lists for title in ranked[:k]})
+
+
+def popularity_groups(train: Sequence[Example], catalogue: Sequence[str], bins: int = 5) -> dict[str, dict[str, float]]:
+    """Titles in `bins` groups of equal item count, by how often they are a training target; group "1" is the rarest.
+
+    Raises:
+        ValueError: more bins than titles.
+    """
+    if not 1 <= bins <= len(catalogue):
+        raise ValueError(f"bins={bins} must be between 1 and the {len(catalogue)} titles of the catalogue.")
+    counts = Counter(example.target for example in train)
+    order = sorted(catalogue, key=lambda title: (counts[title], title))
+    parts = np.array_split(np.arange(len(order)), bins)
+    return {order[i]: {f"{b + 1}": 1.0} for b, part in enumerate(parts) for i in part}
+
+
+def genre_groups(genres: Mapping[str, Sequence[str]]) -> dict[str, dict[str, float]]:
+    """Genres with fractional credit: a title of two genres counts half for each."""
+    return {title: {genre: 1.0 / len(own) for genre in own} for title, own in genres.items() if own}
+
+
+def share_rows(
+    lists: Sequence[Sequence[str]], histories: Sequence[Sequence[str]], groups: Memberships, k: int
+) -> np.ndarray:
+    """Per user how much of each group is recommended and was chosen: the rows whose means give GU.
+
+    Returns:
+        Shape (users, 2 * groups): credit in the top-k list, then credit in the history, groups in sorted order.
+    """
+    names = _names(groups)
+    column = {name: i for i, name in enumerate(names)}
+    rows = np.zeros((len(lists), 2, len(names)))
+    for u, (ranked, history) in enumerate(zip(lists, histories, strict=True)):
+        for side, titles in enumerate((ranked[:k], history)):
+            for title in titles:
+                for name, share in groups.get(title, {}).items():
+                    rows[u, side, column[name]] += share
+    return rows.reshape(len(lists), -1)
+
+
+def unfairness_of_means(means: np.ndarray) -> np.ndarray:
+    """GU from the means of `share_rows`: (..., 2 * groups) -> (..., groups)."""
+    recommended, chosen = np.split(means, 2, axis=-1)
+    return recommended / recommended.sum(-1, keepdims=True) - chosen / chosen.sum(-1, keepdims=True)
+
+
+def mgu_of_means(means: np.ndarray) -> np.ndarray:
+    """mean |GU| from the means of `share_rows`."""
+    return np.abs(unfairness_of_means(means)).mean(-1)
+
+
+def dgu_of_means(means: np.ndarray) -> np.ndarray:
+    """max GU - min GU from the means of `share_rows`."""
+    return np.ptp(unfairness_of_means(means), axis=-1)
+
+
+def group_unfairness(
+    lists: Sequence[Sequence[str]], histories: Sequence[Sequence[str]], groups: Memberships, k: int
+) -> pd.Series:
+    """GU(g): share of group g in the top-k lists minus its share in the users' histories.
+
+    Args:
+        lists: ranked titles per user.
+        histories: titles per user.
+        groups: {title: {group: share}}; titles without a group count on neither side.
+        k: cut-off.
+
+    Returns:
+        Indexed by group; positive: recommended more than it was chosen. Sums to 0.
+    """
+    means = share_rows(lists, histories, groups, k).mean(0)
+    return pd.Series(unfairness_of_means(means), index=_names(groups), name="GU")
+
+
+def mgu(lists: Sequence[Sequence[str]], histories: Sequence[Sequence[str]], groups: Memberships, k: int) -> float:
+    """MGU@k = mean over groups of |GU|: 0 is fair."""
+    return float(group_unfairness(lists, histories, groups, k).abs().mean())
+
+
+def dgu(lists: Sequence[Sequence[str]], histories: Sequence[Sequence[str]], groups: Memberships, k: int) -> float:
+    """DGU@k = max GU - min GU: 0 is fair."""
+    return float(np.ptp(group_unfairness(lists, histories, groups, k)))
+
+
+def resampled_means(rows: np.ndarray, users: Sequence[str], draws: int = 2000, seed: int = 0) -> np.ndarray:
+    """Means of the rows over bootstrap samples of users (all rows of a drawn user come along), shape (draws, d).
+
+    The same seed and users draw the same samples, which makes a comparison of two models paired.
+    """
+    if not len(rows):
+        raise ValueError("there is nothing to resample: rows is empty.")
+    names, index = np.unique(np.asarray(users, dtype=str), return_inverse=True)
+    sums = np.zeros((len(names), rows.shape[1]))
+    np.add.at(sums, index, rows)
+    sizes = np.bincount(index, minlength=len(names))
+    times = np.random.default_rng(seed).multinomial(len(names), np.full(len(names), 1 / len(names)), size=draws)
+    return (times @ sums) / (times @ sizes)[:, None]
+
+
+def bootstrap(
+    values: Sequence[float], users: Sequence[str] | None = None, draws: int = 2000, seed: int = 0
+) -> Interval:
+    """Mean with its 95% percentile bootstrap interval, users drawn with replacement (each value its own user if None)."""
+    rows = np.asarray(values, dtype=float)[:, None]
+    users = [str(i) for i in range(len(rows))] if users is None else users
+    means = resampled_means(rows, users, draws, seed)[:, 0]
+    low, high = np.quantile(means, [0.025, 0.975])
+    return Interval(float(rows.mean()), float(low), float(high))
+
+
+def paired_bootstrap(
+    a: Sequence[float], b: Sequence[float], users: Sequence[str] | None = None, draws: int = 2000, seed: int = 0
+) -> Interval:
+    """Mean of a - b, measured on the same examples, with its 95% interval.
+
+    Raises:
+        ValueError: a and b differ in length.
+    """
+    if len(a) != len(b):
+        raise ValueError(f"a ({len(a)} values) and b ({len(b)}) must be measured on the same users.")
+    return bootstrap(np.asarray(a, dtype=float) - np.asarray(b, dtype=float), users, draws, seed)
+
+
+def _ranks(lists: Sequence[Sequence[str]], targets: Sequence[str], k: int) -> list[int | None]:
+    if len(lists) != len(targets):
+        raise ValueError(f"there are {len(lists)} lists but {len(targets)} targets; each user needs one of both.")
+    if k < 1:
+        raise ValueError(f"k={k} must be 1 or more.")
+    return [rank_of(target, list(ranked[:k])) for ranked, target in zip(lists, targets, strict=True)]
+
+
+def _names(groups: Memberships) -> list[str]:
+    return sorted({name for own in groups.values() for name in own})
