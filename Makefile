@@ -1,0 +1,52 @@
+# make setup | run | test | lab | bench | study | notebooks | clean
+#   make run ARGS="--profile standard"     make setup PYTHON=python3.12     make setup TORCH_FLAGS="--index-url ..."
+PYTHON ?= python3
+TORCH_FLAGS ?=
+ARGS ?=
+VENV := .venv
+PY := $(VENV)/bin/python
+STAMP := $(VENV)/.installed
+
+.PHONY: help setup run test lab bench study notebooks clean
+.DELETE_ON_ERROR:
+
+help:
+	@head -n 2 Makefile
+
+# Reinstalled only when the requirements change; written last, so that a broken installation is tried again.
+$(STAMP): pyproject.toml constraints.txt
+	@$(PY) -m pip --version >/dev/null 2>&1 || { \
+	  $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	    echo "gdrt_lite needs Python 3.11 or later, and $(PYTHON) is missing or older;" \
+	         "install one and name it: make setup PYTHON=python3.11"; exit 1; }; \
+	  $(PYTHON) -m venv --clear $(VENV) || { rm -rf $(VENV); \
+	    echo "$(PYTHON) cannot make virtual environments (on Debian or Ubuntu: apt install python3-venv)."; exit 1; }; }
+	$(PY) -m pip install --quiet --disable-pip-version-check $(TORCH_FLAGS) -c constraints.txt torch
+	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[test]"
+	@touch $@
+
+setup: $(STAMP)
+	$(PY) -m gdrt_lite fetch
+
+run: setup
+	$(PY) -m gdrt_lite run $(ARGS)
+
+test: setup
+	GDRT_PROFILE=quick $(PY) -m pytest --nbmake --nbmake-timeout=900 tests $(wildcard notebooks) $(ARGS)
+
+lab: setup
+	$(PY) -m jupyter lab --notebook-dir=notebooks $(ARGS)
+
+bench: setup
+	$(PY) -m benchmarks $(ARGS)
+
+study: setup
+	$(PY) -m gdrt_lite study $(ARGS)
+
+notebooks: setup
+	$(PY) scripts/build_notebooks.py $(ARGS)
+
+# Keeps .venv and the model cache: both are slow to fill.
+clean:
+	rm -rf build dist *.egg-info .pytest_cache .hypothesis .ruff_cache
+	find gdrt_lite tests scripts benchmarks notebooks \( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} + 2>/dev/null || true
