@@ -1,4 +1,36 @@
-"""Does an LLM recommender read the user, or only the prompt? Diagnose context bias, and tune it away with GDRT."""
+"""Does an LLM recommender read the user, or only the prompt? Diagnose context bias, and tune it away with GDRT.
+
+The modules in the order in which data flows through them; each uses only those above it.
+
+    errors, files     the error for a failed surrounding; writing files whole or not at all
+    wheels, assets    the real model and the second data set: fetched once, checked, converted, cached
+    loaders, windows  readers of the data formats; sliding windows and splits
+    data              interactions -> examples (history, target): load_movielens(), from_frame(), .split()
+    prompts           an example -> token ids, each labelled TASK, HISTORY or TARGET
+    attention         the attention that the models here use on a CPU
+    lm                load a causal language model; target_logprobs(), the one scoring core
+
+    attribution       diagnosis: what each segment of the prompt contributes to the prediction (FAA)
+    cooccurrence      diagnosis: how often source and target tokens meet, beside PMI
+    relevance         cure, step 1: how far the prompt without the history predicts each target token
+    groups            cure, step 2: K-means groups of target tokens by relevance
+    dro               cure, step 3: the Group-DRO weights and loss. Open this file first.
+    training          cure, step 4: fine-tune with an objective: sft, balanced, gdrt, reversed, random, item
+
+    decoding          recommend: beam search over the titles of a catalogue
+    metrics           NDCG, hit rate, coverage, unfairness, paired bootstrap
+    baselines         popularity and item-kNN, the recommenders to beat
+    plots             one figure a function
+
+    experiment        settings and the single steps of a run, each kept on disk when done
+    report            results as a table, json and markdown
+    run               the whole chain once; `python -m gdrt_lite run`
+    study             the chain over seeds and settings; `python -m gdrt_lite study`
+    doctor            is this computer ready? `python -m gdrt_lite doctor`
+    checks, notebook  what the course's notebooks share: checks of exercises, set-up
+
+Modules load when first used, so that importing the package is instant: `from gdrt_lite import data, lm`.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +40,9 @@ from types import ModuleType
 __version__ = "0.1.0"
 
 _MODULES = (
-    "assets", "attribution", "baselines", "checks", "cooccurrence", "data", "decoding", "dro", "errors", "groups", "lm",
-    "metrics", "plots", "prompts", "relevance", "training",
+    "assets", "attention", "attribution", "baselines", "checks", "cooccurrence", "data", "decoding", "doctor", "dro",
+    "errors", "experiment", "files", "groups", "lm", "loaders", "metrics", "notebook", "plots", "prompts", "relevance",
+    "report", "run", "study", "training", "wheels", "windows",
 )
 __all__ = [*_MODULES, "__version__"]
 

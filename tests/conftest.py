@@ -1,0 +1,51 @@
+"""What several test files share. Tests need no network: the model is in the cache (`python -m gdrt_lite fetch`)."""
+
+from __future__ import annotations
+
+import os
+
+# Before transformers is imported, which reads it once. The quick sizes are for the notebooks, which inherit both.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault("GDRT_PROFILE", "quick")
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from gdrt_lite.lm import LanguageModel
+    from gdrt_lite.windows import Splits
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_screen() -> None:
+    """Figures are drawn without a window."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+
+
+@pytest.fixture(scope="session")
+def smollm2() -> LanguageModel:
+    """The embedded real model in float32. Shared: copy.deepcopy its .model before you train it."""
+    import torch
+
+    from gdrt_lite import lm
+
+    return lm.load("smollm2-135m", dtype=torch.float32)
+
+
+@pytest.fixture(scope="session")
+def splits() -> Splits:
+    """MovieLens small, 500 most rated movies, held-out users, histories of 5."""
+    from gdrt_lite import data
+
+    return data.load_movielens(500).split(history=5)
+
+
+@pytest.fixture(scope="session")
+def pocket(splits: Splits) -> LanguageModel:
+    """An untrained pocket model over the titles of `splits`. Shared: copy.deepcopy its .model before you train it."""
+    from gdrt_lite import lm
+
+    return lm.pocket(splits.catalogue)

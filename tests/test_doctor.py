@@ -1,0 +1,203 @@
+"""The doctor says what is wrong, and what to do about it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import shutil
+import sys
+import tempfile
+from collections import namedtuple
+
+import pytest
+
+from gdrt_lite import assets, data, doctor
+from gdrt_lite.errors import GdrtError
+
+GB = 1_000_000_000
+Usage = namedtuple("Usage", "total used free")
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    """An empty cache."""
+    monkeypatch.setenv("GDRT_LITE_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def found(name: str) -> list[doctor.Check]:
+    checks = [check for check in doctor.run_checks() if check.name == name]
+    assert checks
+    return checks
+
+
+def the_failure(name: str) -> doctor.Check:
+    (check,) = [check for check in found(name) if check.status == doctor.FAIL]
+    assert check.remedy
+    return check
+
+
+def test_every_question_is_answered_and_every_failure_has_a_remedy():
+    checks = doctor.run_checks()
+    assert list(dict.fromkeys(check.name for check in checks)) == list(doctor.CHECKS)
+    for check in checks:
+        assert check.status in (doctor.OK, doctor.NOTE, doctor.FAIL)
+        assert check.detail
+        assert bool(check.remedy) == (check.status == doctor.FAIL)
+
+
+def test_exit_status_and_lines(monkeypatch, capsys):
+    fine = {"one": lambda: iter([("OK", "good")]), "two": lambda: iter([("--", "so so")])}
+    monkeypatch.setattr(doctor, "CHECKS", fine)
+    assert doctor.main() == 0
+    assert "[OK]   one          good\n[--]   two          so so\n" in capsys.readouterr().out
+    monkeypatch.setattr(doctor, "CHECKS", {**fine, "three": lambda: iter([("FAIL", "bad", "mend it")])})
+    assert doctor.main() == 1
+    output = capsys.readouterr().out
+    assert "[FAIL] three        bad" in output and "-> mend it" in output and "1 to repair" in output
+
+
+def test_a_check_that_breaks_fails_and_the_others_run(monkeypatch):
+    def broken():
+        raise ImportError("libtorch.so is damaged")
+        yield
+
+    monkeypatch.setattr(doctor, "CHECKS", {"torch": broken, "after": lambda: iter([("OK", "good")])})
+    first, second = doctor.run_checks()
+    assert first.status == doctor.FAIL and "libtorch.so is damaged" in first.detail and doctor.INSTALL in first.remedy
+    assert second.status == doctor.OK
+
+
+def test_old_python(monkeypatch):
+    monkeypatch.setattr(sys, "version_info", (3, 10, 4))
+    check = the_failure("Python")
+    assert "3.10.4" in check.detail and "3.11" in check.remedy
+
+
+def requires(monkeypatch, *lines: str) -> None:
+    monkeypatch.setattr(importlib.metadata, "requires", lambda name: list(lines))
+
+
+def test_package_out_of_its_range(monkeypatch):
+    requires(monkeypatch, "numpy>=1.26", "pandas>=99,<100")
+    good, bad = sorted(found("packages"), key=lambda check: check.status == doctor.FAIL)
+    assert good.status == doctor.OK and "numpy" in good.detail
+    assert "pandas" in bad.detail and ">=99" in bad.detail
+    assert bad.remedy.startswith("pip install") and "pandas" in bad.remedy
+
+
+def test_missing_package(monkeypatch):
+    requires(monkeypatch, "no-such-package-of-gdrt>=1", 'no-such-extra-of-gdrt>=1; extra == "test"')
+    check = the_failure("packages")
+    assert "no-such-package-of-gdrt>=1 is missing" in check.detail and "no-such-package-of-gdrt>=1" in check.remedy
+    (note,) = [check for check in found("packages") if check.status == doctor.NOTE]
+    assert "no-such-extra-of-gdrt" in note.detail
+
+
+def test_package_itself_not_installed(monkeypatch):
+    def missing(name):
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "requires", missing)
+    assert doctor.INSTALL in the_failure("packages").remedy
+
+
+def test_prereleases_and_local_builds_are_within_a_range(monkeypatch):
+    requires(monkeypatch, "torch>=2.5")
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: "2.14.0.dev1+cpu")
+    assert found("packages")[0].status == doctor.OK
+
+
+@pytest.mark.parametrize(
+    ("total", "available", "status"), [(2, 1, doctor.FAIL), (8, 3, doctor.NOTE), (16, 12, doctor.OK)]
+)
+def test_memory(monkeypatch, total, available, status):
+    monkeypatch.setattr(doctor, "memory", lambda: (total * GB, available * GB))
+    (check,) = found("memory")
+    assert check.status == status
+    assert ("larger" in check.remedy) == (status == doctor.FAIL)
+
+
+def test_memory_limit_of_a_container_counts(monkeypatch):
+    limits = {"/sys/fs/cgroup/memory.max": 1000, "/sys/fs/cgroup/memory.current": 400}
+    monkeypatch.setattr(doctor, "_bytes", limits.get)
+    assert doctor.memory() == (1000, 600)
+    monkeypatch.setattr(doctor, "_bytes", lambda path: None)
+    total, available = doctor.memory()
+    assert total >= available > 1000
+
+
+def test_full_disk(monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(GB, GB // 2, GB // 2))
+    assert "GDRT_LITE_CACHE" in the_failure("disk").remedy
+    monkeypatch.setattr(assets, "is_cached", lambda name: True)  # half a gigabyte is enough once the model is there
+    assert found("disk")[0].status == doctor.OK
+
+
+def test_read_only_cache(monkeypatch):
+    def denied(**_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", denied)
+    check = the_failure("cache")
+    assert "Permission denied" in check.detail and "GDRT_LITE_CACHE" in check.remedy
+    monkeypatch.setattr(assets, "is_cached", lambda name: True)
+    assert found("cache")[0].status == doctor.NOTE  # a filled cache that a class shares
+
+
+def test_cache_that_cannot_be_made(monkeypatch, tmp_path):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("GDRT_LITE_CACHE", str(tmp_path / "file" / "cache"))
+    for name in ("disk", "cache", "model"):
+        (check,) = found(name)
+        assert check.status == doctor.FAIL and "GDRT_LITE_CACHE" in check.detail + check.remedy
+
+
+def test_model(monkeypatch):
+    (check,) = found("model")
+    assert check.status == doctor.NOTE and "python -m gdrt_lite fetch" in check.detail
+    asked = []
+    monkeypatch.setattr(assets, "is_cached", lambda name: asked.append(name) or True)
+    assert found("model")[0].status == doctor.OK
+    assert set(asked) == {doctor.MODEL}
+
+
+def test_model_name_is_that_of_the_cache(cache, monkeypatch):
+    monkeypatch.setattr(assets, "_cached", lambda name, *_, **__: cache / name)
+    assert assets.smollm2_folder().name == doctor.MODEL
+
+
+def test_data_damaged_missing_or_absent(tmp_path, monkeypatch):
+    copy = tmp_path / "data"
+    shutil.copytree(data.data_folder() / "movielens", copy / "movielens")
+    monkeypatch.setattr(data, "data_folder", lambda: copy)
+    assert all(check.status == doctor.OK for check in found("data"))
+    file = copy / "movielens" / "ratings.csv.gz"
+    file.write_bytes(file.read_bytes()[:-1])
+    assert "SHA-256" in the_failure("data").detail
+    file.unlink()
+    assert "missing" in the_failure("data").detail
+
+    def absent():
+        raise GdrtError("No data/movielens here.")
+
+    monkeypatch.setattr(data, "data_folder", absent)
+    check = the_failure("data")
+    assert "No data/movielens" in check.detail and "git checkout" in check.remedy
+
+
+def test_bf16_without_the_probes_of_torch(monkeypatch):
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for probe in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"):
+        monkeypatch.delattr(torch.cpu, probe, raising=False)
+    (check,) = found("bf16")
+    assert check.status == doctor.NOTE and "float32" in check.detail
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True, raising=False)
+    assert found("bf16")[0].status == doctor.OK
+
+
+def test_more_threads_than_cpus(monkeypatch):
+    monkeypatch.setattr(doctor, "usable_cpus", lambda: 0)
+    (check,) = found("threads")
+    assert check.status == doctor.NOTE and "OMP_NUM_THREADS" in check.detail

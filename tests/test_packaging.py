@@ -1,0 +1,139 @@
+"""The three lists of dependencies agree, and an installed package carries its modules and its data."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import stat
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+
+ROOT = Path(__file__).resolve().parents[1]
+CONDA_NAMES = {"pytorch": "torch"}  # where conda-forge and PyPI differ
+
+
+def read(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def project() -> dict:
+    return tomllib.loads(read("pyproject.toml"))["project"]
+
+
+@pytest.fixture(scope="module")
+def requirements(project) -> dict[str, str]:
+    """Name -> version range, of the package with all its extras."""
+    extras = project["optional-dependencies"]
+    lines = [*project["dependencies"], *(line for extra in extras.values() for line in extra)]
+    parsed = [Requirement(line) for line in lines if not line.startswith("gdrt-lite")]
+    assert len({need.name for need in parsed}) == len(parsed), "a package is listed twice"
+    return {need.name: str(need.specifier) for need in parsed}
+
+
+def pins() -> dict[str, str]:
+    lines = [line for line in read("constraints.txt").splitlines() if line and not line.startswith("#")]
+    assert all(re.fullmatch(r"[A-Za-z0-9._-]+==[0-9][0-9a-z.]*", line) for line in lines), lines
+    return {name.lower().replace("_", "-"): version for name, version in (line.split("==") for line in lines)}
+
+
+def test_conda_environment_equals_pyproject(project, requirements):
+    listed = yaml.safe_load(read("environment.yml"))["dependencies"]
+    conda = [Requirement(line) for line in listed if isinstance(line, str)]
+    found = {CONDA_NAMES.get(need.name, need.name): str(need.specifier) for need in conda}
+    assert found.pop("python") == project["requires-python"]
+    assert found.pop("pip") == ""
+    assert found == requirements
+    assert listed[-1] == {"pip": ["-e ."]}
+
+
+def test_every_requirement_is_pinned_within_its_range(requirements):
+    versions = pins()
+    for name, specifier in requirements.items():
+        assert Requirement(f"{name}{specifier}").specifier.contains(versions[name]), name
+
+
+def test_pins_name_no_build_of_torch():
+    assert re.fullmatch(r"[0-9.]+", pins()["torch"])  # "2.13.0+cpu" could not be met on a GPU machine
+
+
+def test_third_party_imports_are_declared(requirements):
+    """What the package imports is a dependency, and not merely there by luck of another one."""
+    names = {"sklearn": "scikit-learn", "yaml": "pyyaml", "dateutil": "python-dateutil"}
+    by_transformers = {"tokenizers", "safetensors", "huggingface_hub"}  # transformers cannot be without these
+    imported = set()
+    for path in (ROOT / "gdrt_lite").rglob("*.py"):
+        imported |= set(re.findall(r"^\s*(?:import|from) ([A-Za-z_]\w*)", path.read_text(encoding="utf-8"), re.M))
+    outside = imported - set(sys.stdlib_module_names) - {"gdrt_lite", "IPython"} - by_transformers
+    assert {names.get(name, name) for name in outside} <= set(requirements)
+
+
+def test_every_package_folder_is_listed():
+    listed = set(tomllib.loads(read("pyproject.toml"))["tool"]["setuptools"]["packages"])
+    found = {".".join(path.parent.relative_to(ROOT).parts) for path in (ROOT / "gdrt_lite").rglob("__init__.py")}
+    assert listed == found | {"gdrt_lite._data"}
+
+
+def test_built_package_holds_modules_and_data(tmp_path):
+    """Built by setuptools as for a wheel, without a network: then everything is read from the copy."""
+    pytest.importorskip("setuptools", minversion="77")
+    source, built = tmp_path / "source", tmp_path / "built"
+    source.mkdir()
+    for name in ("gdrt_lite", "data"):
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    command = [sys.executable, "-c", "import setuptools; setuptools.setup()", "-q", "build_py", "--build-lib", str(built)]
+    subprocess.run(command, cwd=source, check=True, capture_output=True)
+    shutil.rmtree(source)
+    code = (
+        "import json; from gdrt_lite import data; folder = data.data_folder(); "
+        "print(json.dumps([str(folder), len(data.load_movielens(500).titles)]))"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(built)}
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, check=True, capture_output=True, text=True
+    )
+    folder, titles = json.loads(result.stdout)
+    assert Path(folder) == built / "gdrt_lite" / "_data"
+    assert titles == 500
+    modules = {path.relative_to(ROOT) for path in (ROOT / "gdrt_lite").rglob("*.py")}
+    assert modules == {p.relative_to(built) for p in built.rglob("*.py") if "_data" not in p.parts}
+
+
+def test_ci_entry_point_can_be_run():
+    path = ROOT / ".ci" / "run"
+    assert path.stat().st_mode & stat.S_IXUSR or os.name == "nt"
+    assert "set -euo pipefail" in read(".ci/run") and "make test" in read(".ci/run")
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+def test_make_explains_a_missing_or_old_python(tmp_path):
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    (tmp_path / "pyproject.toml").touch()
+    (tmp_path / "constraints.txt").touch()
+    old = tmp_path / "old-python"
+    old.write_text("#!/bin/sh\nexit 1\n")
+    old.chmod(0o755)
+    for python in ("no-such-python", str(old)):
+        result = subprocess.run(["make", "setup", f"PYTHON={python}"], cwd=tmp_path, capture_output=True, text=True)
+        assert result.returncode != 0
+        assert "needs Python 3.11 or later" in result.stdout
+        assert not (tmp_path / ".venv").exists()
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+@pytest.mark.parametrize("target", ["setup", "run", "test", "lab", "bench", "study", "notebooks"])
+def test_make_targets_set_up_first(target):
+    plan = subprocess.run(
+        ["make", "--dry-run", "--always-make", target], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+    assert plan.index("-c constraints.txt torch") < plan.index('-e ".[test]"') < plan.index("-m gdrt_lite fetch")
