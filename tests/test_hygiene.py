@@ -1,0 +1,207 @@
+"""What holds for every file: no machine paths, no big files, one-way imports, small documented modules."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import re
+import shutil
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+import gdrt_lite
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "gdrt_lite"
+
+# Data flows downwards: a module imports only from layers above its own. A new module gets its place here.
+LAYERS = [
+    {"errors"},
+    {"files", "wheels"},
+    {"assets", "loaders", "windows"},
+    {"data"},
+    {"prompts"},
+    {"attention"},
+    {"lm"},
+    {"attribution", "cooccurrence", "relevance"},
+    {"groups"},
+    {"dro"},
+    {"training"},
+    {"decoding"},
+    {"metrics"},
+    {"baselines"},
+    {"plots"},
+    {"checks", "doctor", "notebook"},
+    {"experiment"},
+    {"report"},
+    {"run"},
+    {"study"},
+    {"__main__"},
+]
+LAYER = {module: place for place, layer in enumerate(LAYERS) for module in layer}
+PURE = {"dro", "groups", "metrics", "cooccurrence"}  # know no language model
+ADVISED, MOST_LINES, MOST_BYTES = 250, 300, 2_000_000
+
+
+def sources() -> dict[str, list[Path]]:
+    """Module -> its files (several for a module that is a folder)."""
+    found: dict[str, list[Path]] = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        name = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+        if name != "__init__":
+            found.setdefault(name, []).append(path)
+    return found
+
+
+FILES = [path for paths in sources().values() for path in paths]
+
+
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def imported_modules(tree: ast.AST) -> set[str]:
+    """The gdrt_lite modules that the code imports anywhere, functions and type-checking blocks included."""
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute here"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return {name.split(".")[1] for name in names if name.startswith("gdrt_lite.")} - {"__version__"}
+
+
+@cache
+def imports(module: str) -> frozenset[str]:
+    found = set().union(*(imported_modules(tree_of(path)) for path in sources()[module]))
+    return frozenset(found - {module})
+
+
+def relative(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+# ------------------------------------------------------------------------------------------------ tracked files
+
+
+@cache
+def tracked() -> tuple[Path, ...]:
+    if shutil.which("git") is None or not (ROOT / ".git").exists():
+        pytest.skip("not a git clone")
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True, text=True).stdout
+    return tuple(path for name in listed.split("\0") if name and (path := ROOT / name).is_file())
+
+
+# Spelt in pieces, so that this file does not hold what it looks for.
+MACHINE_PATH = re.compile(rb"(?<![\w./~}])/(?:" + b"|".join([b"work", b"root", b"tmp/" + b"dl", b"tmp/" + b"plan"]) + rb")/")
+
+
+def test_machine_paths_are_told_from_others():
+    for text in ("see /wo" + "rk/x", '"/ro' + 'ot/.cache"', "/tmp" + "/plan/CONTRACT.md"):
+        assert MACHINE_PATH.search(text.encode())
+    for text in ("https://host/work/x", "~/work/x", "../root/x", "/tmp/x", "homework/root/x"):
+        assert not MACHINE_PATH.search(text.encode())
+
+
+def test_no_tracked_file_names_a_machine_path():
+    named = [relative(path) for path in tracked() if MACHINE_PATH.search(path.read_bytes())]
+    assert not named
+
+
+def test_tracked_files_are_small():
+    assert not {relative(p): p.stat().st_size for p in tracked() if p.stat().st_size > MOST_BYTES}
+
+
+# ------------------------------------------------------------------------------------------------ import order
+
+
+def test_imported_modules_by_hand():
+    code = "import gdrt_lite.lm\nfrom gdrt_lite import dro, __version__\ndef f():\n from gdrt_lite.data import Example\nimport os"
+    assert imported_modules(ast.parse(code)) == {"lm", "dro", "data"}
+
+
+@pytest.mark.parametrize("module", sources())
+def test_imports_go_one_way(module):
+    assert module in LAYER, f"{module} has no place in the flow of data: add it to LAYERS in {relative(Path(__file__))}"
+    backwards = {other for other in imports(module) if LAYER.get(other, len(LAYERS)) >= LAYER[module]}
+    assert not backwards, f"{module} imports {backwards}, which come after it"
+
+
+@pytest.mark.parametrize("module", sorted(PURE))
+def test_pure_modules_know_no_language_model(module):
+    reached, todo = set(), {module}
+    while todo:
+        current = todo.pop()
+        reached.add(current)
+        todo |= imports(current) - reached
+    assert "lm" not in reached
+
+
+# ------------------------------------------------------------------------------------------------ the package
+
+
+def test_import_of_the_package_loads_nothing_heavy():
+    code = (
+        "import sys, gdrt_lite; heavy = {'torch', 'transformers', 'numpy', 'pandas', 'matplotlib', 'sklearn', 'captum'};"
+        "print(sorted(heavy & set(sys.modules)), gdrt_lite.errors.GdrtError.__name__, 'dro' in dir(gdrt_lite))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[] GdrtError True"
+
+
+def test_every_module_is_reached_as_an_attribute():
+    assert set(gdrt_lite.__all__) - {"__version__"} == set(sources()) - {"__main__"}
+    for name in gdrt_lite.__all__:
+        assert getattr(gdrt_lite, name) is not None
+    assert gdrt_lite.dro is importlib.import_module("gdrt_lite.dro")
+    with pytest.raises(AttributeError, match="no_such_module"):
+        gdrt_lite.no_such_module  # noqa: B018
+
+
+def test_map_of_the_package_names_every_module():
+    words = set(re.findall(r"\w+", gdrt_lite.__doc__))
+    assert set(gdrt_lite.__all__) - {"__version__"} <= words
+
+
+@pytest.mark.parametrize("path", FILES, ids=relative)
+def test_modules_are_small(path):
+    lines = len(path.read_text(encoding="utf-8").splitlines())
+    assert lines <= MOST_LINES, f"{lines} lines; aim at {ADVISED}: split it along its ideas"
+
+
+def public(tree: ast.Module) -> list[tuple[str, ast.FunctionDef | ast.ClassDef]]:
+    """Public functions, classes and methods; not those of private classes, nor functions inside functions."""
+    found = []
+
+    def visit(body: list[ast.stmt], prefix: str) -> None:
+        for node in body:
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)) and not node.name.startswith("_"):
+                found.append((prefix + node.name, node))
+                if isinstance(node, ast.ClassDef):
+                    visit(node.body, f"{prefix}{node.name}.")
+
+    visit(tree.body, "")
+    return found
+
+
+@pytest.mark.parametrize("path", FILES, ids=relative)
+def test_public_things_are_documented_and_annotated(path):
+    tree = tree_of(path)
+    assert ast.get_docstring(tree), "the module has no docstring"
+    faults = []
+    for name, node in public(tree):
+        if not ast.get_docstring(node):
+            faults.append(f"{name}: no docstring")
+        if isinstance(node, ast.ClassDef):
+            continue
+        args = node.args
+        every = [*args.posonlyargs, *args.args, *args.kwonlyargs, *filter(None, (args.vararg, args.kwarg))]
+        bare = [arg.arg for arg in every if arg.annotation is None and arg.arg not in ("self", "cls")]
+        if bare or node.returns is None:
+            faults.append(f"{name}: no annotation of {', '.join([*bare, *['the result'] * (node.returns is None)])}")
+    assert not faults, "\n".join(faults)
