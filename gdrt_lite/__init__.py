@@ -15,7 +15,9 @@ The modules in the order in which data flows through them; each uses only those 
     relevance         cure, step 1: how far the prompt without the history predicts each target token
     groups            cure, step 2: K-means groups of target tokens by relevance
     dro               cure, step 3: the Group-DRO weights and loss. Open this file first.
-    training          cure, step 4: fine-tune with an objective: sft, balanced, gdrt, reversed, random, item
+    objectives        cure, step 4: what is minimised: sft, balanced, gdrt, reversed, random, item
+    batches           cure, step 4: training batches that a resumed training repeats
+    training          cure, step 4: fine-tune with an objective
 
     decoding          recommend: beam search over the titles of a catalogue
     metrics           NDCG, hit rate, coverage, unfairness, paired bootstrap
@@ -40,9 +42,9 @@ from types import ModuleType
 __version__ = "0.1.0"
 
 _MODULES = (
-    "assets", "attention", "attribution", "baselines", "checks", "cooccurrence", "data", "decoding", "doctor", "dro",
-    "errors", "experiment", "files", "groups", "lm", "loaders", "metrics", "notebook", "plots", "prompts", "relevance",
-    "report", "run", "study", "training", "wheels", "windows",
+    "assets", "attention", "attribution", "baselines", "batches", "checks", "cooccurrence", "data", "decoding",
+    "doctor", "dro", "errors", "experiment", "files", "groups", "lm", "loaders", "metrics", "notebook", "objectives",
+    "plots", "prompts", "relevance", "report", "run", "study", "training", "wheels", "windows",
 )
 __all__ = [*_MODULES, "__version__"]
 

@@ -30,6 +30,7 @@ LAYERS = [
     {"attribution", "cooccurrence", "relevance"},
     {"groups"},
     {"dro"},
+    {"objectives", "batches"},
     {"training"},
     {"decoding"},
     {"metrics"},
