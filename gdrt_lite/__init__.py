@@ -1,4 +1,4 @@
-"""Does an LLM recommender read the user, or only the prompt? Diagnose context bias, and tune it away with GDRT.
+"""Does an LLM recommender read the user, or only the prompt? Diagnose context bias; tune it away with GDRT.
 
 The modules in the order in which data flows through them; each uses only those above it.
 
@@ -42,9 +42,35 @@ from types import ModuleType
 __version__ = "0.1.0"
 
 _MODULES = (
-    "assets", "attention", "attribution", "baselines", "batches", "checks", "cooccurrence", "data", "decoding",
-    "doctor", "dro", "errors", "experiment", "files", "groups", "lm", "loaders", "metrics", "notebook", "objectives",
-    "plots", "prompts", "relevance", "report", "run", "study", "training", "wheels", "windows",
+    "assets",
+    "attention",
+    "attribution",
+    "baselines",
+    "batches",
+    "checks",
+    "cooccurrence",
+    "data",
+    "decoding",
+    "doctor",
+    "dro",
+    "errors",
+    "experiment",
+    "files",
+    "groups",
+    "lm",
+    "loaders",
+    "metrics",
+    "notebook",
+    "objectives",
+    "plots",
+    "prompts",
+    "relevance",
+    "report",
+    "run",
+    "study",
+    "training",
+    "wheels",
+    "windows",
 )
 __all__ = [*_MODULES, "__version__"]
 

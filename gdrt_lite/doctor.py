@@ -20,7 +20,10 @@ MODEL = "smollm2-135m-instruct-q4_1"
 INSTALL = 'pip install -c constraints.txt -e ".[test]"'
 FETCH = "python -m gdrt_lite fetch"
 _GB = 1_000_000_000
-_FETCH_GB, _WORK_GB = 1.0, 0.2  # free disk that fetching the model takes at its peak; that runs take afterwards
+_FETCH_GB, _WORK_GB = (
+    1.0,
+    0.2,
+)  # free disk that fetching the model takes at its peak; that runs take afterwards
 _LEAST_GB, _RUN_GB = 3.0, 6.0  # memory for the pocket model's lessons; for `python -m gdrt_lite run`
 
 
@@ -66,7 +69,11 @@ Answers = Iterator[tuple[str, ...]]
 def _python() -> Answers:
     found = f"{sys.version_info[0]}.{sys.version_info[1]}.{sys.version_info[2]} ({sys.executable})"
     if tuple(sys.version_info[:2]) < (3, 11):
-        yield FAIL, found, "install Python 3.11 or later, delete .venv, and set up again: make setup PYTHON=python3.11"
+        yield (
+            FAIL,
+            found,
+            "install Python 3.11 or later, delete .venv, and set up again: make setup PYTHON=python3.11",
+        )
     else:
         yield OK, found
 
@@ -92,13 +99,20 @@ def _packages() -> Answers:
                 extras.append(need.name)
             continue
         if not need.specifier.contains(version, prereleases=True):
-            yield FAIL, f"{need.name} {version} is not {need.specifier}", f'pip install -c constraints.txt "{wanted}"'
+            yield (
+                FAIL,
+                f"{need.name} {version} is not {need.specifier}",
+                f'pip install -c constraints.txt "{wanted}"',
+            )
         elif required:
             good.append(f"{need.name} {version}")
     if good:
         yield OK, f"{len(good)} as required: {', '.join(good[:3])} ..."
     if extras:
-        yield NOTE, f"for the notebooks and tests, not installed: {', '.join(sorted(set(extras)))} ({INSTALL})"
+        yield (
+            NOTE,
+            f"for the notebooks and tests, not installed: {', '.join(sorted(set(extras)))} ({INSTALL})",
+        )
 
 
 def _memory() -> Answers:
@@ -107,7 +121,10 @@ def _memory() -> Answers:
     if total < _LEAST_GB:
         yield FAIL, found, f"{_LEAST_GB:.0f} GB are the least; use a larger computer, or Colab"
     elif available < _RUN_GB:
-        yield NOTE, f"{found}: enough for the pocket model; close other programs before a run of the real one ({_RUN_GB:.0f} GB)"
+        yield (
+            NOTE,
+            f"{found}: enough for the pocket model; the real one wants {_RUN_GB:.0f} GB, so close other programs",
+        )
     else:
         yield OK, found
 
@@ -139,7 +156,11 @@ def _disk() -> Answers:
     free = shutil.disk_usage(cache).free / _GB
     found = f"{free:.1f} GB free at {cache}"
     if free < need:
-        yield FAIL, found, f"{need:.1f} GB are needed: free some space, or set GDRT_LITE_CACHE to a folder on another disk"
+        yield (
+            FAIL,
+            found,
+            f"{need:.1f} GB are needed: free some space, or set GDRT_LITE_CACHE to a folder on another disk",
+        )
     else:
         yield OK, found
 
@@ -155,7 +176,11 @@ def _cache() -> Answers:
         if assets.is_cached(MODEL):
             yield NOTE, f"{cache} holds the model and is read-only ({error.strerror}): that is enough"
         else:
-            yield FAIL, f"{cache} cannot be written ({error.strerror})", "set GDRT_LITE_CACHE to a folder that you can write"
+            yield (
+                FAIL,
+                f"{cache} cannot be written ({error.strerror})",
+                "set GDRT_LITE_CACHE to a folder that you can write",
+            )
     else:
         yield OK, f"{cache} can be written"
 
@@ -179,7 +204,11 @@ def _data() -> Answers:
     except GdrtError as error:
         yield FAIL, str(error), repair
         return
-    sums = [line.split() for line in (folder / "SHA256SUMS").read_text(encoding="utf-8").splitlines() if line.strip()]
+    sums = [
+        line.split()
+        for line in (folder / "SHA256SUMS").read_text(encoding="utf-8").splitlines()
+        if line.strip()
+    ]
     for expected, name in sums:
         file = folder / name.lstrip("*")
         if not file.is_file():
@@ -205,7 +234,9 @@ def _bf16() -> Answers:
 
     if torch.cuda.is_available():
         fast = torch.cuda.is_bf16_supported(including_emulation=False)
-        yield (OK, "the GPU computes bfloat16") if fast else (NOTE, "the GPU has no bfloat16: float32 is used")
+        yield (
+            (OK, "the GPU computes bfloat16") if fast else (NOTE, "the GPU has no bfloat16: float32 is used")
+        )
         return
     # Private probes of torch: a version without one simply has no answer.
     amx = getattr(torch.cpu, "_is_amx_tile_supported", bool)()
@@ -221,7 +252,10 @@ def _threads() -> Answers:
 
     threads, usable = torch.get_num_threads(), usable_cpus()
     if threads > usable:
-        yield NOTE, f"torch uses {threads} threads on {usable} usable CPUs; OMP_NUM_THREADS={usable} may be faster"
+        yield (
+            NOTE,
+            f"torch uses {threads} threads on {usable} usable CPUs; OMP_NUM_THREADS={usable} may be faster",
+        )
     else:
         yield OK, f"torch uses {threads} threads on {usable} usable CPUs"
 

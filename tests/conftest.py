@@ -1,10 +1,10 @@
-"""What several test files share. Tests need no network: the model is in the cache (`python -m gdrt_lite fetch`)."""
+"""What several test files share. No network: the model is in the cache (`python -m gdrt_lite fetch`)."""
 
 from __future__ import annotations
 
 import os
 
-# Before transformers is imported, which reads it once. The quick sizes are for the notebooks, which inherit both.
+# Before transformers is imported, which reads it once. The profile is for the notebooks, which inherit both.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("GDRT_PROFILE", "quick")
 
@@ -45,7 +45,7 @@ def splits() -> Splits:
 
 @pytest.fixture(scope="session")
 def pocket(splits: Splits) -> LanguageModel:
-    """An untrained pocket model over the titles of `splits`. Shared: copy.deepcopy its .model before you train it."""
+    """An untrained pocket model for `splits`. Shared: copy.deepcopy its .model before you train it."""
     from gdrt_lite import lm
 
     return lm.pocket(splits.catalogue)

@@ -63,7 +63,11 @@ def test_a_check_that_breaks_fails_and_the_others_run(monkeypatch):
 
     monkeypatch.setattr(doctor, "CHECKS", {"torch": broken, "after": lambda: iter([("OK", "good")])})
     first, second = doctor.run_checks()
-    assert first.status == doctor.FAIL and "libtorch.so is damaged" in first.detail and doctor.INSTALL in first.remedy
+    assert (
+        first.status == doctor.FAIL
+        and "libtorch.so is damaged" in first.detail
+        and doctor.INSTALL in first.remedy
+    )
     assert second.status == doctor.OK
 
 
@@ -88,7 +92,10 @@ def test_package_out_of_its_range(monkeypatch):
 def test_missing_package(monkeypatch):
     requires(monkeypatch, "no-such-package-of-gdrt>=1", 'no-such-extra-of-gdrt>=1; extra == "test"')
     check = the_failure("packages")
-    assert "no-such-package-of-gdrt>=1 is missing" in check.detail and "no-such-package-of-gdrt>=1" in check.remedy
+    assert (
+        "no-such-package-of-gdrt>=1 is missing" in check.detail
+        and "no-such-package-of-gdrt>=1" in check.remedy
+    )
     (note,) = [check for check in found("packages") if check.status == doctor.NOTE]
     assert "no-such-extra-of-gdrt" in note.detail
 
@@ -129,7 +136,9 @@ def test_memory_limit_of_a_container_counts(monkeypatch):
 def test_full_disk(monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(GB, GB // 2, GB // 2))
     assert "GDRT_LITE_CACHE" in the_failure("disk").remedy
-    monkeypatch.setattr(assets, "is_cached", lambda name: True)  # half a gigabyte is enough once the model is there
+    monkeypatch.setattr(
+        assets, "is_cached", lambda name: True
+    )  # half a gigabyte is enough once the model is there
     assert found("disk")[0].status == doctor.OK
 
 

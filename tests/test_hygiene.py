@@ -87,19 +87,23 @@ def relative(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
 
-# ------------------------------------------------------------------------------------------------ tracked files
+# ------------------------------------------------------------------------------------------ tracked files
 
 
 @cache
 def tracked() -> tuple[Path, ...]:
     if shutil.which("git") is None or not (ROOT / ".git").exists():
         pytest.skip("not a git clone")
-    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True, text=True).stdout
+    listed = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True, text=True
+    ).stdout
     return tuple(path for name in listed.split("\0") if name and (path := ROOT / name).is_file())
 
 
 # Spelt in pieces, so that this file does not hold what it looks for.
-MACHINE_PATH = re.compile(rb"(?<![\w./~}])/(?:" + b"|".join([b"work", b"root", b"tmp/" + b"dl", b"tmp/" + b"plan"]) + rb")/")
+MACHINE_PATH = re.compile(
+    rb"(?<![\w./~}])/(?:" + b"|".join([b"work", b"root", b"tmp/" + b"dl", b"tmp/" + b"plan"]) + rb")/"
+)
 
 
 def test_machine_paths_are_told_from_others():
@@ -118,17 +122,22 @@ def test_tracked_files_are_small():
     assert not {relative(p): p.stat().st_size for p in tracked() if p.stat().st_size > MOST_BYTES}
 
 
-# ------------------------------------------------------------------------------------------------ import order
+# ------------------------------------------------------------------------------------------- import order
 
 
 def test_imported_modules_by_hand():
-    code = "import gdrt_lite.lm\nfrom gdrt_lite import dro, __version__\ndef f():\n from gdrt_lite.data import Example\nimport os"
+    code = (
+        "import os, gdrt_lite.lm\nfrom gdrt_lite import dro, __version__\n"
+        "def f():\n from gdrt_lite.data import Example"
+    )
     assert imported_modules(ast.parse(code)) == {"lm", "dro", "data"}
 
 
 @pytest.mark.parametrize("module", sources())
 def test_imports_go_one_way(module):
-    assert module in LAYER, f"{module} has no place in the flow of data: add it to LAYERS in {relative(Path(__file__))}"
+    assert module in LAYER, (
+        f"{module} has no place in the flow of data: add it to LAYERS in {relative(Path(__file__))}"
+    )
     backwards = {other for other in imports(module) if LAYER.get(other, len(LAYERS)) >= LAYER[module]}
     assert not backwards, f"{module} imports {backwards}, which come after it"
 
@@ -143,15 +152,19 @@ def test_pure_modules_know_no_language_model(module):
     assert "lm" not in reached
 
 
-# ------------------------------------------------------------------------------------------------ the package
+# -------------------------------------------------------------------------------------------- the package
 
 
 def test_import_of_the_package_loads_nothing_heavy():
     code = (
-        "import sys, gdrt_lite; heavy = {'torch', 'transformers', 'numpy', 'pandas', 'matplotlib', 'sklearn', 'captum'};"
-        "print(sorted(heavy & set(sys.modules)), gdrt_lite.errors.GdrtError.__name__, 'dro' in dir(gdrt_lite))"
+        "import sys, gdrt_lite\n"
+        "heavy = {'torch', 'transformers', 'numpy', 'pandas', 'matplotlib', 'sklearn', 'captum'}\n"
+        "found = sorted(heavy & set(sys.modules))\n"
+        "print(found, gdrt_lite.errors.GdrtError.__name__, 'dro' in dir(gdrt_lite))"
     )
-    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     assert result.stdout.strip() == "[] GdrtError True"
 
 
@@ -181,7 +194,9 @@ def public(tree: ast.Module) -> list[tuple[str, ast.FunctionDef | ast.ClassDef]]
 
     def visit(body: list[ast.stmt], prefix: str) -> None:
         for node in body:
-            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)) and not node.name.startswith("_"):
+            if isinstance(
+                node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+            ) and not node.name.startswith("_"):
                 found.append((prefix + node.name, node))
                 if isinstance(node, ast.ClassDef):
                     visit(node.body, f"{prefix}{node.name}.")
@@ -204,5 +219,7 @@ def test_public_things_are_documented_and_annotated(path):
         every = [*args.posonlyargs, *args.args, *args.kwonlyargs, *filter(None, (args.vararg, args.kwarg))]
         bare = [arg.arg for arg in every if arg.annotation is None and arg.arg not in ("self", "cls")]
         if bare or node.returns is None:
-            faults.append(f"{name}: no annotation of {', '.join([*bare, *['the result'] * (node.returns is None)])}")
+            faults.append(
+                f"{name}: no annotation of {', '.join([*bare, *['the result'] * (node.returns is None)])}"
+            )
     assert not faults, "\n".join(faults)
