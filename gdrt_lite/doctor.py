@@ -123,7 +123,7 @@ def _memory() -> Answers:
     elif available < _RUN_GB:
         yield (
             NOTE,
-            f"{found}: enough for the pocket model; the real one wants {_RUN_GB:.0f} GB, so close other programs",
+            f"{found}: enough for the pocket model, while the real one wants {_RUN_GB:.0f} GB",
         )
     else:
         yield OK, found
