@@ -16,10 +16,10 @@ TOTAL_BUDGET = 1200
 
 
 def profile() -> str:
-    """The profile that GDRT_PROFILE names: quick (the default), standard or full. Raises ValueError for another."""
+    """The profile that GDRT_PROFILE names, by default quick. Raises ValueError for an unknown one."""
     name = os.environ.get("GDRT_PROFILE") or "quick"
     if name not in PROFILES:
-        raise ValueError(f"GDRT_PROFILE is {name!r}; set it to one of {', '.join(PROFILES)}, or leave it unset")
+        raise ValueError(f"GDRT_PROFILE is {name!r}; unset it, or set it to one of {', '.join(PROFILES)}")
     return name
 
 
@@ -29,7 +29,7 @@ def pick(*, quick: T, standard: T, full: T) -> T:
 
 
 def say(template: str, /, **values: Any) -> None:
-    """Display Markdown with computed figures: `say("It keeps **{share:.0%}**.", share=0.31)`. Literal braces are doubled."""
+    """Display Markdown with computed figures: `say("It is {x:.0%}.", x=0.31)`; other braces are doubled."""
     _display(template.format(**values))
 
 
@@ -39,7 +39,7 @@ def card(number: str) -> None:
 
 
 def card_text(number: str, folder: Path | None = None) -> str:
-    """The card's Markdown, from runtimes.json in `folder` (by default the notebook's own, or the clone's notebooks/).
+    """The card's Markdown, from runtimes.json in `folder` (by default the current one, or the clone's).
 
     Raises:
         ValueError: there is no such notebook.

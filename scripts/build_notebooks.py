@@ -1,9 +1,9 @@
-"""Make, execute and measure the course: notebooks/NN_name.py (the source) into NN_name.ipynb, runtimes.json and _build/*.html.
+"""Make, execute, measure the course: notebooks/NN_name.py into NN_name.ipynb, runtimes.json, _build/*.html.
 
-    python scripts/build_notebooks.py            all
-    python scripts/build_notebooks.py 05 06      these
-    python scripts/build_notebooks.py --html     HTML alone, from the .ipynb that are there
-    python scripts/build_notebooks.py --check    say which .ipynb do not belong to their .py; run nothing
+python scripts/build_notebooks.py            all
+python scripts/build_notebooks.py 05 06      these
+python scripts/build_notebooks.py --html     HTML alone, from the .ipynb that are there
+python scripts/build_notebooks.py --check    say which .ipynb do not belong to their .py; run nothing
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
 def sources(names: list[str] | None = None, folder: Path = NOTEBOOKS) -> list[Path]:
-    """The notebooks' percent scripts, in order; those alone whose names begin so. Raises ValueError for a name that fits none."""
+    """The percent scripts, in order; those that begin with a name. Raises ValueError if none does."""
     found = sorted(folder.glob("[0-9][0-9]_*.py"))
     wanted = [Path(name).stem for name in names or []]
     for name in wanted:
         if not any(path.stem.startswith(name) for path in found):
-            raise ValueError(f"no notebook begins with {name!r}; there are {[p.stem for p in found] or 'none'}")
+            raise ValueError(f"no notebook begins with {name!r}; known: {[p.stem for p in found]}")
     return [path for path in found if not wanted or any(path.stem.startswith(name) for name in wanted)]
 
 
@@ -78,7 +78,8 @@ def effort(notebook: NotebookNode) -> dict[str, int]:
     """What the card says beside the run time: words to read, exercises, and their minutes."""
     text = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
     minutes = [int(found[2]) for found in EFFORT.findall(text)]
-    return {"words": len(text.split()), "exercises": len(EXERCISE.findall(text)), "exercise_minutes": sum(minutes)}
+    exercises = len(EXERCISE.findall(text))
+    return {"words": len(text.split()), "exercises": exercises, "exercise_minutes": sum(minutes)}
 
 
 def clean(notebook: NotebookNode) -> None:
@@ -113,9 +114,13 @@ def execute(notebook: NotebookNode, timeout: int, folder: Path) -> float:
     os.environ["GDRT_PROFILE"] = "quick"
     start = time.perf_counter()
     client = NotebookClient(
-        notebook, timeout=timeout, kernel_name="python3", record_timing=False,
-        store_widget_state=False, resources={"metadata": {"path": str(folder)}},
-    )  # fmt: skip
+        notebook,
+        timeout=timeout,
+        kernel_name="python3",
+        record_timing=False,
+        store_widget_state=False,
+        resources={"metadata": {"path": str(folder)}},
+    )
     client.execute()
     return time.perf_counter() - start
 
@@ -137,12 +142,14 @@ def build(script: Path) -> float:
         if "card" in tags(cell):  # the card was run before its minutes were known
             for output in cell.outputs:
                 output.data["text/markdown"] = card_text(number, folder)
-    notebook.metadata = nbformat.from_dict({
-        "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
-        "language_info": {"name": "python"},
-        "execution": {"timeout": timeout},  # nbmake's, per cell
-        "gdrt_lite": {"source_hash": source_hash(notebook), "seconds": seconds, "profile": "quick"},
-    })  # fmt: skip
+    notebook.metadata = nbformat.from_dict(
+        {
+            "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+            "language_info": {"name": "python"},
+            "execution": {"timeout": timeout},  # nbmake's, per cell
+            "gdrt_lite": {"source_hash": source_hash(notebook), "seconds": seconds, "profile": "quick"},
+        }
+    )
     nbformat.write(notebook, script.with_suffix(".ipynb"))
     return seconds
 
@@ -162,7 +169,7 @@ def _cores() -> int:
 
 
 def export_html(notebook: Path, folder: Path = HTML) -> Path:
-    """One executed notebook as HTML: folded cells stay folded, figures keep their alt text (nbconvert drops both)."""
+    """An executed notebook as HTML; folds and alt texts stay (nbconvert alone drops both)."""
     from jinja2 import DictLoader
     from nbconvert import HTMLExporter
 
@@ -204,9 +211,10 @@ def stale(script: Path) -> str | None:
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line; 0 if all went well."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    as_it_is = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=as_it_is)
     parser.add_argument("names", nargs="*", help="numbers or names of notebooks; all by default")
-    parser.add_argument("--html-only", "--html", action="store_true", help="export what is there, run nothing")
+    parser.add_argument("--html-only", "--html", action="store_true", help="export only, run nothing")
     parser.add_argument("--check", action="store_true", help="say what is out of date, run nothing")
     options = parser.parse_args(arguments)
     try:

@@ -1,6 +1,7 @@
-"""The exercises' checks: a learner's answer against a reference, case by case, with a hint for each known mistake.
+"""The exercises' checks: an answer against a reference, case by case, with a hint for each known mistake.
 
-`check("05.1", answer)` prints what it sees and never raises. The exercises of notebook NN live in `gdrt_lite.checks.nbNN`.
+`check("05.1", answer)` prints what it sees and never raises. The exercises of notebook NN live in
+`gdrt_lite.checks.nbNN`.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ class Mistake:
 
     Attributes:
         hint: one or two sentences: what is wrong and where to look, without the solution.
-        wrong: the wrong function, or the wrong value. An answer that behaves like it on every case gets the hint.
+        wrong: the wrong function or value; an answer that behaves like it on every case gets the hint.
     """
 
     hint: str
@@ -41,7 +42,7 @@ class Exercise:
         id: notebook and number, e.g. "05.1".
         title: as in the notebook's heading.
         reference: the right function, or the right value.
-        cases: argument tuples of a function (or a function that makes them, if they take long); empty for a value.
+        cases: argument tuples of a function (or a function that makes them); empty for a value.
         mistakes: at least two; each must differ from the reference, and from each other, on some case.
         tolerance: relative; see `compare.difference`.
         after: a sentence printed when the answer passes: what it means.
@@ -93,7 +94,7 @@ def find(id: str) -> Exercise:
 
 
 def check(id: str, answer: Any) -> bool:
-    """Compare an answer with the reference of exercise `id`, print a short verdict, and say whether it passed. Never raises."""
+    """Compare an answer with an exercise's reference, print the verdict, say if it passed. Never raises."""
     try:
         passed, verdict = judge(find(id), answer)
     except Exception as error:  # a broken check must not stop the learner's notebook
@@ -109,18 +110,20 @@ def judge(exercise: Exercise, answer: Any) -> tuple[bool, str]:
     if answer is None or answer is ...:
         return False, _not_done(name)
     if is_function and not callable(answer):
-        return False, f"[not yet] {name}: hand over the function itself, without brackets; this is {show(answer)}."
+        return False, f"[not yet] {name}: give the function itself, without brackets; this is {show(answer)}."
     inputs = exercise.inputs()
-    expected = [_outcome(exercise.reference, case) for case in inputs]
-    got = [_outcome(answer if is_function else _constant(answer), case) for case in inputs]
+
+    def outcomes(source: Any) -> list[Any]:
+        return [_outcome(source if is_function else _constant(source), case) for case in inputs]
+
+    expected, got = outcomes(exercise.reference), outcomes(answer)
     if is_function and _is_stub(got, expected):
         return False, _not_done(name)
     wrong = [_differ(e, g, exercise.tolerance) for e, g in zip(expected, got)]
     if not any(wrong):
-        return True, " ".join(filter(None, [f"[passed] {name}: {_what_passed(exercise, inputs)}", exercise.after]))
+        return True, f"[passed] {name}: {_what_passed(exercise, inputs)} {exercise.after}".rstrip()
     for mistake in exercise.mistakes:
-        like = mistake.wrong if is_function else _constant(mistake.wrong)
-        if not any(_differ(_outcome(like, case), g, exercise.tolerance) for case, g in zip(inputs, got)):
+        if not any(_differ(like, g, exercise.tolerance) for like, g in zip(outcomes(mistake.wrong), got)):
             return False, f"[not yet] {name}: {mistake.hint}"
     first = next(i for i, found in enumerate(wrong) if found)
     where = f"case {first + 1} of {len(inputs)}, with {_arguments(inputs[first])}: " if is_function else ""
@@ -169,7 +172,8 @@ def _not_done(name: str) -> str:
 def _what_passed(exercise: Exercise, inputs: list[tuple[Any, ...]]) -> str:
     if not callable(exercise.reference):
         return f"{show(exercise.reference)} is right."
-    return f"{len(inputs)} of {len(inputs)} cases agree with the reference, the last with {_arguments(inputs[-1], 60)}."
+    count = f"{len(inputs)} of {len(inputs)}"
+    return f"{count} cases agree with the reference, the last with {_arguments(inputs[-1], 60)}."
 
 
 def _arguments(case: tuple[Any, ...], width: int = 120) -> str:

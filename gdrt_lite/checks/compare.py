@@ -15,8 +15,9 @@ ABSOLUTE = 1e-6  # differences below this never count, so that zeros compare
 def difference(expected: Any, answer: Any, tolerance: float = 1e-4, where: str = "the result") -> str | None:
     """The first difference between two results in words, or None where they agree.
 
-    Numbers agree within `tolerance` (relative) or 1e-6 (absolute); NaN agrees with NaN. Tensors, arrays, lists and tuples of
-    numbers agree when shape and values do, whichever of them they are. Row order and index count, column order does not.
+    Numbers agree within `tolerance` (relative) or 1e-6 (absolute); NaN agrees with NaN. Tensors, arrays,
+    lists and tuples of numbers agree when shape and values do, whichever they are. Of Series and DataFrames, row
+    order and index count, column order does not.
     """
     if _is_frame(expected) or _is_frame(answer):
         return _frames(expected, answer, tolerance, where)
@@ -121,7 +122,9 @@ def _safely_equal(expected: Any, answer: Any) -> bool:
 
 
 def _is_sequence(value: Any) -> bool:
-    return isinstance(value, (list, tuple, range)) or (isinstance(value, np.ndarray) and value.dtype.kind not in "biufc")
+    if isinstance(value, np.ndarray):  # of strings or objects; numbers are arrays
+        return value.dtype.kind not in "biufc"
+    return isinstance(value, (list, tuple, range))
 
 
 def _is_tensor(value: Any) -> bool:
