@@ -22,7 +22,7 @@ The modules in the order in which data flows through them; each uses only those 
     decoding          recommend: beam search over the titles of a catalogue
     metrics           NDCG, hit rate, coverage, unfairness, paired bootstrap
     baselines         popularity and item-kNN, the recommenders to beat
-    plots             one figure a function
+    canvas, plots     what figures share; one figure a function
 
     experiment        settings and the single steps of a run, each kept on disk when done
     report            results as a table, json and markdown
@@ -47,6 +47,7 @@ _MODULES = (
     "attribution",
     "baselines",
     "batches",
+    "canvas",
     "checks",
     "cooccurrence",
     "data",

@@ -35,6 +35,7 @@ LAYERS = [
     {"decoding"},
     {"metrics"},
     {"baselines"},
+    {"canvas"},
     {"plots"},
     {"checks", "doctor", "notebook"},
     {"experiment"},
