@@ -32,7 +32,8 @@ def group_losses(
         n_groups: K.
 
     Returns:
-        (losses, counts), both of shape (K,) in the dtype of `token_losses`. An absent group has loss 0 and count 0.
+        (losses, counts), both of shape (K,): losses in the dtype of `token_losses`, counts in float32 or wider. An absent
+        group has loss 0 and count 0, and no gradient.
 
     Raises:
         ValueError: shapes differ, ids are not integers, or an id is out of range.
@@ -47,10 +48,11 @@ def group_losses(
     if len(group_ids) and not 0 <= int(group_ids.min()) <= int(group_ids.max()) < n_groups:
         raise ValueError(f"group_ids must lie between 0 and n_groups-1={n_groups - 1}.")
     index = group_ids.long()
-    zeros = token_losses.new_zeros(n_groups)
-    sums = zeros.index_add(0, index, token_losses)
-    counts = zeros.index_add(0, index, torch.ones_like(token_losses))
-    return sums / counts.clamp(min=1), counts
+    # Half precision cannot count past 256 (bfloat16) or sum past 65504 (float16): add up in float32 at least.
+    wide = token_losses.to(torch.promote_types(token_losses.dtype, torch.float32))
+    sums = wide.new_zeros(n_groups).index_add(0, index, wide)
+    counts = wide.new_zeros(n_groups).index_add(0, index, torch.ones_like(wide))
+    return (sums / counts.clamp(min=1)).to(token_losses.dtype), counts
 
 
 def group_weights(
@@ -59,7 +61,7 @@ def group_weights(
     """The adversary's weights Q*(g), proportional to P(g) exp(L(g) / tau) (Eq. 5).
 
     Args:
-        losses: L(g), shape (K,), nats.
+        losses: L(g), shape (K,), nats; an absent group's value is ignored, NaN included.
         tau: temperature in nats, positive and finite: how much KL divergence from the prior costs.
         prior: P(g), shape (K,), non-negative; normalised here. None is uniform.
         present: which groups the batch holds, shape (K,), bool. An absent group gets weight exactly 0. None: all.
@@ -90,8 +92,8 @@ def dro_objective(
 
     Its gradient by autograd is `group_weights`: the test of the envelope theorem. Arguments and errors as there.
     """
-    log_prior = _log_prior(losses, tau, prior, present)
-    return tau * torch.logsumexp(losses / tau + log_prior, dim=0)
+    gaps, best, log_prior = _checked(losses, 1.0, tau, prior, present)
+    return best + tau * torch.logsumexp(gaps / tau + log_prior, dim=0)
 
 
 def ema_update(
@@ -103,8 +105,13 @@ def ema_update(
         previous: shape (K,); NaN where a group was never seen, which then takes the batch's value.
         losses: L(g) of the batch, shape (K,).
         present: which groups the batch holds, shape (K,), bool; the others keep their previous value.
-        decay: between 0 and 1.
+        decay: between 0 (the batch alone) and 1.
+
+    Raises:
+        ValueError: decay is out of range.
     """
+    if not 0 <= decay <= 1:
+        raise ValueError(f"decay={decay} must lie between 0 and 1, for example 0.9.")
     mixed = decay * previous + (1 - decay) * losses
     return torch.where(present, torch.where(previous.isnan(), losses, mixed), previous)
 
@@ -112,27 +119,35 @@ def ema_update(
 def _tilted(
     losses: torch.Tensor, sign: float, tau: float, prior: torch.Tensor | None, present: torch.Tensor | None
 ) -> torch.Tensor:
-    losses = losses.detach()
-    return torch.softmax(sign * losses / tau + _log_prior(losses, tau, prior, present), dim=0)
+    gaps, _, log_prior = _checked(losses.detach(), sign, tau, prior, present)
+    return torch.softmax(gaps / tau + log_prior, dim=0)
 
 
-def _log_prior(
-    losses: torch.Tensor, tau: float, prior: torch.Tensor | None, present: torch.Tensor | None
-) -> torch.Tensor:
-    """log P(g), renormalised over the present groups, -inf for the others; every argument is checked here."""
+def _checked(
+    losses: torch.Tensor, sign: float, tau: float, prior: torch.Tensor | None, present: torch.Tensor | None
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """What every formula needs, once the arguments are found sound.
+
+    Returns:
+        gaps, sign * losses less their largest (no gap is above 0, so no tau overflows); that largest, detached;
+        log P(g), renormalised over the present groups, -inf for the others.
+    """
     if not (math.isfinite(tau) and tau > 0):
         raise ValueError(f"tau={tau} must be a positive, finite number of nats, for example 1.0.")
     if losses.ndim != 1 or not len(losses):
         raise ValueError(f"losses must have shape (K,) with K >= 1, not {tuple(losses.shape)}.")
-    if losses.isnan().any():
-        raise ValueError("a group loss is NaN; mark groups without tokens as absent (present=False) instead.")
-    if prior is None:
-        prior = torch.ones_like(losses)
-    prior = prior.to(losses)
+    prior = torch.ones_like(losses) if prior is None else torch.as_tensor(prior).to(losses)
     if prior.shape != losses.shape or (prior < 0).any() or not torch.isfinite(prior).all():
         raise ValueError(f"prior must hold {len(losses)} finite, non-negative numbers, one a group.")
-    if present is not None:
-        prior = prior * present.to(prior)
-    if prior.sum() <= 0:
+    present = torch.ones_like(losses, dtype=torch.bool) if present is None else present.to(losses.device, torch.bool)
+    if present.shape != losses.shape:
+        raise ValueError(f"present must hold {len(losses)} booleans, one a group, not shape {tuple(present.shape)}.")
+    heard = present & (prior > 0)
+    if not heard.any():
         raise ValueError("no group is left: none is present with a positive prior.")
-    return (prior / prior.sum()).log()
+    if losses[present].isnan().any():
+        raise ValueError("a group loss is NaN; mark groups without tokens as absent (present=False) instead.")
+    signed = (sign * losses).masked_fill(~heard, 0.0)
+    best = signed[heard].max().detach()
+    prior = prior * heard
+    return (signed - best).masked_fill(~heard, 0.0), best, (prior / prior.sum()).log()

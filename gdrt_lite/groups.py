@@ -51,7 +51,11 @@ class TokenGroups:
         return self.ids[title]
 
     def shuffled(self, seed: int) -> TokenGroups:
-        """The same group ids dealt out at random over all tokens: the control that keeps sizes but not meaning."""
+        """The same group ids dealt out at random over all tokens: the control that keeps sizes but not meaning.
+
+        Sizes are kept exactly when a title counts once. Weighted by how often titles are targets they are kept on
+        average only: a plain permutation does not know which titles are popular.
+        """
         titles = sorted(self.ids)
         lengths = [len(self.ids[title]) for title in titles]
         dealt = np.random.default_rng(seed).permutation(np.concatenate([self.ids[title] for title in titles]))
@@ -73,6 +77,28 @@ class TokenGroups:
             for title, ids in self.ids.items()
         ]
         return pd.concat(parts, ignore_index=True)
+
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain lists and dicts, ready for JSON; `from_dict` gives the same groups back, to the last bit."""
+        return {
+            "centers": self.centers.tolist(),
+            "ids": {title: ids.tolist() for title, ids in self.ids.items()},
+            "relevance": {title: values.tolist() for title, values in self.relevance.items()},
+            "counts": dict(self.counts),
+            "level": self.level,
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> TokenGroups:
+        """Groups as `to_dict` left them."""
+        return cls(
+            np.array(values["centers"], dtype=np.float64),
+            {title: np.array(ids, dtype=np.int64) for title, ids in values["ids"].items()},
+            {title: np.array(own, dtype=np.float64) for title, own in values["relevance"].items()},
+            dict(values["counts"]),
+            values["level"],
+        )
 
 
 def fit(

@@ -25,7 +25,12 @@ class Interval(NamedTuple):
     high: float
 
     def __str__(self) -> str:
-        return f"{self.estimate:.3f} [{self.low:.3f}, {self.high:.3f}]"
+        return f"{self:.3f}"
+
+    def __format__(self, spec: str) -> str:
+        """The spec of a number, applied to all three: f"{interval:+.2f}"."""
+        spec = spec or ".3f"
+        return f"{self.estimate:{spec}} [{self.low:{spec}}, {self.high:{spec}}]"
 
 
 def rank_of(target: str, ranked: Sequence[str]) -> int | None:
@@ -84,6 +89,10 @@ def share_rows(
     Returns:
         Shape (users, 2 * groups): credit in the top-k list, then credit in the history, groups in sorted order.
     """
+    if len(lists) != len(histories):
+        raise ValueError(f"there are {len(lists)} lists but {len(histories)} histories; each user needs one of both.")
+    if k < 1:
+        raise ValueError(f"k={k} must be 1 or more.")
     names = _names(groups)
     column = {name: i for i, name in enumerate(names)}
     rows = np.zeros((len(lists), 2, len(names)))
@@ -124,8 +133,15 @@ def group_unfairness(
 
     Returns:
         Indexed by group; positive: recommended more than it was chosen. Sums to 0.
+
+    Raises:
+        ValueError: lists and histories differ in length, k is below 1, or one side holds no title with a group.
     """
-    means = share_rows(lists, histories, groups, k).mean(0)
+    rows = share_rows(lists, histories, groups, k)
+    for side, credit in zip(("lists", "histories"), np.split(rows, 2, axis=1), strict=True):
+        if not credit.any():
+            raise ValueError(f"no title in the {side} belongs to a group, so there are no shares to compare.")
+    means = rows.mean(0)
     return pd.Series(unfairness_of_means(means), index=_names(groups), name="GU")
 
 
@@ -146,6 +162,8 @@ def resampled_means(rows: np.ndarray, users: Sequence[str], draws: int = 2000, s
     """
     if not len(rows):
         raise ValueError("there is nothing to resample: rows is empty.")
+    if len(rows) != len(users):
+        raise ValueError(f"there are {len(rows)} rows but {len(users)} users; each row needs its user.")
     names, index = np.unique(np.asarray(users, dtype=str), return_inverse=True)
     sums = np.zeros((len(names), rows.shape[1]))
     np.add.at(sums, index, rows)
@@ -155,27 +173,34 @@ def resampled_means(rows: np.ndarray, users: Sequence[str], draws: int = 2000, s
 
 
 def bootstrap(
-    values: Sequence[float], users: Sequence[str] | None = None, draws: int = 2000, seed: int = 0
+    values: Sequence[float], clusters: Sequence[str] | None = None, n: int = 2000, seed: int = 0
 ) -> Interval:
-    """Mean with its 95% percentile bootstrap interval, users drawn with replacement (each value its own user if None)."""
+    """Mean with its 95% percentile bootstrap interval.
+
+    Args:
+        values: one number a row.
+        clusters: user of each row; users are drawn, with all their rows. None: each row is its own user.
+        n: bootstrap samples.
+        seed: of the draws.
+    """
     rows = np.asarray(values, dtype=float)[:, None]
-    users = [str(i) for i in range(len(rows))] if users is None else users
-    means = resampled_means(rows, users, draws, seed)[:, 0]
+    clusters = [str(i) for i in range(len(rows))] if clusters is None else clusters
+    means = resampled_means(rows, clusters, n, seed)[:, 0]
     low, high = np.quantile(means, [0.025, 0.975])
     return Interval(float(rows.mean()), float(low), float(high))
 
 
 def paired_bootstrap(
-    a: Sequence[float], b: Sequence[float], users: Sequence[str] | None = None, draws: int = 2000, seed: int = 0
+    a: Sequence[float], b: Sequence[float], clusters: Sequence[str] | None = None, n: int = 2000, seed: int = 0
 ) -> Interval:
-    """Mean of a - b, measured on the same examples, with its 95% interval.
+    """Mean of a - b, measured on the same examples, with its 95% interval; the other arguments as in `bootstrap`.
 
     Raises:
         ValueError: a and b differ in length.
     """
     if len(a) != len(b):
         raise ValueError(f"a ({len(a)} values) and b ({len(b)}) must be measured on the same users.")
-    return bootstrap(np.asarray(a, dtype=float) - np.asarray(b, dtype=float), users, draws, seed)
+    return bootstrap(np.asarray(a, dtype=float) - np.asarray(b, dtype=float), clusters, n, seed)
 
 
 def _ranks(lists: Sequence[Sequence[str]], targets: Sequence[str], k: int) -> list[int | None]:

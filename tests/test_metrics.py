@@ -1,0 +1,166 @@
+"""Accuracy, fairness and the bootstrap against hand-worked values and brute force."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gdrt_lite import metrics
+from gdrt_lite.data import Example
+
+LISTS = [["a", "b", "c"], ["c", "d", "a"], ["b", "a", "d"]]
+HISTORIES = [["a", "a"], ["b", "d"], ["c", "zz"]]
+GROUPS = {"a": {"x": 1.0}, "b": {"x": 0.5, "y": 0.5}, "c": {"y": 1.0}}  # "d" and "zz" have none
+
+
+def test_ndcg_and_hits_by_hand():
+    targets = ["a", "a", "z"]
+    np.testing.assert_allclose(metrics.ndcg_at_k(LISTS, targets, 3), [1.0, 1 / math.log2(4), 0.0])
+    np.testing.assert_allclose(metrics.ndcg_at_k(LISTS, ["b", "a", "a"], 2), [1 / math.log2(3), 0.0, 1 / math.log2(3)])
+    np.testing.assert_allclose(metrics.hit_rate_at_k(LISTS, targets, 3), [1, 1, 0])
+    np.testing.assert_allclose(metrics.hit_rate_at_k(LISTS, targets, 2), [1, 0, 0])
+    assert metrics.rank_of("c", LISTS[0]) == 2 and metrics.rank_of("z", LISTS[0]) is None
+
+
+@given(st.permutations(list("abcdefgh")), st.sampled_from("abcdefgh"), st.integers(1, 8))
+def test_ndcg_is_brute_force_dcg_over_ideal_dcg(ranked, target, k):
+    gains = [float(title == target) for title in ranked[:k]]
+    dcg = sum(gain / math.log2(place + 2) for place, gain in enumerate(gains))
+    ideal = 1 / math.log2(2)
+    assert metrics.ndcg_at_k([ranked], [target], k)[0] == pytest.approx(dcg / ideal)
+
+
+def test_coverage_counts_distinct_titles_of_the_top():
+    assert metrics.coverage(LISTS) == 4
+    assert metrics.coverage(LISTS, k=1) == 3
+
+
+def test_group_unfairness_by_hand():
+    # Top 2: a b | c d | b a. x gets 1 + .5 + .5 + 1 = 3, y .5 + 1 + .5 = 2. Histories: x = 2 + .5, y = .5 + 1.
+    gu = metrics.group_unfairness(LISTS, HISTORIES, GROUPS, k=2)
+    assert gu.to_dict() == pytest.approx({"x": 3 / 5 - 2.5 / 4, "y": 2 / 5 - 1.5 / 4})
+    assert metrics.mgu(LISTS, HISTORIES, GROUPS, 2) == pytest.approx(0.025)
+    assert metrics.dgu(LISTS, HISTORIES, GROUPS, 2) == pytest.approx(0.05)
+
+
+titles = st.sampled_from("abcde")
+
+
+@given(st.lists(st.tuples(st.lists(titles, min_size=1, max_size=4), st.lists(titles, min_size=1, max_size=4)), min_size=1))
+def test_unfairness_agrees_with_counting_slots_and_sums_to_zero(pairs):
+    groups = {t: {"odd" if i % 2 else "even": 1.0} for i, t in enumerate("abcde")}
+    lists, histories = [list(x) for x in zip(*pairs)]
+    k = 3
+    slots = [t for own in lists for t in own[:k]]
+    taken = [t for own in histories for t in own]
+    gu = metrics.group_unfairness(lists, histories, groups, k)
+    assert gu.sum() == pytest.approx(0)
+    for name in gu.index:
+        share = [sum(name in groups[t] for t in side) / len(side) for side in (slots, taken)]
+        assert gu[name] == pytest.approx(share[0] - share[1])
+    means = metrics.share_rows(lists, histories, groups, k).mean(0)
+    assert metrics.mgu(lists, histories, groups, k) == pytest.approx(metrics.mgu_of_means(means))
+    assert metrics.dgu(lists, histories, groups, k) == pytest.approx(metrics.dgu_of_means(means))
+
+
+def test_recommending_the_histories_is_fair():
+    assert metrics.mgu(HISTORIES, HISTORIES, GROUPS, k=2) == 0
+
+
+def test_popularity_bins_hold_equally_many_titles_rarest_first():
+    catalogue = [f"t{i:02}" for i in range(11)]
+    train = [Example("u", (), t, 0) for i, t in enumerate(catalogue) for _ in range(i)]
+    groups = metrics.popularity_groups(train, catalogue, bins=5)
+    sizes = {name: sum(name in own for own in groups.values()) for name in "12345"}
+    assert max(sizes.values()) - min(sizes.values()) <= 1 and sum(sizes.values()) == 11
+    assert groups["t00"] == {"1": 1.0} and groups["t10"] == {"5": 1.0}
+    assert [int(*groups[t]) for t in catalogue] == sorted(int(*groups[t]) for t in catalogue)
+
+
+def test_popularity_counts_targets_not_histories():
+    train = [Example("u", ("b",) * 9, "a", 0)]
+    assert metrics.popularity_groups(train, ["a", "b"], bins=2) == {"b": {"1": 1.0}, "a": {"2": 1.0}}
+
+
+def test_genres_share_the_credit():
+    assert metrics.genre_groups({"a": ("War", "Drama"), "b": ("War",), "c": ()}) == {
+        "a": {"War": 0.5, "Drama": 0.5}, "b": {"War": 1.0},
+    }  # fmt: skip
+
+
+def test_identical_models_differ_by_exactly_nothing():
+    values = np.random.default_rng(0).random(50)
+    assert metrics.paired_bootstrap(values, values) == (0, 0, 0)
+
+
+def test_bootstrap_matches_the_normal_interval_of_a_large_sample():
+    values = np.random.default_rng(0).normal(3, 2, size=2000)
+    interval = metrics.bootstrap(values, n=4000)
+    half = 1.96 * values.std() / math.sqrt(len(values))
+    assert interval.estimate == pytest.approx(values.mean())
+    assert interval.high - interval.estimate == pytest.approx(half, rel=0.1)
+    assert interval.estimate - interval.low == pytest.approx(half, rel=0.1)
+
+
+def test_pairing_takes_out_what_users_share():
+    rng = np.random.default_rng(1)
+    user, noise = rng.normal(0, 5, 300), rng.normal(0, 0.1, 300)
+    paired = metrics.paired_bootstrap(user + 0.2 + noise, user)
+    assert 0.1 < paired.low < 0.2 < paired.high < 0.3
+
+
+def test_clusters_are_drawn_whole():
+    """Rows repeated within a user carry no information: only the interval over users admits it."""
+    users = np.random.default_rng(0).normal(size=30)
+    rows, names = np.repeat(users, 20), np.repeat([f"u{i}" for i in range(30)], 20)
+    clustered, alone = metrics.bootstrap(rows, names, n=4000), metrics.bootstrap(users, n=4000)
+    naive = metrics.bootstrap(rows, n=4000)
+    width = clustered.high - clustered.low
+    assert width == pytest.approx(alone.high - alone.low, rel=0.1)
+    assert width > 3 * (naive.high - naive.low)
+
+
+def test_resampled_means_agree_with_a_loop_over_users():
+    rng = np.random.default_rng(0)
+    rows, users = rng.random((7, 2)), ["b", "a", "b", "c", "a", "b", "c"]
+    names = sorted(set(users))
+    times = np.random.default_rng(5).multinomial(3, np.full(3, 1 / 3), size=40)
+    found = metrics.resampled_means(rows, users, draws=40, seed=5)
+    for drawn, mean in zip(times, found):
+        sample = [row for name, n in zip(names, drawn) for _ in range(n) for row, u in zip(rows, users) if u == name]
+        np.testing.assert_allclose(mean, np.mean(sample, axis=0))
+
+
+def test_bootstrap_is_seeded():
+    values = np.random.default_rng(0).random(40)
+    assert metrics.bootstrap(values, seed=1) == metrics.bootstrap(values, seed=1) != metrics.bootstrap(values, seed=2)
+
+
+def test_interval_prints_and_formats():
+    interval = metrics.Interval(0.12345, -0.1, 0.2)
+    assert str(interval) == f"{interval}" == "0.123 [-0.100, 0.200]"
+    assert f"{interval:+.1%}" == "+12.3% [-10.0%, +20.0%]"
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: metrics.ndcg_at_k(LISTS, ["a"], 3), "3 lists but 1 targets"),
+        (lambda: metrics.hit_rate_at_k(LISTS, ["a"] * 3, 0), "k=0"),
+        (lambda: metrics.group_unfairness(LISTS, HISTORIES[:1], GROUPS, 2), "3 lists but 1 histories"),
+        (lambda: metrics.group_unfairness(LISTS, HISTORIES, GROUPS, 0), "k=0"),
+        (lambda: metrics.group_unfairness([["d"]], [["a"]], GROUPS, 1), "no title in the lists"),
+        (lambda: metrics.group_unfairness([["a"]], [["d"]], GROUPS, 1), "no title in the histories"),
+        (lambda: metrics.popularity_groups([], ["a", "b"], bins=3), "bins=3"),
+        (lambda: metrics.paired_bootstrap([1, 2], [1]), "same users"),
+        (lambda: metrics.bootstrap([]), "empty"),
+        (lambda: metrics.bootstrap([1, 2], ["u"]), "2 rows but 1 users"),
+    ],
+)
+def test_bad_input_is_refused(call, words):
+    with pytest.raises(ValueError, match=words):
+        call()
