@@ -275,11 +275,19 @@ def test_figures_without_alt_text_are_found() -> None:
 
 def test_errors_and_noise_are_found() -> None:
     failed = new_code_cell("", outputs=[new_output("error", ename="ValueError", evalue="", traceback=[])])
-    bar = new_code_cell("", outputs=[new_output("stream", name="stderr", text=" 50%|#### ")])
-    notebook = new_notebook(cells=[failed, bar])
-    assert error_outputs(notebook) == ["ValueError"] and noise(notebook) == ["stream"]
+    kept = [new_output("stream", name="stdout", text=text) for text in ("a\n", "b\n")]
+    dropped = [
+        new_output("stream", name="stderr", text="a warning"),
+        new_output("stream", name="stdout", text=" 50%|#### "),
+        new_output("display_data", data={"text/plain": "  0%|          | 0/10"}),
+        new_output("display_data", data={builder.WIDGET: {"model_id": "1"}, "text/plain": "HBox()"}),
+    ]
+    notebook = new_notebook(cells=[failed, new_code_cell("", outputs=[*dropped, *kept])])
+    notebook.cells[1].metadata["execution"] = {"iopub.execute_input": "now"}
+    assert error_outputs(notebook) == ["ValueError"] and len(noise(notebook)) == 4
     builder.clean(notebook)
-    assert noise(notebook) == []
+    assert noise(notebook) == [] and notebook.cells[1].metadata == {}
+    assert [o.text for o in notebook.cells[1].outputs] == ["a\nb\n"], "neighbouring pieces are one"
 
 
 def test_a_missed_budget_is_found() -> None:
