@@ -1,11 +1,10 @@
-"""What a recommender without a language model does: count, and compare items by who chose them. Notebook 00, section 5."""
+"""What a recommender without a language model does: count, and see which titles follow each other. Notebook 00, section 5."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import sparse
 
 from gdrt_lite.data import Example
 
@@ -19,20 +18,20 @@ def popularity(
     k: int = 10,
     exclude_history: bool = False,
 ) -> list[Ranked]:
-    """The most chosen titles, the same for everybody.
+    """The titles that most windows end in, the same for everybody.
 
     Args:
-        train: training windows; each user's distinct items count once.
+        train: training windows.
         catalogue: titles that may be recommended.
         histories: titles per user.
         k: length of each list.
         exclude_history: leave out the user's own titles.
 
     Returns:
-        Per user k pairs (title, users who chose it), best first, ties by title.
+        Per user k pairs (title, windows that end in it), best first, ties by title.
     """
-    counts = np.asarray(_user_items(train, catalogue).sum(0)).ravel()
-    scores = np.broadcast_to(counts.astype(float), (len(histories), len(catalogue)))
+    number = _numbered(catalogue)
+    scores = np.broadcast_to(_target_counts(train, number), (len(histories), len(catalogue)))
     return _best(scores, catalogue, histories, k, exclude_history)
 
 
@@ -44,36 +43,44 @@ def item_knn(
     exclude_history: bool = False,
     shrinkage: float = 10.0,
 ) -> list[Ranked]:
-    """Titles similar to those of the history: shrunk cosine of the sets of users, summed over the history.
+    """Titles that followed the history's titles in the training windows: shrunk cosine, summed over the history.
 
     Args:
         train, catalogue, histories, k, exclude_history: as in `popularity`.
-        shrinkage: added to the denominator, so that two titles with one user in common do not count as twins.
+        shrinkage: 0 or more; added to the denominator, so that a pair seen once does not count as twins.
 
     Returns:
         Per user k pairs (title, similarity), best first; what no similarity reaches is filled up by popularity.
     """
-    users = _user_items(train, catalogue)
-    counts = np.asarray(users.sum(0)).ravel()
-    together = (users.T @ users).toarray()
-    similarity = together / (np.sqrt(np.outer(counts, counts)) + shrinkage)
-    np.fill_diagonal(similarity, 0.0)
-    number = {title: i for i, title in enumerate(catalogue)}
-    scores = np.stack([similarity[[number[t] for t in history if t in number]].sum(0) for history in histories])
+    number = _numbered(catalogue)
+    if shrinkage < 0:
+        raise ValueError(f"shrinkage={shrinkage} must be 0 or more.")
+    pairs = [(number[h], number[e.target]) for e in train for h in e.history if h in number and e.target in number]
+    size = len(catalogue)
+    followed = np.zeros((size, size))  # [h, v]: windows with h in the history and v as the target
+    if pairs:
+        np.add.at(followed, tuple(np.array(pairs).T), 1.0)
+    norms = np.sqrt(np.outer(followed.sum(1), followed.sum(0))) + shrinkage
+    similarity = np.divide(followed, norms, out=np.zeros_like(followed), where=norms > 0)
+    scores = np.zeros((len(histories), size))
+    for row, history in zip(scores, histories, strict=True):
+        row += similarity[[number[t] for t in history if t in number]].sum(0)
     # Popularity breaks ties and fills up, far below any real similarity.
-    scores = scores + 1e-9 * counts / max(counts.max(initial=0), 1)
+    counts = _target_counts(train, number)
+    scores += 1e-9 * counts / max(counts.max(), 1)
     return _best(scores, catalogue, histories, k, exclude_history)
 
 
-def _user_items(train: Sequence[Example], catalogue: Sequence[str]) -> sparse.csr_matrix:
-    """1 where a user (row) chose a title (column)."""
+def _numbered(catalogue: Sequence[str]) -> dict[str, int]:
     if not len(catalogue):
         raise ValueError("the catalogue is empty: there is nothing to recommend.")
-    number = {title: i for i, title in enumerate(catalogue)}
-    rows = {user: i for i, user in enumerate(dict.fromkeys(e.user for e in train))}
-    pairs = {(rows[e.user], number[t]) for e in train for t in (*e.history, e.target) if t in number}
-    row, column = zip(*pairs, strict=True) if pairs else ((), ())
-    return sparse.csr_matrix((np.ones(len(pairs)), (row, column)), shape=(max(len(rows), 1), len(catalogue)))
+    return {title: i for i, title in enumerate(catalogue)}
+
+
+def _target_counts(train: Sequence[Example], number: dict[str, int]) -> np.ndarray:
+    """Windows that end in each title."""
+    numbers = np.array([number[e.target] for e in train if e.target in number], dtype=np.int64)
+    return np.bincount(numbers, minlength=len(number)).astype(float)
 
 
 def _best(

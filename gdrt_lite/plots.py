@@ -218,7 +218,7 @@ def learning_curve(
     parts = {"": frame} if hue is None else dict(list(frame.groupby(hue, sort=False)))
     for (name, part), (colour, marker, style) in zip(parts.items(), canvas.cues(len(parts)), strict=True):
         seen = part.groupby(x)[y].agg(["mean", "min", "max"])
-        span = (seen["mean"] - seen["min"], seen["max"] - seen["mean"])
+        span = np.maximum(0, (seen["mean"] - seen["min"], seen["max"] - seen["mean"]))  # rounding may leave -1e-17
         ax.errorbar(seen.index, seen["mean"], yerr=span, color=colour, marker=marker, ls=style, capsize=3, label=str(name))
     ax.set(xlabel=xlabel or x, ylabel=ylabel or y)
     if hue is not None:

@@ -52,6 +52,16 @@ def test_groups_are_the_best_partition_of_the_line(points):
     assert optimum - 1e-6 <= found <= 1.05 * optimum + 1e-6
 
 
+def test_a_larger_sample_is_split_all_but_optimally():
+    rng = np.random.default_rng(0)
+    values, weights = rng.normal(-4, 2, 60), rng.integers(1, 20, 60)
+    relevance = {f"t{i}": torch.tensor([value]) for i, value in enumerate(values)}
+    fitted = groups.fit(relevance, [f"t{i}" for i, n in enumerate(weights) for _ in range(n)], k=4)
+    table = fitted.table()
+    found = ((table.relevance - fitted.centers[table.group]) ** 2 * table["count"]).sum()
+    assert found == pytest.approx(best_cost(values, weights.astype(float), 4), rel=0.01)
+
+
 def test_three_separated_clumps_by_hand():
     fitted = groups.fit(RELEVANCE, TARGETS, k=3)
     np.testing.assert_allclose(fitted.centers, [(-9 * 2 - 8) / 3, -5.1, (-0.2 * 2 - 0.1 - 0.3) / 4], atol=1e-5)

@@ -1,0 +1,145 @@
+"""Tables computed from cells: pairing, the ratio of means, and what a baseline leaves empty."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from gdrt_lite import metrics, report
+from gdrt_lite.data import Example, Splits
+
+CATALOGUE = [f"t{i:02}" for i in range(12)]
+USERS = [f"u{i // 2}" for i in range(40)]  # two examples a user
+
+
+@pytest.fixture(scope="module")
+def splits() -> Splits:
+    rng = np.random.default_rng(0)
+    train = [Example(f"v{i}", (CATALOGUE[i % 7],), CATALOGUE[int(rng.integers(0, 10))], i) for i in range(60)]
+    return Splits(train, [], [], CATALOGUE, {t: ("War", "Drama")[: 1 + i % 2] for i, t in enumerate(CATALOGUE)}, "tiny")
+
+
+def make_cell(seed: int, luck: float, baseline: bool = False) -> dict:
+    rng = np.random.default_rng(seed)
+    shared = np.random.default_rng(99)  # examples are the same for every model
+    targets = shared.integers(0, 12, 40).tolist()
+    histories = shared.integers(0, 12, (40, 3)).tolist()
+    lists = []
+    for target in targets:
+        ranked = [i for i in rng.permutation(12).tolist() if i != target][:10]
+        lists.append([target, *ranked[:9]] if rng.random() < luck else ranked)
+    cell = {"users": USERS, "targets": targets, "histories": histories, "lists": lists}
+    if not baseline:
+        cell["nll"] = rng.uniform(3, 9, 40).tolist()
+        faa = {segment: rng.uniform(1, 5, 20).tolist() for segment in ("TASK", "HISTORY", "PREFIX")}
+        cell["faa"] = {"attention": {"user": sorted(set(USERS)), **faa}}
+    return cell
+
+
+@pytest.fixture(scope="module")
+def cells() -> dict[str, dict]:
+    return {"sft": make_cell(1, 0.3), "gdrt": make_cell(2, 0.9), "popularity": make_cell(3, 0.1, baseline=True)}
+
+
+def test_metrics_of_a_cell_are_those_of_the_metrics_module(cells, splits):
+    cell = cells["sft"]
+    found = report.measurements(cell, splits)
+    lists = [[CATALOGUE[i] for i in ranked] for ranked in cell["lists"]]
+    histories = [[CATALOGUE[i] for i in own] for own in cell["histories"]]
+    targets = [CATALOGUE[i] for i in cell["targets"]]
+    assert found["NDCG@5"].value == pytest.approx(metrics.ndcg_at_k(lists, targets, 5).mean())
+    assert found["HR@10"].value == pytest.approx(metrics.hit_rate_at_k(lists, targets, 10).mean())
+    assert found["NLL"].value == pytest.approx(np.mean(cell["nll"]))
+    popularity = metrics.popularity_groups(splits.train, CATALOGUE)
+    assert found["MGU@5 popularity"].value == pytest.approx(metrics.mgu(lists, histories, popularity, 5))
+    genres = metrics.genre_groups(splits.genres)
+    assert found["DGU@10 genre"].value == pytest.approx(metrics.dgu(lists, histories, genres, 10))
+
+
+def test_bias_ratio_is_a_ratio_of_means(splits):
+    cell = make_cell(1, 0.5)
+    cell["faa"] = {"token": {"user": ["a", "b"], "TASK": [1, 5], "PREFIX": [1, 1], "HISTORY": [1, 4]}}
+    measured = report.measurements(cell, splits)["bias token"]
+    assert measured.value == pytest.approx((3 + 1) / 2.5)  # the mean of the users' ratios would be 1.75
+    interval = measured.interval()
+    assert (interval.low, interval.high) == pytest.approx((6 / 4, 2 / 1))
+
+
+def test_identical_cells_differ_by_exactly_nothing(cells, splits):
+    one, two = report.measurements(cells["sft"], splits), report.measurements(make_cell(1, 0.3), splits)
+    for name, measured in one.items():
+        assert measured.minus(two[name]) == (0, 0, 0), name
+
+
+def test_differences_are_paired(splits):
+    """A model better by the same amount for everybody: no doubt is left, whatever users differ by."""
+    worse = make_cell(1, 0.5)
+    better = worse | {"nll": [value - 1.0 for value in worse["nll"]]}
+    a, b = report.measurements(better, splits)["NLL"], report.measurements(worse, splits)["NLL"]
+    assert a.minus(b) == pytest.approx((-1, -1, -1))
+    assert a.interval().high - a.interval().low > 0.5
+
+
+def test_intervals_draw_users_not_examples(cells, splits):
+    cell = cells["sft"]
+    measured = report.measurements(cell, splits)["NLL"]
+    expected = metrics.bootstrap(cell["nll"], USERS, n=report.DRAWS)
+    assert measured.interval() == pytest.approx(tuple(expected))
+    assert measured.interval() != pytest.approx(tuple(metrics.bootstrap(cell["nll"], n=report.DRAWS)))
+
+
+def test_other_examples_cannot_be_paired(cells, splits):
+    other = make_cell(1, 0.3) | {"users": [f"x{i}" for i in range(40)]}
+    with pytest.raises(ValueError, match="different test examples"):
+        report.measurements(cells["sft"], splits)["NLL"].minus(report.measurements(other, splits)["NLL"])
+
+
+def test_comparison_refers_every_metric_to_sft(cells, splits):
+    table = report.comparison(cells, splits).set_index(["model", "metric"])
+    assert table.loc["sft", "difference"].isna().all()
+    row = table.loc[("gdrt", "NDCG@10")]
+    assert row.difference == pytest.approx(row.estimate - table.loc[("sft", "NDCG@10"), "estimate"])
+    assert 0 < row.difference_low < row.difference < row.difference_high
+    assert row.low < row.estimate < row.high
+    assert ("popularity", "NLL") not in table.index and ("popularity", "bias attention") not in table.index
+    covered = {i for ranked in cells["gdrt"]["lists"] for i in ranked}
+    assert table.loc[("gdrt", "coverage@10"), "estimate"] == len(covered)
+
+
+def test_headline_has_a_dash_for_what_a_baseline_lacks(cells, splits):
+    table = report.headline(report.comparison(cells, splits))
+    assert table.model.tolist() == ["sft", "gdrt", "  minus SFT [95%]", "popularity", "  minus SFT [95%]"]
+    popularity, spans = table.iloc[3], table.iloc[4]
+    assert popularity["bias ratio"] == popularity["item NLL"] == spans["bias ratio"] == spans["item NLL"] == "-"
+    assert spans["NDCG@10"].startswith("-0.") and spans["NDCG@10"].endswith("]") and spans["coverage"] == "-"
+    assert table.iloc[0]["coverage"] == str(report.coverage(cells["sft"]))
+    assert not table.isna().any().any()
+
+
+def test_headline_without_a_reference_has_no_difference_rows(cells, splits):
+    table = report.headline(report.comparison({"gdrt": cells["gdrt"]}, splits))
+    assert table.model.tolist() == ["gdrt"]
+
+
+def test_warm_and_cold_targets_are_told_apart(cells, splits):
+    parts = report.warm_and_cold(cells["gdrt"], splits)
+    warm = splits.warm()
+    assert parts["warm"][1] == sum(CATALOGUE[i] in warm for i in cells["gdrt"]["targets"]) > 0
+    assert parts["warm"][1] + parts["cold"][1] == 40 and parts["cold"][1] > 0
+    both = sum(gain * n for gain, n in parts.values()) / 40
+    assert both == pytest.approx(report.measurements(cells["gdrt"], splits)["NDCG@10"].value)
+    all_warm = Splits([Example("u", tuple(CATALOGUE), "t00", 0)], [], [], CATALOGUE, {}, "warm")
+    gain, n = report.warm_and_cold(cells["gdrt"], all_warm)["cold"]
+    assert math.isnan(gain) and n == 0
+
+
+def test_no_genres_no_genre_metrics(cells, splits):
+    plain = Splits(splits.train, [], [], CATALOGUE, {}, "plain")
+    assert not any("genre" in name for name in report.measurements(cells["sft"], plain))
+
+
+def test_coverage_looks_at_the_top_only():
+    assert report.coverage({"lists": [[1, 2, 3], [1, 4, 5]]}, k=1) == 1
+    assert report.coverage({"lists": [[1, 2, 3], [1, 4, 5]]}, k=2) == 3
