@@ -11,7 +11,7 @@ import importlib.metadata
 import json
 import os
 import platform
-import resource
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -120,7 +120,9 @@ class Bench:
     @cached_property
     def relevance(self) -> dict[str, torch.Tensor]:
         """Token relevance of every catalogue title under the scorer."""
-        if self.config.scorer == "pre-trained":
+        if self.config.model == "pocket":
+            scorer = training.history_free_twin(self.base, self.train(self.config), seed=self.config.seed).lm
+        elif self.config.scorer == "pre-trained":
             scorer = self.base
         else:
             scorer = lm.load(self.config.model, self.prompt, adapter=self.config.scorer)
@@ -174,7 +176,7 @@ def run_cell(config: Config, folder: Path, bench: Bench | None = None, resume: b
         cell["history"] = run.history.drop(columns="epoch").to_dict("list")
         run.save(folder / config.key)
     cell["seconds"] = time.perf_counter() - start
-    cell["peak_memory_gib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    cell["peak_memory_gib"] = peak_memory_gib()
     files.write_json(file, cell)
     return cell
 
@@ -202,6 +204,18 @@ def measure(
         "nll": [-float(score.sum()) for score in scores],
         "faa": faa,
     }
+
+
+def peak_memory_gib() -> float:
+    """The largest memory this process has held, in GiB."""
+    if sys.platform == "win32":
+        import psutil
+
+        return psutil.Process().memory_info().peak_wset / 2**30
+    import resource
+
+    unit = 1 if sys.platform == "darwin" else 2**10  # ru_maxrss: bytes on macOS, KiB on Linux
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
 
 
 def environment() -> dict[str, Any]:

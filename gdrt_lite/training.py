@@ -6,95 +6,32 @@ LoRA for a pre-trained model, all weights for the pocket model. Derived in noteb
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 import tempfile
 import time
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.helpers import disable_input_dtype_casting
+from tqdm.auto import tqdm
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
-from transformers.trainer_pt_utils import LengthGroupedSampler
 
-from gdrt_lite import dro
+from gdrt_lite.batches import Collator, SeededLengthGroups, TokenisedExamples
 from gdrt_lite.data import Example
 from gdrt_lite.errors import GdrtError
+from gdrt_lite.files import replace_folder
 from gdrt_lite.groups import TokenGroups
 from gdrt_lite.groups import fit as fit_groups
-from gdrt_lite.lm import LanguageModel, batch_logprobs, collate, shares_prefix
+from gdrt_lite.lm import LanguageModel, batch_logprobs, shares_prefix
+from gdrt_lite.objectives import Objective, check_objective
 from gdrt_lite.relevance import token_relevance
-
-OBJECTIVES = {
-    "sft": "mean over tokens: plain supervised fine-tuning",
-    "balanced": "uniform weights over the groups: the grouping without the DRO",
-    "gdrt": "weights Q* proportional to P exp(L/tau): the paper's method",
-    "reversed": "weights proportional to P exp(-L/tau): the noise-amplification test",
-    "random": "as gdrt, with the groups shuffled over the tokens",
-    "item": "as gdrt, with one group for all tokens of a title",
-}
-
-
-@dataclass
-class Objective:
-    """The loss of a batch, given its token losses and their groups (arXiv 2510.10978, Eq. 4 and 5).
-
-    Args:
-        name: one of `OBJECTIVES`.
-        n_groups: K.
-        tau: temperature of the weights, in nats.
-        prior: P(g), shape (K,); None is uniform.
-        ema: None weighs by the batch's own group losses; a decay in (0, 1) by their running mean.
-    """
-
-    name: str
-    n_groups: int
-    tau: float = 1.0
-    prior: torch.Tensor | None = None
-    ema: float | None = None
-    estimate: torch.Tensor | None = field(default=None, repr=False)  # running mean of L(g); NaN where never seen
-
-    def __post_init__(self) -> None:
-        check_objective(self.name)
-        if self.ema is not None and not 0 < self.ema < 1:
-            raise ValueError(f"ema={self.ema} is out of range: a decay lies between 0 and 1, for example 0.9.")
-        # The weights' own check of tau, before any training.
-        dro.group_weights(torch.zeros(self.n_groups), self.tau, self.prior)
-
-    def __call__(self, token_losses: torch.Tensor, group_ids: torch.Tensor) -> tuple[torch.Tensor, dict[str, float]]:
-        """Loss (scalar, nats) and what to log: loss and weight of each group.
-
-        Args:
-            token_losses: cross-entropy per target token, shape (N,), nats.
-            group_ids: group of each token, shape (N,).
-        """
-        losses, counts = dro.group_losses(token_losses, group_ids, self.n_groups)
-        present, detached = counts > 0, losses.detach()
-        weights = self._weights(detached, counts, present)
-        loss = token_losses.mean() if self.name == "sft" else (weights * losses).sum()
-        log = {f"loss_g{g}": float(x) for g, x in enumerate(detached.masked_fill(~present, float("nan")))}
-        log |= {f"weight_g{g}": float(w) for g, w in enumerate(weights)}
-        if self.estimate is not None:
-            log |= {f"estimate_g{g}": float(x) for g, x in enumerate(self.estimate)}
-        return loss, log
-
-    def _weights(self, losses: torch.Tensor, counts: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
-        if self.name == "sft":
-            return counts / counts.sum()
-        if self.name == "balanced":
-            return present / present.sum()
-        if self.ema is not None:
-            before = torch.full_like(losses, float("nan")) if self.estimate is None else self.estimate.to(losses)
-            self.estimate = dro.ema_update(before, losses, present, self.ema)
-            losses = torch.where(present, self.estimate, losses)
-        weigh = dro.reversed_group_weights if self.name == "reversed" else dro.group_weights
-        return weigh(losses, self.tau, self.prior, present)
 
 
 @dataclass
@@ -125,19 +62,11 @@ class Run:
         self.lm.model.save_pretrained(temporary)
         self.history.to_csv(temporary / "history.csv", index=False)
         (temporary / "settings.json").write_text(json.dumps(self.settings, indent=1, default=str) + "\n")
-        from gdrt_lite.files import replace_folder
-
         return replace_folder(temporary, folder)
 
 
 class TrainingDiverged(GdrtError):
     """The loss became NaN or infinite."""
-
-
-def check_objective(name: str) -> None:
-    """Raise a ValueError that lists the objectives when `name` is none of them."""
-    if name not in OBJECTIVES:
-        raise ValueError(f"unknown objective {name!r}; choose one of {', '.join(OBJECTIVES)}.")
 
 
 def make_groups(
@@ -234,14 +163,14 @@ def finetune(
             bf16=model.dtype == torch.bfloat16,  # autocast: adapters stay float32, their products run in bfloat16
             seed=seed,
             report_to="none",
-            disable_tqdm=not progress,
+            disable_tqdm=True,  # `_Bar` shows progress without printing a line for each logged step
         )
         trainer = GroupTrainer(
             model=model,
             args=arguments,
-            train_dataset=_TokenisedExamples(lm, examples, groups),
-            data_collator=_Collator(lm.tokenizer.pad_token_id or 0, shares_prefix(model) and arguments.world_size == 1),
-            callbacks=list(callbacks),
+            train_dataset=TokenisedExamples(lm, examples, groups),
+            data_collator=Collator(lm.tokenizer.pad_token_id or 0, shares_prefix(model) and arguments.world_size == 1),
+            callbacks=[_Bar(objective)] * progress + list(callbacks),
         )
         trainer.objective = loss
         trainer.remove_callback(_printer())
@@ -257,6 +186,16 @@ def finetune(
     return Run(tuned, objective, history, groups, seconds, settings)
 
 
+def history_free_twin(lm: LanguageModel, examples: Sequence[Example], max_steps: int = 150, seed: int = 0) -> Run:
+    """The model tuned to predict targets from the task text alone: the relevance scorer of a model trained from scratch.
+
+    A pre-trained model can score token relevance as it is (Eq. 3); an untrained one knows no title yet, and a model tuned with
+    histories has never seen a prompt without one. Used in notebook 06, section 2.
+    """
+    blind = [dataclasses.replace(example, history=()) for example in examples]
+    return finetune(lm, blind, "sft", max_steps=max_steps, batch_size=64, seed=seed, progress=False)
+
+
 class GroupTrainer(Trainer):
     """transformers' Trainer with one thing changed: the loss of a batch."""
 
@@ -267,7 +206,7 @@ class GroupTrainer(Trainer):
         self.model_accepts_loss_kwargs = False
         self._group_log: dict[str, float] = {}
 
-    def _get_train_sampler(self, train_dataset: torch.utils.data.Dataset | None = None) -> LengthGroupedSampler:
+    def _get_train_sampler(self, train_dataset: torch.utils.data.Dataset | None = None) -> SeededLengthGroups:
         return SeededLengthGroups(self.args.train_batch_size, [len(row) for row in self.train_dataset.rows], self.args.seed)
 
     def compute_loss(
@@ -278,14 +217,14 @@ class GroupTrainer(Trainer):
         if self.objective.ema is not None and self.objective.estimate is None and self.state.log_history:
             self._restore_estimate()
         token_losses = -batch_logprobs(model, inputs)
-        loss, self._group_log = self.objective(token_losses, group_ids)
-        if not torch.isfinite(loss):
+        if not torch.isfinite(token_losses).all():
             kept = _newest_checkpoint(self.args.output_dir)
             raise TrainingDiverged(
-                f"the loss is {loss.item()} at step {self.state.global_step + 1}. Lower the learning rate "
+                f"the loss is {token_losses.mean().item()} at step {self.state.global_step + 1}. Lower the learning rate "
                 f"(it is {self.args.learning_rate:g}) or raise tau. "
                 + (f"The last good checkpoint is {kept}." if kept else "No checkpoint was asked for (output=None).")
             )
+        loss, self._group_log = self.objective(token_losses, group_ids)
         return loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
@@ -300,42 +239,24 @@ class GroupTrainer(Trainer):
             self.objective.estimate = torch.tensor([last[f"estimate_g{g}"] for g in range(self.objective.n_groups)])
 
 
-class SeededLengthGroups(LengthGroupedSampler):
-    """Batches of similar length whose order depends on the seed and the epoch alone, so that training can be resumed."""
+class _Bar(TrainerCallback):
+    """One progress bar over the steps, with the loss beside it."""
 
-    def __init__(self, batch_size: int, lengths: list[int], seed: int) -> None:
-        super().__init__(batch_size, lengths=lengths)
-        self.seed = seed
-        self.set_epoch(0)
+    def __init__(self, name: str) -> None:
+        self.name = name
 
-    def set_epoch(self, epoch: int) -> None:
-        """Called by the data loader at the start of each epoch."""
-        self.generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.bar = tqdm(total=state.max_steps, initial=state.global_step, desc=f"train ({self.name})", unit="step")
 
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.bar.update(state.global_step - self.bar.n)
 
-class _TokenisedExamples(torch.utils.data.Dataset):
-    def __init__(self, lm: LanguageModel, examples: Sequence[Example], groups: TokenGroups | None) -> None:
-        self.rows = [lm.encode(example.history, example.target) for example in examples]
-        self.group_ids = [
-            np.zeros(len(row.labels), dtype=np.int64) if groups is None else groups.of(example.target)
-            for row, example in zip(self.rows, examples, strict=True)
-        ]
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict | None = None, **_: Any) -> None:
+        if logs and "loss" in logs:
+            self.bar.set_postfix(loss=f"{logs['loss']:.3f}", refresh=False)
 
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        return {"encoded": self.rows[index], "group_ids": self.group_ids[index]}
-
-
-@dataclass
-class _Collator:
-    pad_id: int
-    share_prefix: bool
-
-    def __call__(self, items: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        batch = collate([item["encoded"] for item in items], self.pad_id, self.share_prefix)
-        return batch | {"group_ids": torch.from_numpy(np.concatenate([item["group_ids"] for item in items]))}
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.bar.close()
 
 
 def _trainable_copy(model: PreTrainedModel | PeftModel, lora: LoraConfig | None, seed: int) -> PeftModel:

@@ -1,0 +1,123 @@
+"""Constrained beam search against exhaustive scoring and against transformers' own."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gdrt_lite import decoding
+
+
+def histories_from(catalogue, n, seed=0):
+    draw = random.Random(seed)
+    return [draw.sample(catalogue, draw.randint(0, 5)) for _ in range(n)]
+
+
+def assert_same(ours, theirs, tolerance=1e-4):
+    assert [title for title, _ in ours] == [title for title, _ in theirs]
+    torch.testing.assert_close(
+        torch.tensor([score for _, score in ours]), torch.tensor([score for _, score in theirs]), atol=tolerance, rtol=0
+    )
+
+
+def generate(lm, history, trie, beams):
+    """The peer: model.generate with prefix_allowed_tokens_fn."""
+    prompt = lm.encode(history, None).ids
+    eos = lm.tokenizer.eos_token_id
+
+    def allowed(_, ids):
+        node = 0
+        for token in ids[len(prompt) :].tolist():
+            edges = range(trie.first[node], trie.first[node + 1])
+            node = next((int(trie.child[e]) for e in edges if trie.token[e] == token), None)
+            if node is None:
+                return [eos]
+        return trie.token[trie.first[node] : trie.first[node + 1]].tolist() or [eos]
+
+    output = lm.model.generate(
+        torch.tensor([prompt]), attention_mask=torch.ones(1, len(prompt), dtype=torch.long), num_beams=beams,
+        num_return_sequences=beams, max_new_tokens=60, prefix_allowed_tokens_fn=allowed, length_penalty=0.0,
+        do_sample=False, return_dict_in_generate=True, output_scores=True,
+    )  # fmt: skip
+    titles = [lm.tokenizer.decode(ids[len(prompt) :], skip_special_tokens=True).strip() for ids in output.sequences]
+    return list(zip(titles, output.sequences_scores.tolist(), strict=True))
+
+
+def test_a_beam_as_wide_as_the_catalogue_is_exhaustive(pocket, splits):
+    catalogue = splits.catalogue[:60]
+    histories = histories_from(catalogue, 6)
+    lists = decoding.recommend(pocket, histories, catalogue, k=len(catalogue))
+    for history, ranked in zip(histories, lists, strict=True):
+        assert_same(ranked, decoding.score_catalogue(pocket, history, catalogue))
+
+
+def test_exhaustive_on_the_real_model(smollm2, splits):
+    catalogue = splits.catalogue[100:112]
+    histories = histories_from(catalogue, 2, seed=3)
+    for history, ranked in zip(histories, decoding.recommend(smollm2, histories, catalogue, k=12), strict=True):
+        assert_same(ranked, decoding.score_catalogue(smollm2, history, catalogue), 1e-3)
+
+
+def test_beam_ten_equals_transformers_beam_search(pocket, splits):
+    trie = decoding.TitleTrie(splits.catalogue, pocket.tokenizer)
+    histories = histories_from(splits.catalogue, 5, seed=1)
+    for history, ranked in zip(histories, decoding.recommend(pocket, histories, trie, k=10), strict=True):
+        assert_same(ranked, generate(pocket, history, trie, 10))
+
+
+def test_beam_ten_equals_transformers_beam_search_on_the_real_model(smollm2, splits):
+    trie = decoding.TitleTrie(splits.catalogue[:200], smollm2.tokenizer)
+    histories = histories_from(splits.catalogue[:200], 2, seed=2)
+    for history, ranked in zip(histories, decoding.recommend(smollm2, histories, trie, k=10), strict=True):
+        assert_same(ranked, generate(smollm2, history, trie, 10), 1e-3)
+
+
+@given(st.integers(1, 7), st.integers(0, 100))
+@settings(max_examples=10, deadline=None)
+def test_lists_do_not_depend_on_the_batch(pocket, splits, batch_size, seed):
+    histories = histories_from(splits.catalogue, 7, seed)
+    trie = decoding.TitleTrie(splits.catalogue[:80] + splits.catalogue[80:], pocket.tokenizer)
+    reference = decoding.recommend(pocket, histories, trie, k=5, batch_size=7)
+    for ours, theirs in zip(decoding.recommend(pocket, histories, trie, k=5, batch_size=batch_size), reference, strict=True):
+        assert_same(ours, theirs)
+
+
+def test_excluding_the_history_equals_a_smaller_catalogue(pocket, splits):
+    catalogue = splits.catalogue[:40]
+    history = catalogue[3:8]
+    excluded = decoding.recommend(pocket, [history], catalogue, k=35, beams=40, exclude_history=True)[0]
+    rest = [title for title in catalogue if title not in history]
+    assert_same(excluded, decoding.score_catalogue(pocket, history, rest))
+
+
+def test_excluding_can_close_a_whole_branch(pocket):
+    catalogue = ["Alien (1979)", "Alien (1992)", "Heat (1995)"]
+    ranked = decoding.recommend(pocket, [catalogue[:2]], catalogue, k=3, exclude_history=True)[0]
+    assert [title for title, _ in ranked] == ["Heat (1995)"]
+
+
+def test_the_trie_spells_every_title(pocket, splits):
+    trie = decoding.TitleTrie(splits.catalogue, pocket.tokenizer)
+    assert (trie.leaf >= 0).sum() == len(splits.catalogue)
+    assert trie.n_titles[trie.child[trie.first[0] : trie.first[1]]].sum() == len(splits.catalogue)
+    assert all(trie.titles[trie.leaf[path[-1]]] == title for title, path in zip(trie.titles, trie.paths, strict=True))
+
+
+@pytest.mark.parametrize(
+    "histories, catalogue, k, beams, message",
+    [
+        ([["a"]], [], 1, None, "catalogue is empty"),
+        ([["a"]], ["a", "a"], 1, None, "twice"),
+        ([["a"]], ["a", "b"], 3, None, "k=3 is out of range"),
+        ([["a"]], ["a", "b"], 0, None, "k=0 is out of range"),
+        ([["a"]], ["a", "b"], 2, 1, "beams=1 is below k=2"),
+        ([["a"], ["Heat (1994)"]], ["a", "b"], 1, None, r"histories\[1\] holds 'Heat \(1994\)'"),
+    ],
+)
+def test_bad_input_is_named(pocket, histories, catalogue, k, beams, message):
+    with pytest.raises(ValueError, match=message):
+        decoding.recommend(pocket, histories, catalogue, k=k, beams=beams)

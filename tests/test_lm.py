@@ -1,0 +1,119 @@
+"""The scoring core against a plain forward pass, and what it must not depend on."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gdrt_lite import attention, lm
+from gdrt_lite.errors import GdrtError
+
+TITLES = ("Toy Story (1995)", "Heat (1995)", "Alien (1979)", "Aliens (1986)", "Jumanji (1995)")
+
+
+def naive(model: lm.LanguageModel, row) -> torch.Tensor:
+    """One prompt, one forward pass, the whole vocabulary."""
+    with torch.no_grad():
+        logprobs = model.model(torch.tensor([row.ids])).logits[0].log_softmax(-1)
+    return torch.stack([logprobs[p, label] for p, label in zip(row.predict_at, row.labels, strict=True)])
+
+
+@given(st.lists(st.tuples(st.lists(st.sampled_from(TITLES), max_size=5), st.sampled_from(TITLES)), min_size=1, max_size=8))
+@settings(max_examples=25, deadline=None)
+def test_scores_equal_one_plain_forward_pass_each(pocket, batch):
+    rows = [pocket.encode(history, target) for history, target in batch]
+    for row, scores in zip(rows, lm.target_logprobs(pocket, rows), strict=True):
+        torch.testing.assert_close(scores, naive(pocket, row), atol=1e-5, rtol=1e-5)
+
+
+def test_scores_do_not_depend_on_batch_size_or_order_on_the_real_model(smollm2):
+    rows = [smollm2.encode(TITLES[:n], target) for n in (0, 1, 4) for target in TITLES[:2]]
+    together = lm.target_logprobs(smollm2, rows)
+    alone = [lm.target_logprobs(smollm2, [row], batch_tokens=1)[0] for row in rows]
+    backwards = lm.target_logprobs(smollm2, rows[::-1])[::-1]
+    for a, b, c, row in zip(together, alone, backwards, rows, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-4, rtol=0)
+        torch.testing.assert_close(a, c, atol=1e-4, rtol=0)
+        torch.testing.assert_close(a, naive(smollm2, row), atol=1e-4, rtol=0)
+
+
+def test_sharing_the_opening_changes_neither_loss_nor_gradient(pocket):
+    rows = [pocket.encode(TITLES[:n], TITLES[n]) for n in (1, 2, 4)]
+    gradients = []
+    for share in (True, False):
+        batch = lm.collate(rows, pocket.tokenizer.pad_token_id, share)
+        assert bool(len(batch["prefix_ids"])) == share
+        pocket.model.zero_grad()
+        (-lm.batch_logprobs(pocket.model, batch).mean()).backward()
+        gradients.append([p.grad.clone() for p in pocket.model.parameters()])
+    pocket.model.zero_grad()
+    for shared, plain in zip(*gradients, strict=True):
+        assert (shared - plain).norm() <= 1e-5 * plain.norm()
+
+
+def test_the_loss_and_its_gradient_equal_the_full_vocabulary_loss(pocket):
+    rows = [pocket.encode(TITLES[:3], TITLES[3]), pocket.encode(TITLES[1:3], TITLES[4])]
+    pocket.model.zero_grad()
+    ours = -lm.batch_logprobs(pocket.model, lm.collate(rows, 0)).mean()
+    ours.backward()
+    gradient = torch.cat([p.grad.flatten() for p in pocket.model.parameters()])
+    pocket.model.zero_grad()
+    losses = []
+    for row in rows:
+        logits = pocket.model(torch.tensor([row.ids])).logits[0]
+        losses.append(torch.nn.functional.cross_entropy(logits[list(row.predict_at)], torch.tensor(row.labels), reduction="none"))
+    plain = torch.cat(losses).mean()
+    plain.backward()
+    expected = torch.cat([p.grad.flatten() for p in pocket.model.parameters()])
+    pocket.model.zero_grad()
+    torch.testing.assert_close(ours, plain, rtol=1e-5, atol=0)
+    assert (gradient - expected).norm() <= 1e-5 * expected.norm()
+
+
+@pytest.mark.parametrize("heads, groups", [(4, 4), (6, 2), (9, 3)])
+def test_grouped_attention_equals_torchs_own(heads, groups):
+    torch.manual_seed(0)
+    query, key, value = torch.randn(2, heads, 5, 8), torch.randn(2, groups, 7, 8), torch.randn(2, groups, 7, 8)
+    mask = torch.zeros(2, 1, 5, 7).masked_fill(torch.rand(2, 1, 5, 7) < 0.3, torch.finfo(torch.float32).min)
+    ours, _ = attention.grouped_attention(torch.nn.Module().eval(), query, key, value, mask, scaling=0.5)
+    theirs = torch.nn.functional.scaled_dot_product_attention(query, key, value, mask, scale=0.5, enable_gqa=True)
+    torch.testing.assert_close(ours, theirs.transpose(1, 2), atol=1e-5, rtol=1e-5)
+
+
+def test_only_the_asked_rows_reach_the_output_layer_and_the_hook_is_gone_afterwards(pocket):
+    ids = torch.tensor([pocket.encode(TITLES[:2], TITLES[3]).ids])
+    with torch.no_grad():
+        everything = pocket.model(ids).logits
+        with lm.only_rows(pocket.model, torch.tensor([0, 0]), torch.tensor([3, 1])):
+            two = pocket.model(ids).logits
+        assert two.shape == (2, everything.shape[-1])
+        torch.testing.assert_close(two, everything[0, [3, 1]])
+        assert pocket.model(ids).logits.shape == everything.shape
+
+
+def test_the_real_model_knows_its_geography(smollm2):
+    ids = smollm2.tokenizer("The capital of France is", return_tensors="pt")
+    with torch.no_grad():
+        best = smollm2.model(**ids).logits[0, -1].argmax()
+    assert smollm2.tokenizer.decode([int(best)]).strip() == "Paris"
+
+
+def test_the_pocket_model_is_small_and_seeded(splits):
+    one, two, other = (lm.pocket(splits.catalogue, seed=s) for s in (0, 0, 1))
+    assert 0.5e6 < sum(p.numel() for p in one.model.parameters()) < 1.5e6
+    first, second, third = (next(m.model.parameters()) for m in (one, two, other))
+    assert torch.equal(first, second) and not torch.equal(first, third)
+
+
+def test_an_unknown_model_or_adapter_is_one_clear_sentence(tmp_path):
+    with pytest.raises(GdrtError, match="unknown model 'no/such-model'"):
+        lm.load("no/such-model")
+    with pytest.raises(GdrtError, match="no usable LoRA adapter"):
+        lm.load("smollm2-135m", adapter=tmp_path)
+
+
+def test_an_empty_catalogue_gives_no_pocket_model():
+    with pytest.raises(ValueError, match="titles is empty"):
+        lm.pocket([])

@@ -1,0 +1,168 @@
+"""Fine-tuning: the objectives, determinism, resuming, and what happens when the loss breaks."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from transformers import TrainerCallback
+
+from gdrt_lite import data, dro, lm, training
+from gdrt_lite.objectives import OBJECTIVES, Objective
+
+
+def weights_of(run):
+    return list(run.lm.model.state_dict().values())
+
+
+def same(one, other):
+    return all(torch.equal(a, b) for a, b in zip(weights_of(one), weights_of(other), strict=True))
+
+
+@pytest.fixture(scope="module")
+def examples(splits):
+    return data.sample(splits.train, 96, seed=1)
+
+
+@pytest.fixture(scope="module")
+def groups(pocket, examples):
+    return training.make_groups("gdrt", pocket, examples, k=3)
+
+
+def tune(pocket, examples, objective="gdrt", **settings):
+    settings = {"batch_size": 16, "progress": False, "k": 3} | settings
+    return training.finetune(pocket, examples, objective, **settings)
+
+
+TOKEN_LOSSES = torch.tensor([1.0, 3.0, 0.5, 0.1])
+GROUPS = torch.tensor([0, 0, 1, 2])  # L = 2.0, 0.5, 0.1
+
+
+@pytest.mark.parametrize(
+    "name, expected",
+    [
+        ("sft", 4.6 / 4),
+        ("balanced", 2.6 / 3),
+        ("gdrt", float((dro.group_weights(torch.tensor([2.0, 0.5, 0.1]), 0.5) * torch.tensor([2.0, 0.5, 0.1])).sum())),
+        ("reversed", float((torch.softmax(torch.tensor([-4.0, -1.0, -0.2]), 0) * torch.tensor([2.0, 0.5, 0.1])).sum())),
+    ],
+)
+def test_objectives_by_hand(name, expected):
+    loss, log = Objective(name, 3, tau=0.5)(TOKEN_LOSSES, GROUPS)
+    assert float(loss) == pytest.approx(expected, rel=1e-6)
+    assert [log[f"loss_g{g}"] for g in range(3)] == pytest.approx([2.0, 0.5, 0.1])
+    assert sum(log[f"weight_g{g}"] for g in range(3)) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_an_absent_group_has_no_weight_and_breaks_nothing(name):
+    token_losses = TOKEN_LOSSES[:3].clone().requires_grad_()
+    loss, log = Objective(name, 4, tau=0.5)(token_losses, GROUPS[:3])
+    loss.backward()
+    assert log["weight_g2"] == log["weight_g3"] == 0
+    assert torch.isfinite(token_losses.grad).all() and float(token_losses.grad.sum()) == pytest.approx(1)
+
+
+def test_the_running_mean_weighs_by_the_past():
+    objective = Objective("gdrt", 2, tau=1.0, ema=0.5)
+    ids = torch.tensor([0, 1])
+    objective(torch.tensor([4.0, 0.0]), ids)
+    _, log = objective(torch.tensor([0.0, 0.0]), ids)
+    assert [log["estimate_g0"], log["estimate_g1"]] == [2.0, 0.0]
+    assert log["weight_g0"] == pytest.approx(float(torch.sigmoid(torch.tensor(2.0))))
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_every_objective_trains(pocket, examples, objective):
+    run = tune(pocket, examples[:32], objective, epochs=3)
+    assert run.history.loss_g0.notna().all() and len(run.history) == 6
+    first, last = (float(torch.cat(lm.target_logprobs(m, [m.encode(e.history, e.target) for e in examples[:32]])).mean())
+                   for m in (pocket, run.lm))  # fmt: skip
+    assert last > first + 0.05
+
+
+def test_same_seed_same_weights_and_the_given_model_stays_as_it_is(pocket, examples):
+    before = [p.clone() for p in pocket.model.parameters()]
+    one, two, other = (tune(pocket, examples[:48], seed=s) for s in (0, 0, 1))
+    assert same(one, two) and not same(one, other)
+    assert all(torch.equal(a, b) for a, b in zip(before, pocket.model.parameters(), strict=True))
+
+
+class Kill(TrainerCallback):
+    """Ctrl-C at a step."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def on_step_end(self, args, state, control, **_):
+        if state.global_step == self.step:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("ema", [None, 0.9])
+def test_a_killed_training_resumes_to_the_same_weights(pocket, examples, groups, tmp_path, ema):
+    settings = dict(groups=groups, epochs=2, ema=ema, save_every=3)
+    whole = tune(pocket, examples, output=tmp_path / "whole", **settings)
+    with pytest.raises(KeyboardInterrupt):
+        tune(pocket, examples, output=tmp_path / "killed", callbacks=[Kill(8)], **settings)
+    resumed = tune(pocket, examples, output=tmp_path / "killed", resume=True, **settings)
+    assert same(whole, resumed)
+    assert whole.history.loss.tolist() == resumed.history.loss.tolist()
+
+
+class Poison(TrainerCallback):
+    """Breaks the weights after a step."""
+
+    def on_step_end(self, args, state, control, model, **_):
+        if state.global_step == 4:
+            next(model.parameters()).data.fill_(float("nan"))
+
+
+def test_a_nan_loss_stops_names_the_step_and_keeps_the_checkpoint(pocket, examples, tmp_path):
+    with pytest.raises(training.TrainingDiverged, match="at step 5.*checkpoint-3"):
+        tune(pocket, examples, output=tmp_path, save_every=3, callbacks=[Poison()])
+    assert (tmp_path / "checkpoint-3" / "model.safetensors").exists()
+
+
+def test_lora_trains_adapters_only_and_reloads_to_the_same_scores(smollm2, examples, tmp_path):
+    run = tune(smollm2, examples[:4], "sft", batch_size=2)
+    folder = run.save(tmp_path / "adapter")
+    size = sum(f.stat().st_size for f in folder.glob("*.safetensors"))
+    assert 1e6 < size < 3e6
+    assert json.loads((folder / "settings.json").read_text())["lora"]["target_modules"] == ["q_proj", "v_proj"]
+    again = lm.load("smollm2-135m", adapter=folder, dtype=torch.float32)
+    rows = [again.encode(e.history, e.target) for e in examples[:2]]
+    for a, b, c in zip(*(lm.target_logprobs(m, rows) for m in (run.lm, again, smollm2)), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-4, rtol=0)
+        assert not torch.allclose(a, c, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        (dict(objective="dpo"), "unknown objective 'dpo'"),
+        (dict(tau=0.0), "tau=0.0"),
+        (dict(tau=float("nan")), "tau=nan"),
+        (dict(tau=float("inf")), "tau=inf"),
+        (dict(ema=1.0), "ema=1.0"),
+        (dict(k=10_000), "k=10000 must be between"),
+    ],
+)
+def test_bad_settings_are_named_before_any_training(pocket, examples, settings, message):
+    with pytest.raises(ValueError, match=message):
+        tune(pocket, examples, **settings)
+
+
+def test_no_example_is_an_error(pocket):
+    with pytest.raises(ValueError, match="examples is empty"):
+        tune(pocket, [])
+
+
+def test_the_history_free_twin_scores_titles_better_than_the_untrained_model(pocket, examples):
+    from gdrt_lite.relevance import token_relevance
+
+    twin = training.history_free_twin(pocket, examples, max_steps=10)
+    titles = [e.target for e in examples]
+    before, after = (sum(float(s.sum()) for s in token_relevance(m, titles).values()) for m in (pocket, twin.lm))
+    assert after > before
