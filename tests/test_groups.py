@@ -52,14 +52,16 @@ def test_groups_are_the_best_partition_of_the_line(points):
     assert optimum - 1e-6 <= found <= 1.05 * optimum + 1e-6
 
 
-def test_a_larger_sample_is_split_all_but_optimally():
-    rng = np.random.default_rng(0)
-    values, weights = rng.normal(-4, 2, 60), rng.integers(1, 20, 60)
+@pytest.mark.parametrize("seed", range(4))
+def test_frequent_tokens_decide_the_partition_of_a_larger_sample(seed):
+    values = np.random.default_rng(0).normal(-4, 2, 60)
+    weights = np.where(values < -5, 100, 1)
     relevance = {f"t{i}": torch.tensor([value]) for i, value in enumerate(values)}
-    fitted = groups.fit(relevance, [f"t{i}" for i, n in enumerate(weights) for _ in range(n)], k=4)
+    fitted = groups.fit(relevance, [f"t{i}" for i, n in enumerate(weights) for _ in range(n)], k=4, seed=seed)
     table = fitted.table()
     found = ((table.relevance - fitted.centers[table.group]) ** 2 * table["count"]).sum()
-    assert found == pytest.approx(best_cost(values, weights.astype(float), 4), rel=0.01)
+    # Without the weights the cost is six times the best; ten starts need not reach the best exactly.
+    assert found <= 1.03 * best_cost(values, weights.astype(float), 4)
 
 
 def test_three_separated_clumps_by_hand():

@@ -127,6 +127,7 @@ def test_heat_map_shows_every_token_and_wraps():
     ax = plots.token_heatmap(heat_map(repeats=1)).axes[0]
     texts = [text.get_text() for text in ax.texts]
     assert "".join(texts) == "The user saw:\u21b5Alien $5$\u21b5Next?"
+    assert not any(text.get_parse_math() for text in ax.texts)  # a dollar in a title is no formula
     assert len({text.get_position()[1] for text in ax.texts}) == 3
     assert [line.get_linestyle() for line in ax.lines] == [":"] * 4 + ["-"] * 3 + [":"] * 3
     long = plots.token_heatmap(pd.DataFrame({"token": [" word"] * 60, "segment": "TASK", "attribution": 0.0})).axes[0]
