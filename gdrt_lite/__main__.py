@@ -20,7 +20,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"gdrt_lite: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("\ngdrt_lite: interrupted. What was finished is kept; the same command goes on from there.", file=sys.stderr)
+        print(
+            "\ngdrt_lite: interrupted. What was finished is kept; the same command goes on from there.",
+            file=sys.stderr,
+        )
         return 130
 
 
@@ -71,7 +74,13 @@ def _fetch(_: argparse.Namespace) -> int:
 def _run(options: argparse.Namespace) -> int:
     from gdrt_lite import run
 
-    overrides = {"model": options.model, "data": options.data, "tau": options.tau, "k": options.groups, "seed": options.seed}
+    overrides = {
+        "model": options.model,
+        "data": options.data,
+        "tau": options.tau,
+        "k": options.groups,
+        "seed": options.seed,
+    }
     run.run(
         objectives=options.objectives.split(","),
         profile=options.profile,

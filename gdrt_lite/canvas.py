@@ -62,9 +62,7 @@ def save(figure: Figure, path: str | Path) -> Path:
     return path
 
 
-def bars(
-    ax: Axes, frame: pd.DataFrame, x: str, y: str, hue: str | None, order: Sequence[Any], units: str | None
-) -> None:
+def bars(ax: Axes, frame: pd.DataFrame, x: str, y: str, hue: str | None, order: Sequence[Any], units: str | None) -> None:
     """Grouped bars, one colour and one hatch a hue, with a 95% bootstrap interval where rows repeat."""
     hues = list(dict.fromkeys(frame[hue])) if hue else order
     sns.barplot(
@@ -118,7 +116,9 @@ def need(frame: pd.DataFrame, *columns: str) -> None:
 
 def _png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=DPI, facecolor="white", pil_kwargs={"optimize": True}, metadata={"Software": None})
+    figure.savefig(
+        buffer, format="png", dpi=DPI, facecolor="white", pil_kwargs={"optimize": True}, metadata={"Software": None}
+    )
     return buffer.getvalue()
 
 

@@ -117,5 +117,3 @@ def _frame(
             "npmi": npmi,
         }
     )
-
-

@@ -71,9 +71,7 @@ class Interactions:
                 break
             frame = frame[enough]
         if frame.empty:
-            raise ValueError(
-                f"k={k} leaves no interaction: no group of users and items is that dense; take a lower k."
-            )
+            raise ValueError(f"k={k} leaves no interaction: no group of users and items is that dense; take a lower k.")
         return self._part(frame, f"{k}-core")
 
     def split(self, by: str = "new_users", history: int = 10, min_history: int = 3, seed: int = 0) -> Splits:
@@ -136,9 +134,7 @@ def from_frame(
     columns = [user, item, time, *([genres] if isinstance(genres, str) else [])]
     for column in columns:
         if column not in df.columns:
-            raise ValueError(
-                f"The table has no column {column!r}; its columns are {', '.join(map(str, df.columns))}."
-            )
+            raise ValueError(f"The table has no column {column!r}; its columns are {', '.join(map(str, df.columns))}.")
     if df.empty:
         raise ValueError("The table is empty: it needs one row per interaction of a user with an item.")
     frame = pd.DataFrame({"user": _text(df[user]), "item": _text(df[item]), "time": _seconds(df[time])})
@@ -162,16 +158,12 @@ def _interactions(frame: pd.DataFrame, genres: dict[str, tuple[str, ...]], name:
 def _text(column: pd.Series) -> list[str]:
     values = ["" if pd.isna(value) else str(value).strip() for value in column]
     if "" in values:
-        raise ValueError(
-            f"Column {column.name!r} is empty in row {values.index('')}; fill it or drop the row."
-        )
+        raise ValueError(f"Column {column.name!r} is empty in row {values.index('')}; fill it or drop the row.")
     return values
 
 
 def _seconds(column: pd.Series) -> np.ndarray:
-    values = (
-        pd.to_numeric(column, errors="coerce") if not pd.api.types.is_datetime64_any_dtype(column) else None
-    )
+    values = pd.to_numeric(column, errors="coerce") if not pd.api.types.is_datetime64_any_dtype(column) else None
     if values is None or values.isna().all():
         stamps = pd.to_datetime(column, errors="coerce", utc=True, format="ISO8601")
         values = (stamps - pd.Timestamp(0, tz="UTC")) // pd.Timedelta(seconds=1)
@@ -197,9 +189,7 @@ def data_folder() -> Path:
     for folder in (package.parent / "data", package / "_data"):
         if (folder / "movielens" / "SHA256SUMS").is_file():
             return folder
-    raise GdrtError(
-        f"No data/movielens beside or inside {package}; clone the repository again or reinstall gdrt_lite."
-    )
+    raise GdrtError(f"No data/movielens beside or inside {package}; clone the repository again or reinstall gdrt_lite.")
 
 
 def load_movielens(top_items: int | None = 500) -> Interactions:

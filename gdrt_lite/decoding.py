@@ -149,9 +149,7 @@ class _Beams:
     score: np.ndarray
 
 
-def _beam_search(
-    lm: LanguageModel, encoded: list, trie: TitleTrie, width: int, closed: list[set[int]]
-) -> list[Ranked]:
+def _beam_search(lm: LanguageModel, encoded: list, trie: TitleTrie, width: int, closed: list[set[int]]) -> list[Ranked]:
     batch = collate(encoded, lm.tokenizer.pad_token_id, shares_prefix(lm.model))
     batch = {name: tensor.to(lm.device) for name, tensor in batch.items()}
     users = len(encoded)
@@ -178,7 +176,10 @@ def _beam_search(
         columns = int(running.slot.max()) + 1
         parent = torch.zeros(users, columns, dtype=torch.long, device=lm.device)
         token = torch.zeros(users, columns, dtype=torch.long, device=lm.device)
-        user, slot = torch.from_numpy(running.user).to(lm.device), torch.from_numpy(running.slot).to(lm.device)
+        user, slot = (
+            torch.from_numpy(running.user).to(lm.device),
+            torch.from_numpy(running.slot).to(lm.device),
+        )
         parent[user, slot] = torch.from_numpy(parents).to(lm.device)
         token[user, slot] = torch.from_numpy(tokens).to(lm.device)
         inherited = torch.gather(ancestry, 1, parent[..., None].expand(-1, -1, ancestry.shape[2]))

@@ -204,11 +204,7 @@ def _data() -> Answers:
     except GdrtError as error:
         yield FAIL, str(error), repair
         return
-    sums = [
-        line.split()
-        for line in (folder / "SHA256SUMS").read_text(encoding="utf-8").splitlines()
-        if line.strip()
-    ]
+    sums = [line.split() for line in (folder / "SHA256SUMS").read_text(encoding="utf-8").splitlines() if line.strip()]
     for expected, name in sums:
         file = folder / name.lstrip("*")
         if not file.is_file():
@@ -234,9 +230,7 @@ def _bf16() -> Answers:
 
     if torch.cuda.is_available():
         fast = torch.cuda.is_bf16_supported(including_emulation=False)
-        yield (
-            (OK, "the GPU computes bfloat16") if fast else (NOTE, "the GPU has no bfloat16: float32 is used")
-        )
+        yield ((OK, "the GPU computes bfloat16") if fast else (NOTE, "the GPU has no bfloat16: float32 is used"))
         return
     # Private probes of torch: a version without one simply has no answer.
     amx = getattr(torch.cpu, "_is_amx_tile_supported", bool)()

@@ -21,9 +21,7 @@ import math
 import torch
 
 
-def group_losses(
-    token_losses: torch.Tensor, group_ids: torch.Tensor, n_groups: int
-) -> tuple[torch.Tensor, torch.Tensor]:
+def group_losses(token_losses: torch.Tensor, group_ids: torch.Tensor, n_groups: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean loss L(g) and number of tokens of each group; differentiable in the token losses.
 
     Args:
@@ -96,9 +94,7 @@ def dro_objective(
     return best + tau * torch.logsumexp(gaps / tau + log_prior, dim=0)
 
 
-def ema_update(
-    previous: torch.Tensor, losses: torch.Tensor, present: torch.Tensor, decay: float
-) -> torch.Tensor:
+def ema_update(previous: torch.Tensor, losses: torch.Tensor, present: torch.Tensor, decay: float) -> torch.Tensor:
     """Running mean of L(g) over batches: decay * previous + (1 - decay) * losses, where the group is present.
 
     Args:

@@ -232,9 +232,7 @@ def environment() -> dict[str, Any]:
     }
 
 
-def _tune(
-    config: Config, bench: Bench, train: list[Example], folder: Path, resume: bool, progress: bool
-) -> training.Run:
+def _tune(config: Config, bench: Bench, train: list[Example], folder: Path, resume: bool, progress: bool) -> training.Run:
     fitted = bench.groups(config, train)
     prior = None
     if config.prior == "counts":

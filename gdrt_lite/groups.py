@@ -78,7 +78,6 @@ class TokenGroups:
         ]
         return pd.concat(parts, ignore_index=True)
 
-
     def to_dict(self) -> dict[str, Any]:
         """Plain lists and dicts, ready for JSON; `from_dict` gives the same groups back, to the last bit."""
         return {
@@ -121,7 +120,7 @@ def fit(
     """
     if level not in LEVELS:
         raise ValueError(f"level={level!r} is unknown; choose 'token' or 'item'.")
-    counts = Counter(targets)
+    counts = Counter(iter(targets))  # iter: of a mapping, the titles and not their values
     if not counts:
         raise ValueError("targets is empty: there are no training tokens to group.")
     scores = {title: np.asarray(values, dtype=np.float64) for title, values in relevance.items()}

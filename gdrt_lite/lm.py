@@ -241,7 +241,9 @@ def shared_past(model: torch.nn.Module, prefix_ids: torch.Tensor, batch_size: in
     nowhere = prefix_ids[:0]
     with only_rows(model, nowhere, nowhere):
         past = model(input_ids=prefix_ids[None], use_cache=True).past_key_values
-    expanded = [(layer.keys.expand(batch_size, -1, -1, -1), layer.values.expand(batch_size, -1, -1, -1)) for layer in past.layers]
+    expanded = [
+        (layer.keys.expand(batch_size, -1, -1, -1), layer.values.expand(batch_size, -1, -1, -1)) for layer in past.layers
+    ]
     return DynamicCache(expanded)
 
 

@@ -24,9 +24,7 @@ Genres = dict[str, tuple[str, ...]]
 Window = tuple[str, list[str], int]  # user, titles (oldest first, the target last), time of the target
 
 _ARTICLES = "The|A|An|La|Le|Les|L'|El|Los|Las|Il|Lo|I|Gli|Der|Die|Das|Un|Une|En|De|Den|Det"
-_TRAILING_ARTICLE = re.compile(
-    rf"(?P<open>^|\((?:a\.k\.a\. )?)(?P<rest>[^()]+), (?P<article>{_ARTICLES})(?=\)| \(|$)"
-)
+_TRAILING_ARTICLE = re.compile(rf"(?P<open>^|\((?:a\.k\.a\. )?)(?P<rest>[^()]+), (?P<article>{_ARTICLES})(?=\)| \(|$)")
 
 
 def natural_title(title: str) -> str:
@@ -60,23 +58,17 @@ def read_movielens(folder: Path) -> tuple[pd.DataFrame, Genres]:
 
 def _check_sums(folder: Path) -> None:
     """Compare every file that SHA256SUMS lists (well under 1 MB in all, so at every load)."""
-    remedy = (
-        "Restore the folder from the repository, e.g. `git checkout -- data/movielens`, or install again."
-    )
+    remedy = "Restore the folder from the repository, e.g. `git checkout -- data/movielens`, or install again."
     try:
         lines = (folder / "SHA256SUMS").read_text(encoding="utf-8").splitlines()
         for line in lines:
             expected, name = line.split(maxsplit=1)
             if hashlib.sha256((folder / name).read_bytes()).hexdigest() != expected:
-                raise GdrtError(
-                    f"{folder / name} is damaged: its SHA-256 is not the one in SHA256SUMS. {remedy}"
-                )
+                raise GdrtError(f"{folder / name} is damaged: its SHA-256 is not the one in SHA256SUMS. {remedy}")
     except FileNotFoundError as error:
         raise GdrtError(f"{error.filename} is missing. {remedy}") from None
     except ValueError:
-        raise GdrtError(
-            f"{folder / 'SHA256SUMS'} has a line that is not '<sha256>  <file>'. {remedy}"
-        ) from None
+        raise GdrtError(f"{folder / 'SHA256SUMS'} has a line that is not '<sha256>  <file>'. {remedy}") from None
 
 
 def read_movielens_100k(folder: Path) -> tuple[pd.DataFrame, Genres]:
@@ -86,9 +78,7 @@ def read_movielens_100k(folder: Path) -> tuple[pd.DataFrame, Genres]:
     """
     kwargs = {"sep": "\t", "quoting": csv.QUOTE_NONE, "keep_default_na": False, "encoding": "utf-8"}
     items = pd.read_csv(folder / "ml-100k.item", dtype=str, **kwargs)
-    ratings = pd.read_csv(
-        folder / "ml-100k.inter", dtype={"user_id:token": str, "item_id:token": str}, **kwargs
-    )
+    ratings = pd.read_csv(folder / "ml-100k.inter", dtype={"user_id:token": str, "item_id:token": str}, **kwargs)
     titles: dict[str, str] = {}
     genres: Genres = {}
     for row in items.itertuples(index=False):
@@ -113,9 +103,7 @@ def read_amazon_titles(path: Path) -> dict[str, str]:
     try:
         names = json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
-        raise GdrtError(
-            f"{path} is missing: the Amazon form needs id2name4Rec.json beside its csv files."
-        ) from None
+        raise GdrtError(f"{path} is missing: the Amazon form needs id2name4Rec.json beside its csv files.") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise GdrtError(f"{path} is not valid JSON ({error}); it must map ids to titles.") from None
     if not isinstance(names, dict) or not all(isinstance(title, str) for title in names.values()):
@@ -156,9 +144,7 @@ def read_amazon_windows(path: Path, titles: dict[str, str]) -> list[Window]:
     except (csv.Error, UnicodeDecodeError) as error:
         raise GdrtError(f"{path} is not a UTF-8 csv file ({error}).") from None
     if not windows:
-        raise GdrtError(
-            f"{path} holds no window with a history and a target: every list needs at least two ids."
-        )
+        raise GdrtError(f"{path} holds no window with a history and a target: every list needs at least two ids.")
     if skipped:
         warnings.warn(
             f"{path.name}: skipped {skipped} windows without a history or without a titled target.",
@@ -172,9 +158,7 @@ def _parse_window(row: dict[str, str], titles: dict[str, str], where: str) -> Wi
     try:
         ids = _parse_list(text)
     except (ValueError, SyntaxError, RecursionError, MemoryError):
-        raise GdrtError(
-            f"{where}: item_ids is not a list of ids like [12, 7, 31] but {text[:60]!r}."
-        ) from None
+        raise GdrtError(f"{where}: item_ids is not a list of ids like [12, 7, 31] but {text[:60]!r}.") from None
     try:
         time = int(row["timestamp"])
     except (TypeError, ValueError):

@@ -172,9 +172,7 @@ def resampled_means(rows: np.ndarray, users: Sequence[str], draws: int = 2000, s
     return (times @ sums) / (times @ sizes)[:, None]
 
 
-def bootstrap(
-    values: Sequence[float], clusters: Sequence[str] | None = None, n: int = 2000, seed: int = 0
-) -> Interval:
+def bootstrap(values: Sequence[float], clusters: Sequence[str] | None = None, n: int = 2000, seed: int = 0) -> Interval:
     """Mean with its 95% percentile bootstrap interval.
 
     Args:

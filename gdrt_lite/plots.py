@@ -73,7 +73,9 @@ def token_heatmap(map: pd.DataFrame, title: str = "") -> Figure:
         ax.add_patch(Rectangle((left, row), len(shown), 0.92, facecolor=colour, edgecolor="white", linewidth=0.6))
         ink = "white" if np.dot(colour[:3], (0.3, 0.59, 0.11)) < 0.5 else "black"
         ax.text(left, row + 0.4, shown, family="monospace", size=size, va="center", color=ink, parse_math=False)
-        ax.plot([left + 0.15, left + len(shown) - 0.15], [row + 0.86] * 2, color="black", linewidth=1.3, ls=UNDERLINES[segment])
+        ax.plot(
+            [left + 0.15, left + len(shown) - 0.15], [row + 0.86] * 2, color="black", linewidth=1.3, ls=UNDERLINES[segment]
+        )
     ax.set(xlim=(0, max(width, 5.7 / character)), ylim=(lines, 0), xticks=[], yticks=[])
     ax.spines[:].set_visible(False)
     bar = figure.colorbar(mpl.cm.ScalarMappable(norm, colours), ax=ax, location="bottom", shrink=0.6, aspect=40)
@@ -105,7 +107,9 @@ def cooccurrence_by_segment(frame: pd.DataFrame, title: str = "") -> Figure:
     axes[0].set_xlim(-0.03, 1.03)
     axes[1].set_yticklabels([])
     axes[1].axvline(0, color="black", linewidth=1, ls=":")
-    handles = [Line2D([], [], ls="", marker="D", markerfacecolor="white", markeredgecolor="black", label="mean of the pairs")]
+    handles = [
+        Line2D([], [], ls="", marker="D", markerfacecolor="white", markeredgecolor="black", label="mean of the pairs")
+    ]
     figure.legend(handles=handles, loc="outside lower right", frameon=False, fontsize=9)
     return figure
 

@@ -119,7 +119,11 @@ def comparison(cells: Mapping[str, Mapping], splits: Splits, reference: str = "s
             other = known.get(reference, {}).get(metric)
             if other is not None and name != reference:
                 difference = measured.minus(other)
-                row |= {"difference": difference.estimate, "difference_low": difference.low, "difference_high": difference.high}
+                row |= {
+                    "difference": difference.estimate,
+                    "difference_low": difference.low,
+                    "difference_high": difference.high,
+                }
             rows.append(row)
         rows.append({"model": name, "metric": "coverage@10", "estimate": float(coverage(cells[name]))})
     return pd.DataFrame(rows)

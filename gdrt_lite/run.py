@@ -11,9 +11,9 @@ from typing import Any
 
 import pandas as pd
 
-from gdrt_lite import experiment, files, report
-from gdrt_lite import objectives as losses
+from gdrt_lite import experiment, files, plots, report
 from gdrt_lite.experiment import BASELINES, PROFILES, Bench, Config
+from gdrt_lite.objectives import Objective, check_objective
 
 
 def run(
@@ -43,8 +43,8 @@ def run(
     config = _config(profile, settings)
     objectives = list(dict.fromkeys(["sft", *(name.strip() for name in objectives)]))
     for objective in objectives:
-        losses.check_objective(objective)
-    losses.Objective("gdrt", config.k, config.tau)
+        check_objective(objective)
+    Objective("gdrt", config.k, config.tau)
     out = Path(out)
     if not resume:
         shutil.rmtree(out / "cells", ignore_errors=True)
@@ -83,11 +83,11 @@ def run(
 def _config(profile: str, settings: dict[str, Any]) -> Config:
     if profile not in PROFILES:
         raise ValueError(f"unknown profile {profile!r}; choose one of {', '.join(PROFILES)}.")
-    values = PROFILES[profile] | settings
+    values: dict[str, Any] = dict(PROFILES[profile])
     if settings.get("model") == "pocket":
         # From scratch a model needs more windows and larger steps, and is cheap enough for both.
-        values = {"learning_rate": 2e-3, "batch_size": 64, "train_windows": 20 * PROFILES[profile].get("train_windows", 320)} | values
-        values["train_windows"] = settings.get("train_windows", min(values["train_windows"] * 20, 20_000))
+        values |= {"train_windows": 20_000, "batch_size": 64, "learning_rate": 2e-3}
+    values |= settings
     return Config(**values)
 
 
@@ -115,9 +115,21 @@ def _markdown(config: Config, profile: str, table: pd.DataFrame, bench: Bench, c
         lines.append(f"| {name} | " + " | ".join(f"{value:.3f} ({n})" for value, n in parts.values()) + " |")
     lines += ["", "## Wall time", "", "| cell | seconds | peak memory so far (GiB) |", "|---|---|---|"]
     lines += [f"| {name} | {cell['seconds']:.0f} | {cell['peak_memory_gib']:.1f} |" for name, cell in cells.items()]
-    lines += ["", "## Environment", "", *(f"- {key}: {value}" for key, value in experiment.environment().items()), ""]
+    lines += [
+        "",
+        "## Environment",
+        "",
+        *(f"- {key}: {value}" for key, value in experiment.environment().items()),
+        "",
+    ]
     return "\n".join(lines)
 
 
 def _plots(out: Path, cells: dict[str, dict], table: pd.DataFrame) -> None:
-    return None
+    plots.save(plots.accuracy_intervals(table, title="Accuracy with 95% intervals"), out / "accuracy.png")
+    plots.save(plots.differences(table, title="Differences to SFT, paired by user"), out / "differences.png")
+    for name, cell in cells.items():
+        if "history" in cell:
+            history = pd.DataFrame(cell["history"])
+            figure = plots.training_curves(history, smooth=5, title=f"Group losses and weights: {name}")
+            plots.save(figure, out / f"training-{name}.png")

@@ -69,9 +69,7 @@ class TrainingDiverged(GdrtError):
     """The loss became NaN or infinite."""
 
 
-def make_groups(
-    objective: str, lm: LanguageModel, examples: Sequence[Example], k: int = 5, seed: int = 0
-) -> TokenGroups:
+def make_groups(objective: str, lm: LanguageModel, examples: Sequence[Example], k: int = 5, seed: int = 0) -> TokenGroups:
     """Token groups for an objective: relevance under `lm`, K-means, at item level for "item", shuffled for "random"."""
     targets = [example.target for example in examples]
     level = "item" if objective == "item" else "token"
@@ -210,7 +208,11 @@ class GroupTrainer(Trainer):
         return SeededLengthGroups(self.args.train_batch_size, [len(row) for row in self.train_dataset.rows], self.args.seed)
 
     def compute_loss(
-        self, model: torch.nn.Module, inputs: dict, return_outputs: bool = False, num_items_in_batch: Any = None
+        self,
+        model: torch.nn.Module,
+        inputs: dict,
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,
     ) -> torch.Tensor:
         """-log P of every target token of the batch, weighted by the objective."""
         group_ids = inputs.pop("group_ids")
@@ -275,7 +277,10 @@ def _lora_summary(model: torch.nn.Module) -> dict[str, Any] | None:
         return None
     config = model.peft_config["default"]
     return dict(
-        r=config.r, alpha=config.lora_alpha, dropout=config.lora_dropout, target_modules=sorted(config.target_modules)
+        r=config.r,
+        alpha=config.lora_alpha,
+        dropout=config.lora_dropout,
+        target_modules=sorted(config.target_modules),
     )
 
 

@@ -72,9 +72,7 @@ def _download(requirement: str, folder: Path) -> Path:
         "TEMP": str(folder),
     }  # the disk whose free space we checked
     output = sys.stderr.fileno() if is_terminal() else subprocess.DEVNULL
-    result = subprocess.run(
-        command, stdout=output, stderr=subprocess.PIPE, text=True, errors="replace", env=environment
-    )
+    result = subprocess.run(command, stdout=output, stderr=subprocess.PIPE, text=True, errors="replace", env=environment)
     wheels = list(folder.glob("*.whl"))
     if result.returncode == 0 and len(wheels) == 1:
         return wheels[0]
@@ -86,17 +84,11 @@ def _download_error(requirement: str, log: str) -> Exception:
     if "No space left on device" in log:
         return OSError(errno.ENOSPC, "disk full")
     if "No module named pip" in log:
-        return GdrtError(
-            f"{requirement} cannot be fetched: this Python has no pip. Run `{sys.executable} -m ensurepip`."
-        )
+        return GdrtError(f"{requirement} cannot be fetched: this Python has no pip. Run `{sys.executable} -m ensurepip`.")
     if any(sign in log for sign in ("IncompleteRead", "Connection broken", "incomplete-download")):
-        return GdrtError(
-            f"The download of {requirement} was cut short; nothing was kept. Run the same command again."
-        )
+        return GdrtError(f"The download of {requirement} was cut short; nothing was kept. Run the same command again.")
     if any(sign in log for sign in ("HASHES", "do not match the hashes", "bad zip", "has an invalid wheel")):
-        return GdrtError(
-            f"The download of {requirement} is damaged; nothing was kept. Run the same command again."
-        )
+        return GdrtError(f"The download of {requirement} is damaged; nothing was kept. Run the same command again.")
     signs = (
         "NewConnectionError",
         "NameResolutionError",
@@ -118,8 +110,7 @@ def _download_error(requirement: str, log: str) -> Exception:
     errors = [line for line in log.splitlines() if line.startswith("ERROR")]
     reason = errors[-1].removeprefix("ERROR:").strip() if errors else "pip gave no reason"
     return GdrtError(
-        f"pip could not download {requirement}: {reason}. Check the network and pip's index settings "
-        "(`pip config list`)."
+        f"pip could not download {requirement}: {reason}. Check the network and pip's index settings (`pip config list`)."
     )
 
 
@@ -133,13 +124,16 @@ def _check(path: Path, expected: str, what: str) -> None:
 
 
 def sha256(path: Path) -> str:
+    """SHA-256 of a file, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def is_terminal() -> bool:
+    """Whether somebody watches stderr."""
     return bool(sys.stderr and sys.stderr.isatty())
 
 
 def say(line: str) -> None:
+    """Print a line on stderr at once."""
     print(line, file=sys.stderr, flush=True)

@@ -73,8 +73,7 @@ def _by_user(examples: list[Example], seed: int) -> Parts:
     users = sorted({example.user for example in examples})
     if len(users) < 3:
         raise ValueError(
-            f"by='new_users' needs three users with a window and has {len(users)}; "
-            "lower min_history or split by 'time'."
+            f"by='new_users' needs three users with a window and has {len(users)}; lower min_history or split by 'time'."
         )
     size = max(1, round(HELD_OUT * len(users)))
     order = np.random.default_rng(seed).permutation(len(users))
@@ -114,9 +113,7 @@ def _leave_one_out(examples: list[Example]) -> Parts:
             valid.append(own[-2])
             test.append(own[-1])
     if not test:
-        raise ValueError(
-            "by='leave_one_out' needs a user with three windows and has none; lower min_history."
-        )
+        raise ValueError("by='leave_one_out' needs a user with three windows and has none; lower min_history.")
     return train, valid, test
 
 
@@ -140,5 +137,6 @@ def sample(examples: Sequence[Example], n: int, seed: int = 0) -> list[Example]:
 
 
 def at_least(name: str, value: int, least: int) -> None:
+    """Raise a ValueError that names the argument when it is not a whole number of at least `least`."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
         raise ValueError(f"{name}={value!r} must be a whole number, at least {least}.")

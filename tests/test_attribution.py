@@ -12,7 +12,14 @@ from gdrt_lite import attribution, lm, relevance
 from gdrt_lite.data import Example
 from gdrt_lite.prompts import HISTORY, PREFIX, TARGET, TASK
 
-TITLES = ("Toy Story (1995)", "Heat (1995)", "Alien (1979)", "Aliens (1986)", "Jumanji (1995)", "Casino (1995)")
+TITLES = (
+    "Toy Story (1995)",
+    "Heat (1995)",
+    "Alien (1979)",
+    "Aliens (1986)",
+    "Jumanji (1995)",
+    "Casino (1995)",
+)
 EXAMPLES = [
     Example("1", TITLES[:3], TITLES[3], 0),
     Example("1", TITLES[1:3], TITLES[4], 1),
@@ -29,13 +36,16 @@ def prompt_loop(model, row, ablation, donor):
     def score(prompt):
         with torch.no_grad():
             mask = torch.tensor([prompt.attend])
-            logits = model.model(torch.tensor([prompt.ids]), attention_mask=mask, position_ids=torch.arange(len(prompt))[None])
+            logits = model.model(
+                torch.tensor([prompt.ids]), attention_mask=mask, position_ids=torch.arange(len(prompt))[None]
+            )
         logprobs = logits.logits[0].log_softmax(-1)
         return torch.stack([logprobs[p, label] for p, label in zip(prompt.predict_at, prompt.labels, strict=True)])
 
     whole = score(row)
     return torch.stack(
-        [whole - score(attribution.ablate(row, s, ablation, neutral, donor)) for s in (TASK, HISTORY, PREFIX)], 1
+        [whole - score(attribution.ablate(row, s, ablation, neutral, donor)) for s in (TASK, HISTORY, PREFIX)],
+        1,
     )
 
 
@@ -59,7 +69,6 @@ def test_equals_captums_llm_attribution_on_the_real_model(smollm2):
     prompt = smollm2.prompt
     for i, example in enumerate(EXAMPLES):
         n = len(example.history)
-        values = [prompt.before, *(" " + t for t in example.history)]
         values = [prompt.before + prompt.bullet, " " + example.history[0]]
         for title in example.history[1:]:
             values += [prompt.bullet, " " + title]
@@ -74,7 +83,7 @@ def test_equals_captums_llm_attribution_on_the_real_model(smollm2):
             """The tokenizer without special tokens, as captum calls it."""
 
             def __call__(self, text, **kwargs):
-                return smollm2.tokenizer(text, add_special_tokens=False, return_tensors="pt")
+                return smollm2.tokenizer(text, **{**kwargs, "add_special_tokens": False})
 
             def __getattr__(self, name):
                 return getattr(smollm2.tokenizer, name)

@@ -20,7 +20,10 @@ def histories_from(catalogue, n, seed=0):
 def assert_same(ours, theirs, tolerance=1e-4):
     assert [title for title, _ in ours] == [title for title, _ in theirs]
     torch.testing.assert_close(
-        torch.tensor([score for _, score in ours]), torch.tensor([score for _, score in theirs]), atol=tolerance, rtol=0
+        torch.tensor([score for _, score in ours]),
+        torch.tensor([score for _, score in theirs]),
+        atol=tolerance,
+        rtol=0,
     )
 
 

@@ -20,7 +20,13 @@ def naive(model: lm.LanguageModel, row) -> torch.Tensor:
     return torch.stack([logprobs[p, label] for p, label in zip(row.predict_at, row.labels, strict=True)])
 
 
-@given(st.lists(st.tuples(st.lists(st.sampled_from(TITLES), max_size=5), st.sampled_from(TITLES)), min_size=1, max_size=8))
+@given(
+    st.lists(
+        st.tuples(st.lists(st.sampled_from(TITLES), max_size=5), st.sampled_from(TITLES)),
+        min_size=1,
+        max_size=8,
+    )
+)
 @settings(max_examples=25, deadline=None)
 def test_scores_equal_one_plain_forward_pass_each(pocket, batch):
     rows = [pocket.encode(history, target) for history, target in batch]
@@ -63,7 +69,9 @@ def test_the_loss_and_its_gradient_equal_the_full_vocabulary_loss(pocket):
     losses = []
     for row in rows:
         logits = pocket.model(torch.tensor([row.ids])).logits[0]
-        losses.append(torch.nn.functional.cross_entropy(logits[list(row.predict_at)], torch.tensor(row.labels), reduction="none"))
+        losses.append(
+            torch.nn.functional.cross_entropy(logits[list(row.predict_at)], torch.tensor(row.labels), reduction="none")
+        )
     plain = torch.cat(losses).mean()
     plain.backward()
     expected = torch.cat([p.grad.flatten() for p in pocket.model.parameters()])
@@ -75,7 +83,11 @@ def test_the_loss_and_its_gradient_equal_the_full_vocabulary_loss(pocket):
 @pytest.mark.parametrize("heads, groups", [(4, 4), (6, 2), (9, 3)])
 def test_grouped_attention_equals_torchs_own(heads, groups):
     torch.manual_seed(0)
-    query, key, value = torch.randn(2, heads, 5, 8), torch.randn(2, groups, 7, 8), torch.randn(2, groups, 7, 8)
+    query, key, value = (
+        torch.randn(2, heads, 5, 8),
+        torch.randn(2, groups, 7, 8),
+        torch.randn(2, groups, 7, 8),
+    )
     mask = torch.zeros(2, 1, 5, 7).masked_fill(torch.rand(2, 1, 5, 7) < 0.3, torch.finfo(torch.float32).min)
     ours, _ = attention.grouped_attention(torch.nn.Module().eval(), query, key, value, mask, scaling=0.5)
     theirs = torch.nn.functional.scaled_dot_product_attention(query, key, value, mask, scale=0.5, enable_gqa=True)

@@ -44,8 +44,14 @@ GROUPS = torch.tensor([0, 0, 1, 2])  # L = 2.0, 0.5, 0.1
     [
         ("sft", 4.6 / 4),
         ("balanced", 2.6 / 3),
-        ("gdrt", float((dro.group_weights(torch.tensor([2.0, 0.5, 0.1]), 0.5) * torch.tensor([2.0, 0.5, 0.1])).sum())),
-        ("reversed", float((torch.softmax(torch.tensor([-4.0, -1.0, -0.2]), 0) * torch.tensor([2.0, 0.5, 0.1])).sum())),
+        (
+            "gdrt",
+            float((dro.group_weights(torch.tensor([2.0, 0.5, 0.1]), 0.5) * torch.tensor([2.0, 0.5, 0.1])).sum()),
+        ),
+        (
+            "reversed",
+            float((torch.softmax(torch.tensor([-4.0, -1.0, -0.2]), 0) * torch.tensor([2.0, 0.5, 0.1])).sum()),
+        ),
     ],
 )
 def test_objectives_by_hand(name, expected):
@@ -130,7 +136,10 @@ def test_lora_trains_adapters_only_and_reloads_to_the_same_scores(smollm2, examp
     folder = run.save(tmp_path / "adapter")
     size = sum(f.stat().st_size for f in folder.glob("*.safetensors"))
     assert 1e6 < size < 3e6
-    assert json.loads((folder / "settings.json").read_text())["lora"]["target_modules"] == ["q_proj", "v_proj"]
+    assert json.loads((folder / "settings.json").read_text())["lora"]["target_modules"] == [
+        "q_proj",
+        "v_proj",
+    ]
     again = lm.load("smollm2-135m", adapter=folder, dtype=torch.float32)
     rows = [again.encode(e.history, e.target) for e in examples[:2]]
     for a, b, c in zip(*(lm.target_logprobs(m, rows) for m in (run.lm, again, smollm2)), strict=True):

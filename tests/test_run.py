@@ -1,0 +1,148 @@
+"""The main job end to end on the pocket model: same figures twice, after a kill too; bad input on the command line."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from gdrt_lite import __main__ as cli
+from gdrt_lite import data, experiment, run, study, training
+from gdrt_lite.errors import GdrtError
+
+TINY = dict(model="pocket", train_windows=64, test_examples=12, faa_examples=4, batch_size=16, ablations=("attention",))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def short_twin():
+    """The relevance scorer needs few steps where nothing depends on its quality."""
+    patch = pytest.MonkeyPatch()
+    whole = training.history_free_twin
+    patch.setattr(training, "history_free_twin", lambda lm, examples, seed=0: whole(lm, examples, max_steps=2, seed=seed))
+    yield
+    patch.undo()
+
+
+def report_of(folder):
+    found = json.loads((folder / "report.json").read_text())
+    return {key: value for key, value in found.items() if key not in ("seconds", "peak_memory_gib")}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    run.run(("sft", "gdrt"), out=folder, progress=False, **TINY)
+    return folder
+
+
+def test_the_report_holds_every_model_metric_and_interval(finished):
+    found = report_of(finished)
+    rows = {(row["model"], row["metric"]): row for row in found["metrics"]}
+    for model in ("pre-trained", "sft", "gdrt", "popularity", "item-knn"):
+        row = rows[model, "NDCG@10"]
+        assert row["low"] <= row["estimate"] <= row["high"]
+    for metric in ("NDCG@10", "HR@10", "NLL", "MGU@5 popularity", "DGU@5 genre", "bias attention"):
+        row = rows["gdrt", metric]
+        assert row["difference_low"] <= row["difference"] <= row["difference_high"]
+        assert row["difference"] == pytest.approx(row["estimate"] - rows["sft", metric]["estimate"])
+    assert found["config"]["seed"] == 0 and found["environment"]["torch"]
+    text = (finished / "report.md").read_text()
+    assert "not recommended again" in text and "unmasked" in text and "minus SFT" in text
+    assert {p.name for p in finished.glob("*.png")} >= {"accuracy.png", "differences.png", "training-gdrt.png"}
+
+
+def test_two_runs_with_one_seed_give_the_same_report(finished, tmp_path):
+    run.run(("sft", "gdrt"), out=tmp_path, progress=False, **TINY)
+    assert report_of(tmp_path) == report_of(finished)
+
+
+def test_a_run_killed_half_way_and_resumed_gives_the_same_report(finished, tmp_path, monkeypatch):
+    whole = experiment.measure
+    calls = []
+
+    def dies_at_the_second_model(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return whole(*args, **kwargs)
+
+    monkeypatch.setattr(experiment, "measure", dies_at_the_second_model)
+    with pytest.raises(KeyboardInterrupt):
+        run.run(("sft", "gdrt"), out=tmp_path, progress=False, **TINY)
+    assert len(list((tmp_path / "cells").glob("*.json"))) == 1 and not (tmp_path / "report.json").exists()
+    monkeypatch.setattr(experiment, "measure", whole)
+    run.run(("sft", "gdrt"), out=tmp_path, resume=True, progress=False, **TINY)
+    assert report_of(tmp_path) == report_of(finished)
+
+
+def test_another_seed_gives_other_figures(finished, tmp_path):
+    run.run(("sft",), out=tmp_path, progress=False, seed=1, **TINY)
+    nll = [
+        next(row["estimate"] for row in report_of(folder)["metrics"] if (row["model"], row["metric"]) == ("sft", "NLL"))
+        for folder in (finished, tmp_path)
+    ]
+    assert nll[0] != nll[1]
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--profile", "huge"], "unknown profile 'huge'"),
+        (["--objectives", "sft,dpo"], "unknown objective 'dpo'"),
+        (["--data", "netflix"], "unknown data set 'netflix'"),
+        (["--model", "no/such-model"], "unknown model 'no/such-model'"),
+        (["--tau", "0"], "tau=0.0 must be"),
+        (["--tau", "nan"], "tau=nan must be"),
+        (["--tau", "-1"], "tau=-1.0 must be"),
+        (["--model", "pocket", "--groups", "100000", "--objectives", "gdrt"], "k=100000 must be between"),
+    ],
+)
+def test_a_bad_argument_ends_with_one_sentence_and_no_report(arguments, message, tmp_path, capsys, monkeypatch):
+    small = {name: value for name, value in TINY.items() if name != "model"}
+    monkeypatch.setitem(run.PROFILES, "quick", small)
+    assert cli.main(["run", "--out", str(tmp_path / "out"), *arguments]) == 1
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("gdrt_lite: ") and message in error
+    assert not (tmp_path / "out" / "report.json").exists()
+
+
+def test_ctrl_c_says_that_the_work_is_kept(monkeypatch, capsys):
+    monkeypatch.setattr(run, "run", lambda **_: (_ for _ in ()).throw(KeyboardInterrupt))
+    assert cli.main(["run"]) == 130
+    assert "goes on from there" in capsys.readouterr().err
+
+
+def test_the_study_skips_what_is_done_and_reports_from_the_cells_alone(tmp_path, monkeypatch, capsys):
+    grid = tmp_path / "grid.yaml"
+    settings = ", ".join(f"{name}: {list(value) if isinstance(value, tuple) else value}" for name, value in TINY.items())
+    grid.write_text(f"- set: {{{settings}}}\n  vary: {{objective: [popularity, sft], seed: [0]}}\n")
+    assert study.main(grid, tmp_path / "cells") == 0
+    before = {p.name: p.read_bytes() for p in (tmp_path / "cells").glob("*.json")}
+    assert len(before) == 2
+    monkeypatch.setattr(experiment, "run_cell", lambda *_: pytest.fail("nothing is missing"))
+    assert study.main(grid, tmp_path / "cells") == 0
+    assert study.main(grid, tmp_path / "cells", report_only=True) == 0
+    assert {p.name: p.read_bytes() for p in (tmp_path / "cells").glob("*.json")} == before
+    text = (tmp_path / "REPORT.md").read_text()
+    assert "| popularity" in text and "| sft" in text and "2 cells in 1 protocols" in text
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("- set: {model: pocket}\n", "malformed"),
+        ("- set: {colour: red}\n  vary: {seed: [0]}\n", "colour"),
+        ("{", "malformed"),
+    ],
+)
+def test_a_bad_grid_is_named(tmp_path, text, message):
+    (tmp_path / "grid.yaml").write_text(text)
+    with pytest.raises(GdrtError, match=message):
+        study.read_grid(tmp_path / "grid.yaml")
+    with pytest.raises(GdrtError, match="cannot be read"):
+        study.read_grid(tmp_path / "none.yaml")
+
+
+def test_the_committed_grid_is_sound_and_its_keys_differ():
+    configs = study.read_grid(data.data_folder() / "results" / "grid.yaml")
+    assert len({config.key for config in configs}) == len(configs) > 50
