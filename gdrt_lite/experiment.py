@@ -177,7 +177,7 @@ def run_cell(config: Config, folder: Path, bench: Bench | None = None, resume: b
         run.save(folder / config.key)
     cell["seconds"] = time.perf_counter() - start
     cell["peak_memory_gib"] = peak_memory_gib()
-    files.write_json(file, cell)
+    files.write_json(file, cell, indent=None)
     return cell
 
 

@@ -36,9 +36,9 @@ def write_text(path: str | Path, text: str) -> Path:
     return path
 
 
-def write_json(path: str | Path, value: Any) -> Path:
-    """Write `value` as JSON, with sorted keys off and NaN as null, through `write_text`."""
-    return write_text(path, json.dumps(_plain(value), indent=1, allow_nan=False) + "\n")
+def write_json(path: str | Path, value: Any, indent: int | None = 1) -> Path:
+    """Write `value` as JSON, NaN as null, through `write_text`; `indent=None` keeps long lists on one line."""
+    return write_text(path, json.dumps(_plain(value), indent=indent, allow_nan=False) + "\n")
 
 
 def replace_folder(temporary: str | Path, folder: str | Path) -> Path:

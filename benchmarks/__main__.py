@@ -1,0 +1,62 @@
+"""python -m benchmarks [NAME ...]: run the benchmarks, write data/results/benchmarks.json, print the table."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+
+import pandas as pd
+
+from gdrt_lite import data, experiment, files, plots
+
+NAMES = ("startup", "recommend", "faa", "token_relevance", "training_step", "gdrt_overhead", "growth")
+ROWS = {
+    "recommend": ("constrained recommendation, beam 10, 500 titles", "model.generate, prefix_allowed_tokens_fn", "a user"),
+    "faa": ("FAA, 3 segments", "captum LLMAttribution, 2 segments", "an example"),
+    "token_relevance": ("token relevance of 10,000 windows", "one forward an example", "a window"),
+    "training_step": ("a LoRA training step", "full logits, sdpa, no length grouping", "an example"),
+    "gdrt_overhead": ("a GDRT step, relevance and groups included", "our SFT step", "an example"),
+}
+
+
+def table(found: dict) -> str:
+    """The benchmarks as a Markdown table."""
+    lines = ["| step | peer | ours, s | peer, s | peer / ours | of the matmul roofline |", "|---|---|---|---|---|---|"]
+    for name, (step, peer, unit) in ROWS.items():
+        if name in found:
+            row = found[name]
+            share = f"{row['roofline']:.0%}" if "roofline" in row else "-"
+            ratio = 1 / row["ratio"] if name == "gdrt_overhead" else row["ratio"]
+            lines.append(f"| {step} | {peer} | {row['ours_s']:.3g} {unit} | {row['peer_s']:.3g} | {ratio:.2f} | {share} |")
+    return "\n".join(lines)
+
+
+def main(names: list[str]) -> int:
+    """Run the named benchmarks, or all; keep the others' figures."""
+    folder = data.data_folder() / "results"
+    path = folder / "benchmarks.json"
+    found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    for name in names or NAMES:
+        print(name, flush=True)
+        found[name] = importlib.import_module(f"benchmarks.{name}").run()
+        print({key: value for key, value in found[name].items() if key != "rows"}, flush=True)
+        found["environment"] = experiment.environment()
+        files.write_json(path, found)
+    if "growth" in found:
+        rows = pd.DataFrame(found["growth"]["rows"])
+        relative = rows.assign(
+            size=rows["size"] / rows.groupby("what")["size"].transform("min"),
+            seconds=rows.seconds / rows.groupby("what").seconds.transform("first"),
+        )
+        figure = plots.learning_curve(
+            relative, "size", "seconds", "what", "size, relative to the smallest", "seconds, relative to the smallest",
+            "How the cost of each step grows",
+        )  # fmt: skip
+        plots.save(figure, folder / "growth.png")
+    print(table(found))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
