@@ -39,12 +39,14 @@ lab: setup
 
 bench: setup
 	$(PY) -m benchmarks $(ARGS)
+	$(PY) scripts/render_readme.py
 
 study: setup
 	$(PY) -m gdrt_lite study $(ARGS)
 
 notebooks: setup
 	$(PY) scripts/build_notebooks.py $(ARGS)
+	$(PY) scripts/render_readme.py
 
 # Keeps .venv and the model cache: both are slow to fill.
 clean:

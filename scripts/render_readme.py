@@ -1,0 +1,90 @@
+"""Fill the measured tables of README.md from the files that measured them: python scripts/render_readme.py [--check].
+
+A block stands between `<!-- NAME -->` and `<!-- /NAME -->`; nothing in it is written by hand.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import pandas as pd
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))
+
+from benchmarks.__main__ import table as benchmark_table  # noqa: E402
+from gdrt_lite import notebook, report  # noqa: E402
+
+
+def course() -> str:
+    """The notebooks: question, exercises, budget and measured minutes."""
+    measured = notebook.runtimes()
+    lines = ["| notebook | question | exercises | minutes, 2 cores |", "|---|---|---|---|"]
+    for path in sorted((ROOT / "notebooks").glob("[0-9]*.py")):
+        text = path.read_text(encoding="utf-8")
+        question = re.search(r"^# # (.*)$", text, re.M)
+        exercises = len(re.findall(r"^# ### Exercise ", text, re.M))
+        seconds = measured.get(path.stem[:2], {}).get("seconds") or measured.get(path.stem, {}).get("seconds")
+        minutes = "-" if seconds is None else f"{seconds / 60:.1f}"
+        title = question.group(1) if question else path.stem
+        lines.append(f"| [{path.stem}](notebooks/{path.stem}.ipynb) | {title} | {exercises} | {minutes} |")
+    return "\n".join(lines)
+
+
+def run() -> str:
+    """The table of the quick run."""
+    path = ROOT / "data" / "results" / "quick.json"
+    if not path.exists():
+        return "Not measured yet: `make run`."
+    found = json.loads(path.read_text(encoding="utf-8"))
+    config, environment = found["config"], found["environment"]
+    table = report.headline(pd.DataFrame(found["metrics"]).fillna(float("nan")), config["ablations"][0])
+    return (
+        f"{config['train_windows']} training windows, {config['test_examples']} test examples, seed {config['seed']}, "
+        f"{environment['cores']} cores, {sum(found['seconds'].values()) / 60:.1f} minutes, "
+        f"{found['peak_memory_gib']:.1f} GiB of memory at most.\n\n"
+        + table.to_markdown(index=False, disable_numparse=True)
+    )
+
+
+def benchmarks() -> str:
+    """The table of `make bench`."""
+    path = ROOT / "data" / "results" / "benchmarks.json"
+    if not path.exists():
+        return "Not measured yet: `make bench`."
+    found = json.loads(path.read_text(encoding="utf-8"))
+    text = benchmark_table(found)
+    if "startup" in found:
+        start = found["startup"]
+        text += f"\n\n`import gdrt_lite` {start['import_s']:.2f} s, model load {start['model_load_s']:.1f} s (warm)."
+    return text
+
+
+def rendered(text: str) -> str:
+    """README with every block filled."""
+    for name, fill in (("course", course), ("run", run), ("benchmarks", benchmarks)):
+        pattern = rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)"
+        if not re.search(pattern, text, re.S):
+            raise SystemExit(f"README.md has no block {name!r}: put <!-- {name} --> and <!-- /{name} --> where it belongs.")
+        text = re.sub(pattern, lambda found, fill=fill: f"{found[1]}{fill()}\n{found[2]}", text, flags=re.S)
+    return text
+
+
+def main(check: bool = False) -> int:
+    """Write README.md, or with `check` say whether it is as it would be written."""
+    path = ROOT / "README.md"
+    before = path.read_text(encoding="utf-8")
+    after = rendered(before)
+    if check:
+        if before != after:
+            print("README.md is stale: run python scripts/render_readme.py")
+        return int(before != after)
+    path.write_text(after, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main("--check" in sys.argv[1:]))
