@@ -106,8 +106,8 @@ def render(folder: Path) -> str:
 def table(cells: Sequence[Mapping], splits: Splits, reference: str = "sft") -> pd.DataFrame:
     """One row per objective: each metric as mean over seeds, and the 95% interval of its difference to the reference.
 
-    The difference is taken seed by seed on the same test examples, averaged over the seeds both have, and its interval comes
-    from one bootstrap over users; the spread over seeds stands beside it.
+    The difference is taken seed by seed on the same test examples and averaged over the seeds both have; its interval is that of
+    a single bootstrap over users.
     """
     by_objective: dict[str, dict[int, dict[str, report.Measured]]] = defaultdict(dict)
     for cell in cells:

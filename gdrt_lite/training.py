@@ -59,6 +59,10 @@ class Run:
         folder = Path(folder)
         folder.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
+        temporary.chmod(0o755)
+        if isinstance(self.lm.model, PeftModel):
+            # The name, not the path of this machine's cache.
+            self.lm.model.peft_config["default"].base_model_name_or_path = self.lm.name
         self.lm.model.save_pretrained(temporary)
         self.history.to_csv(temporary / "history.csv", index=False)
         (temporary / "settings.json").write_text(json.dumps(self.settings, indent=1, default=str) + "\n")
