@@ -777,8 +777,9 @@ assert torch.allclose(pulled, closed, atol=1e-3)
 # that never gets longer.
 #
 # And memory? The rule with the KL price is again the closed form, of a *running mean* of the losses with
-# decay $1-\eta\tau$. So the `ema` option of the package and a leashed exponentiated gradient are one thing.
-# Proof by assertion, on losses that change at every step:
+# decay $1-\eta\tau$. So the `ema` option of the package and a leashed exponentiated gradient are one thing,
+# but for the start: this one starts from the prior, the package from the first batch. Proof by assertion, on
+# losses that change at every step:
 
 # %%
 torch.manual_seed(2)
@@ -996,9 +997,9 @@ pd.DataFrame(compared).set_index(["world", "measured on", "A - B"])
 # the balanced answer is also DRO's answer.
 #
 # **Five groups.** Now equal say is not enough: four of five groups still vote for the shortcut. Balancing
-# depends on how the groups happen to be cut. DRO does not: the fifth group's loss stays high, its weight
-# grows until the shortcut no longer pays. This is the case for DRO over balancing. The price is in the column
-# `all`.
+# depends on how the groups happen to be cut. DRO depends on it less: the fifth group's loss stays high, its
+# weight grows until the shortcut no longer pays. This is the case for DRO over balancing. The price is in the
+# column `all`.
 #
 # **Noise.** The minority's loss cannot fall: there is nothing to learn. DRO cannot know that. It keeps
 # raising the weight, and the classifier memorises twenty coin flips at the cost of everybody else. Nobody
@@ -1057,7 +1058,8 @@ table.round(2)
 # does not.
 #
 # A language model has such a floor too: the loss of a scorer that never saw the history. That is minus the
-# token relevance of notebook 03. A group whose loss goes below it has learned something from the user.
+# token relevance of notebook 03. A group whose loss goes below it has learned from the history. Whether from
+# *this user's* history, a stranger's history put in its place tells (notebook 04, section 7).
 
 # %% [markdown]
 # ## Recap
