@@ -217,8 +217,8 @@ plots.show(
 # K-means does not make groups of equal size. It makes groups of small spread: narrow where tokens crowd, wide
 # where they are few.
 #
-# Are these really the fixed points of section 1? One more step by hand, weighted by the counts, must not move
-# them:
+# Are these really the fixed points of section 1? One more step by hand, weighted by the counts, must hardly move
+# them (scikit-learn stops when the moves have become tiny):
 
 # %%
 nearest = np.abs(known["relevance"].to_numpy()[:, None] - fitted.centers).argmin(1)
