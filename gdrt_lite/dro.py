@@ -76,7 +76,7 @@ def group_weights(
 def reversed_group_weights(
     losses: torch.Tensor, tau: float, prior: torch.Tensor | None = None, present: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """Weights proportional to P(g) exp(-L(g) / tau): the easy groups rule. The seed's noise-amplification control.
+    """Weights proportional to P(g) exp(-L(g) / tau): the easy groups rule. The noise-amplification control.
 
     Arguments, result and errors are those of `group_weights`. Used in notebook 07, section 1.
     """
