@@ -209,7 +209,9 @@ class GroupTrainer(Trainer):
         self._group_log: dict[str, float] = {}
 
     def _get_train_sampler(self, train_dataset: torch.utils.data.Dataset | None = None) -> SeededLengthGroups:
-        return SeededLengthGroups(self.args.train_batch_size, [len(row) for row in self.train_dataset.rows], self.args.seed)
+        # By what stands before the target: grouped by the whole length, a batch's labels would be targets of one length.
+        lengths = [row.predict_at[0] for row in self.train_dataset.rows]
+        return SeededLengthGroups(self.args.train_batch_size, lengths, self.args.seed)
 
     def compute_loss(
         self,
