@@ -112,7 +112,7 @@ def _markdown(config: Config, profile: str, table: pd.DataFrame, bench: Bench, c
     ]
     for name, cell in cells.items():
         parts = report.warm_and_cold(cell, splits)
-        lines.append(f"| {name} | " + " | ".join(f"{value:.3f} ({n})" for value, n in parts.values()) + " |")
+        lines.append(f"| {name} | " + " | ".join(f"{value:.3f} ({n})" if n else "- (0)" for value, n in parts.values()) + " |")
     lines += ["", "## Wall time", "", "| cell | seconds | peak memory so far (GiB) |", "|---|---|---|"]
     lines += [f"| {name} | {cell['seconds']:.0f} | {cell['peak_memory_gib']:.1f} |" for name, cell in cells.items()]
     lines += [

@@ -22,6 +22,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from peft.helpers import disable_input_dtype_casting
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_callback import PrinterCallback
 
 from gdrt_lite.batches import Collator, SeededLengthGroups, TokenisedExamples
 from gdrt_lite.data import Example
@@ -61,7 +62,6 @@ class Run:
         temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
         temporary.chmod(0o755)
         if isinstance(self.lm.model, PeftModel):
-            # The name, not the path of this machine's cache.
             self.lm.model.peft_config["default"].base_model_name_or_path = self.lm.name
         self.lm.model.save_pretrained(temporary)
         self.history.to_csv(temporary / "history.csv", index=False)
@@ -175,7 +175,7 @@ def finetune(
             callbacks=[_Bar(objective)] * progress + list(callbacks),
         )
         trainer.objective = loss
-        trainer.remove_callback(_printer())
+        trainer.remove_callback(PrinterCallback)
         checkpoint = _newest_checkpoint(output) if resume else None
         start = time.perf_counter()
         # Under autocast peft's own copies of every activation to the adapters' float32 are not needed.
@@ -294,9 +294,3 @@ def _newest_checkpoint(folder: str | Path | None) -> str | None:
     from transformers.trainer_utils import get_last_checkpoint
 
     return get_last_checkpoint(str(folder)) if folder is not None and Path(folder).is_dir() else None
-
-
-def _printer() -> type[TrainerCallback]:
-    from transformers.trainer_callback import PrinterCallback
-
-    return PrinterCallback
