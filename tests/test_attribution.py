@@ -138,7 +138,8 @@ def test_resampling_puts_the_donors_titles_in(pocket):
 
 def test_resampling_a_fixed_prompt_changes_nothing(pocket):
     frame = attribution.feature_ablation(pocket, EXAMPLES, "resample")
-    assert (frame[frame.segment == "TASK"].attribution == 0).all()
+    # Not exactly 0: the two copies of a prompt may be scored in different batches.
+    assert frame[frame.segment == "TASK"].attribution.abs().max() < 1e-4
 
 
 def test_batch_size_does_not_matter(pocket):
