@@ -49,7 +49,8 @@ def card_text(number: str, folder: Path | None = None) -> str:
     measured = runtimes(folder).get(number, {})
     rows = [("Runs in, on 2 CPU cores at most", f"{_minutes(BUDGETS[number])} (its budget, quick profile)")]
     if "seconds" in measured:
-        rows.append((f"Runs in, measured on {measured['cores']} cores", _minutes(measured["seconds"])))
+        cores = f"{measured['cores']} core{'s' * (measured['cores'] != 1)}"
+        rows.append((f"Runs in, measured on {cores}", _minutes(measured["seconds"])))
     else:
         rows.append(("Runs in, measured", "not measured yet"))
     t4 = measured.get("colab_t4_seconds")

@@ -114,7 +114,8 @@ pencil = [0.040, 0.161, 0.799]
 checks.check("05.1", pencil)
 
 # %% [markdown]
-# The same table in code, column by column, and then the package's function. Both must agree.
+# The same table in code, column by column, and then the package's function. Both must agree. So should your
+# pencil, but for rounding.
 
 # %% tags=["needed"]
 losses = torch.tensor([0.5, 1.2, 2.0])  # L(g), nats
@@ -126,7 +127,6 @@ by_hand["weight"] = by_hand["exp(L / tau)"] / by_hand["exp(L / tau)"].sum()
 by_hand.index.name = "group"
 
 assert torch.allclose(torch.tensor(by_hand["weight"].to_numpy()), dro.group_weights(losses, tau), atol=1e-6)
-assert torch.allclose(torch.tensor(pencil), dro.group_weights(losses, tau), atol=1e-3)
 by_hand.round(3)
 
 # %%
@@ -199,8 +199,9 @@ plots.show(
 #
 # **Step 2. Forget $Q_g \ge 0$.** The slope of $-\tau\, q\log q$ grows to $+\infty$ as $q \to 0^+$.
 #
-# *Why:* at weight zero the adversary gains infinitely fast by giving a sliver back. So no weight at the top
-# is zero, and the inequality never binds.
+# *Why:* near zero weight, the first sliver given to group $g$ raises $J$ at an unbounded rate, while taking it
+# from the others costs a bounded one. So the top never has a zero weight (as long as $P_g > 0$), and the
+# inequality never binds.
 #
 # **Step 3. Put a price on the constraint.**
 # $\;\Lambda(Q, \lambda) = J(Q) + \lambda\,\bigl(1 - \sum_g Q_g\bigr)$
@@ -244,9 +245,10 @@ plots.show(
 # **Step 10. A proof that needs no calculus.** Put $L_g = \tau \log (Q^*_g / P_g) + \tau\log Z$ into $J$ for
 # any $Q$:
 #
-# $$J(Q) = \tau \log Z - \tau\,\mathrm{KL}(Q \,\|\, Q^*)$$
+# $$J(Q) = \tau \sum_g Q_g \log\frac{Q^*_g}{P_g} + \tau\log Z - \tau \sum_g Q_g \log\frac{Q_g}{P_g}
+# = \tau \log Z - \tau\,\mathrm{KL}(Q \,\|\, Q^*)$$
 #
-# *Why:* KL is never negative, and zero only for $Q = Q^*$. So nothing beats $Q^*$, corners with zero weights
+# *Why:* the two sums are one sum of $\log(Q^*_g/P_g) - \log(Q_g/P_g)$, and the $P_g$ cancel. KL is never negative, and zero only for $Q = Q^*$. So nothing beats $Q^*$, corners with zero weights
 # included. It also says how much the adversary loses by a wrong choice.
 
 # %% [markdown]
@@ -431,8 +433,13 @@ assert not torch.allclose(two, three, rtol=1e-2), "attached weights give another
 pd.DataFrame(gradients, index=["d/d theta 0", "d/d theta 1"]).T.round(6)
 
 # %% [markdown]
-# Three rows agree. The odd one out is the loss with attached weights. Its value is fine, its gradient is not:
-# there the adversary's KL bill is missing, so its stand is no longer a top. The extra term even has a name:
+# Three rows agree. The odd one out is the loss with attached weights. $Q^*$ is the top of $J$, not of
+# $\sum_g Q_g L_g$, which has no KL price. So here the second term does not vanish. Differentiate step 8:
+#
+# $$dQ^*_g = \tfrac{1}{\tau}\, Q^*_g \Bigl(dL_g - \sum_h Q^*_h\, dL_h\Bigr)$$
+#
+# A group whose loss rises more than the average gains weight. Times $L_g$, summed over the groups, this is a
+# covariance:
 #
 # $$\nabla \sum_g Q^*_g L_g
 # = \sum_g Q^*_g \nabla L_g + \tfrac{1}{\tau}\,\mathrm{Cov}_{Q^*}\!\left(L, \nabla L\right)$$
@@ -472,7 +479,9 @@ checks.check("05.4", token_weights)
 # %% [markdown]
 # <details><summary>My weights sum to more than one</summary>
 #
-# The group's weight is shared by its tokens: $\partial L(g)/\partial \ell_i = 1/n(g)$.
+# The group's weight is shared by its tokens: $\partial L(g)/\partial \ell_i = 1/n(g)$. Divide each token's
+# weight by the number of tokens in its own group. Do not divide all of them by their total: the sum would be
+# right, and the share of each group wrong.
 # </details>
 #
 # <details><summary>My weights sum to less than one in some cases</summary>
@@ -564,9 +573,9 @@ assert dro.group_weights(losses, 1e-3).tolist() == [0, 0, 1]
 # %% [markdown]
 # ## 6. What breaks: tiny tau, and groups that are not there
 #
-# The seed of this course lists *degenerate weights* among the failures to look for. The weights of a
-# degenerate run sit on one group. A handy gauge is the **effective number of groups**, $e^{H(Q)}$, with $H$
-# the entropy: $K$ when all speak, one when one does.
+# A failure to look for: *degenerate weights*. All the weight sits on one group, and the others are not trained.
+# A handy gauge is the **effective number of groups**, $e^{H(Q)}$, with $H$ the entropy: $K$ when all speak, one
+# when one does.
 #
 # In training, losses are measured on batches, so they carry noise. Below, the true losses of three groups are
 # *nearly equal*, and every batch sees them with an error. **Predict:** whom does a tiny tau listen to?
@@ -574,7 +583,9 @@ assert dro.group_weights(losses, 1e-3).tolist() == [0, 0, 1]
 # %%
 torch.manual_seed(0)
 truth = torch.tensor([1.9, 2.0, 2.1])
-seen = truth + 0.3 * torch.randn(60, 3)  # 60 batches
+noise = 0.3  # std of a group's mean loss in one batch, nats
+seen = truth + noise * torch.randn(60, 3)  # 60 batches, for the figure
+many = truth + noise * torch.randn(20_000, 3)  # enough for percentages
 
 
 def effective_groups(q: Tensor) -> Tensor:
@@ -609,21 +620,36 @@ plots.show(
 )
 
 # %%
-mean_effective, top = flicker.groupby("tau")["effective"].mean(), (seen.argmax(1) == 2).float().mean().item()
+mean_effective = {t: effective_groups(torch.softmax(many / t, dim=1)).mean().item() for t in (0.02, 0.2, 2.0)}
+grid = torch.logspace(-1.5, 1.5, 61)
+moves = torch.stack([torch.softmax(many / t, dim=1)[:, 2].std() for t in grid])  # falls as tau grows
+calm = grid[moves < 0.1][0].item()
 say(
-    "With the smallest tau {e1:.1f} of three groups speak in a batch, on average, and in only {top:.0%} of "
-    "the batches does the noise let the truly worst group be the worst. With the middle one {e2:.1f} speak, "
-    "with the largest {e3:.1f}.",
-    e1=mean_effective["0.02"],
-    e2=mean_effective["0.2"],
-    e3=mean_effective["2"],
-    top=top,
+    "Over {n:,} such batches: with the smallest tau {e1:.1f} of three groups speak in a batch, on average; with "
+    "the middle one {e2:.1f}, with the largest {e3:.1f}. And the truly worst group *looks* worst in only "
+    "**{top:.0%}** of the batches (blind choice: {blind:.0%}).\n\n"
+    "How large must tau be? If the weight is to move by less than {limit} (std) from batch to batch, at least "
+    "{calm:.2f} nats here. That is **{ratio:.1f} times** the noise of a group's loss ({noise} nats).",
+    n=len(many),
+    e1=mean_effective[0.02],
+    e2=mean_effective[0.2],
+    e3=mean_effective[2.0],
+    top=(many.argmax(1) == 2).float().mean().item(),
+    blind=1 / 3,
+    limit=0.1,
+    calm=calm,
+    ratio=calm / noise,
+    noise=noise,
 )
 
 # %% [markdown]
 # A tiny tau listens to noise: "the worst group" is then whoever was unlucky in this batch. Two cures. Raise
-# tau until it is not small beside the noise of a batch's group losses. Or average the losses over batches
-# before they are turned into weights (`dro.ema_update`), which section 7 shows to be an old friend.
+# tau to a small multiple of the noise, as the line above says. (The noise of a group's mean over $n$ tokens is
+# the std of one token's loss divided by $\sqrt{n}$: larger batches calm it too.) Or average the losses over
+# batches before they are turned into weights. `dro.ema_update` keeps a running mean, the *exponential moving
+# average*, of each group's loss, with a decay $d$ just below one:
+#
+# $$m_g \leftarrow d\, m_g + (1 - d)\, L_g$$
 #
 # Tiny taus also break naive code:
 
@@ -718,9 +744,14 @@ checks.check("05.5", eg_step)
 # Freeze the losses and let both run. **Predict:** the closed form gives the same weights at every step. What
 # does the exponentiated gradient do in the long run?
 #
-# A third rule is added: the same ascent, but on the whole $J$, KL price included. Its gradient has one more
-# term (step 4), and the update becomes $\;q_g \propto q_g^{1-\eta\tau}\, P_g^{\eta\tau}\, e^{\eta L_g}$: each
-# step first forgets a little towards the prior.
+# A third rule is added. Exponentiated gradient always does the same: multiply each weight by
+# $e^{\eta\, \partial J/\partial q_g}$, then normalise. Above, $J$ was $\sum_g q_g L_g$ and its slope $L_g$. Now take
+# the whole $J$, KL price included. By step 4 its slope is $L_g - \tau(\log\frac{q_g}{P_g} + 1)$. The $+1$ is the
+# same for all groups and normalises away. What remains is
+#
+# $$q_g \;\propto\; q_g\, e^{\eta (L_g - \tau \log (q_g/P_g))} = q_g^{1-\eta\tau}\, P_g^{\eta\tau}\, e^{\eta L_g}$$
+#
+# Each step first forgets a little of its weights, towards the prior.
 
 # %%
 rate, uniform = 0.1, torch.full((3,), 1 / 3)
@@ -776,10 +807,11 @@ assert torch.allclose(pulled, closed, atol=1e-3)
 # alone. That is its aim: the hard minimax problem. The closed form solves a softened problem, with a leash
 # that never gets longer.
 #
-# And memory? The rule with the KL price is again the closed form, of a *running mean* of the losses with
-# decay $1-\eta\tau$. So the `ema` option of the package and a leashed exponentiated gradient are one thing,
-# but for the start: this one starts from the prior, the package from the first batch. Proof by assertion, on
-# losses that change at every step:
+# And memory? The rule with the KL price is again the closed form, of a *running mean* of the losses (section 6)
+# with decay $1-\eta\tau$. So the `ema` option of the package and a leashed exponentiated gradient are one
+# thing, but for the start. Exponentiated gradient starts from the prior, as if all earlier losses had been zero.
+# The package has no running mean before the first batch, so that batch's losses are its first running mean.
+# Below we start the mean at zero to compare. Proof by assertion, on losses that change at every step:
 
 # %%
 torch.manual_seed(2)
@@ -793,9 +825,9 @@ for batch in noisy:
 # %% [markdown]
 # | | closed form, per batch | with running mean | exponentiated gradient |
 # |---|---|---|---|
-# | remembers | nothing | the last $1/(\eta\tau)$ batches, roughly | everything |
+# | remembers | nothing | the last $1/(1-\text{decay})$ batches, roughly | everything |
 # | a noisy batch | moves the weights at once | moves them a little | moves them a little |
-# | distance from the prior | bounded by tau | bounded by tau | unbounded |
+# | KL from the prior | at most (largest loss gap)$/\tau$ | the same, for the mean losses | grows up to $-\log P$ of the worst group |
 # | knobs | tau | tau, decay | rate |
 
 # %% [markdown]
@@ -809,8 +841,9 @@ for batch in noisy:
 #   minority it is $-y$: wrong.
 # - Two **idle** features are noise, as there always are some that one can memorise by.
 #
-# The shortcut plays the part of the task text and the prefix: enough for most tokens. The core plays the
-# user's history.
+# In a language model that recommends, the shortcut is what surrounds the user: the *task text* (the
+# instruction in the prompt) and the *prefix* (the tokens of the title already written). That is enough for most
+# tokens. The core plays the user's history.
 #
 # Three such worlds:
 #
@@ -819,8 +852,17 @@ for batch in noisy:
 #   which differences matter, so several groups may share one shortcut.
 # - **noise**: the minority's labels are coin flips. There is nothing to learn from it.
 #
-# **Predict**, for each world, the worst group's accuracy: is it best under the plain mean (ERM, as in SFT),
-# balanced groups, GDRT, or reversed weights? Write your guess down.
+# Five rules will train the classifier:
+#
+# - **ERM**: the plain mean over all examples (*empirical risk minimisation*). For a language model this is SFT,
+#   supervised fine-tuning.
+# - **balanced**: every group has the same weight, whatever its loss.
+# - **GDRT**: the closed form. Group DRO is the principle, train for the worst weighting; GDRT is the paper's
+#   name for it with these softmax weights, on groups of tokens.
+# - **EG**: Group DRO by exponentiated gradient, section 7.
+# - **reversed**: the softmax of *minus* $L/\tau$, so that the easiest group is heard most. A control.
+#
+# **Predict**, for each world, the worst group's accuracy: which rule is best? Write your guess down.
 
 # %%
 WORLDS = {  # per group: size, and how the shortcut follows the label; 0: the labels are coin flips
@@ -994,17 +1036,18 @@ pd.DataFrame(compared).set_index(["world", "measured on", "A - B"])
 # **Two groups.** The plain mean takes the shortcut. Balancing is what helps: with equal say the shortcut is
 # right half of the time and worth nothing, so only the core is left. DRO has little to add, and one can see
 # why. Under balanced weights both groups end with about the same loss. Equal losses give equal weights, so
-# the balanced answer is also DRO's answer.
+# the balanced answer is also DRO's answer. (*Reversed* weights have a wide interval, because they bet: whichever
+# group is a little easier after the first steps gets everything, and the seed decides which one it is.)
 #
 # **Five groups.** Now equal say is not enough: four of five groups still vote for the shortcut. Balancing
 # depends on how the groups happen to be cut. DRO depends on it less: the fifth group's loss stays high, its
-# weight grows until the shortcut no longer pays. This is the case for DRO over balancing. The price is in the
-# column `all`.
+# weight grows until the shortcut no longer pays. This is the case for DRO over balancing, for DRO of either
+# kind: look at the row `GDRT - EG` too, and at the lines below. The price is in the rows `all`.
 #
 # **Noise.** The minority's loss cannot fall: there is nothing to learn. DRO cannot know that. It keeps
-# raising the weight, and the classifier memorises twenty coin flips at the cost of everybody else. Nobody
-# gains, the large group loses. This is Mechanism 2's break condition: a group may be hard because its history
-# matters, or because it is noise, and the loss does not tell which. EG, which has no leash, does the most
+# raising the weight, and the classifier bends to twenty coin flips at the cost of everybody else. Nobody
+# gains, the large group loses. This is where the method's idea can fail: a group may be hard because its history
+# matters, or because it is noise, and the training loss does not tell which. EG, which has no leash, does the most
 # harm of all; here the price tau is what protects. *Reversed* weights do next to no harm in this world: they
 # throw the noise away.
 #
@@ -1014,7 +1057,8 @@ pd.DataFrame(compared).set_index(["world", "measured on", "A - B"])
 say(
     "- *Groups cut along the shortcut:* balancing moves the worst group by {a:+.2f} against ERM; DRO adds "
     "{b:+.2f} to that.\n"
-    "- *Groups cut finer than the shortcut:* balancing {c:+.2f}, DRO another {d:+.2f}.\n"
+    "- *Groups cut finer than the shortcut:* balancing {c:+.2f}, DRO another {d:+.2f}. GDRT less EG: "
+    "{eg:+.3f}; {eg_verdict}.\n"
     "- *A group of noise:* DRO changes the worst group by {e:+.2f} against ERM, and the large group by "
     "{f:+.2f}.\n"
     "- *Average over everybody,* training proportions: DRO against ERM {g:+.2f}, {h:+.2f} and {i:+.2f} in "
@@ -1025,6 +1069,11 @@ say(
     b=gap("two groups", "GDRT", "balanced"),
     c=gap("five groups", "balanced", "ERM"),
     d=gap("five groups", "GDRT", "balanced"),
+    eg=gap("five groups", "GDRT", "EG"),
+    eg_verdict={
+        "better": "the closed form does a little better there",
+        "worse": "EG, which may go further from the prior, does a little better there",
+    }.get(verdict(gap("five groups", "GDRT", "EG")), "no clear difference between the two kinds"),
     e=gap("noise", "GDRT", "ERM"),
     f=gap("noise", "GDRT", "ERM", "first group"),
     g=gap("two groups", "GDRT", "ERM", "all"),
@@ -1046,20 +1095,39 @@ gauges = ["weight of the last group", "held-out loss of the last group"]
 table = (
     results[results["rule"].isin(["balanced", "GDRT"])].groupby(["world", "rule"], sort=False)[gauges].mean()
 )
-table["guessing"] = float(torch.log(torch.tensor(2.0)))
-of_gdrt = table.xs("GDRT", level="rule")
-assert of_gdrt.loc["five groups"].iloc[0] > 1 / 5, "DRO listens more to the group that suffers"
-assert of_gdrt.loc["five groups"].iloc[1] < of_gdrt["guessing"].iloc[0] < of_gdrt.loc["noise"].iloc[1]
+table["guessing"] = floor = float(torch.log(torch.tensor(2.0)))
 table.round(2)
+
+# %%
+weight_of_last, held_out = (table[gauge] for gauge in gauges)
+assert weight_of_last["five groups", "GDRT"] > 1 / 5, "DRO listens more to the group that suffers"
+assert (held_out["two groups"] < floor).all() and held_out["five groups", "GDRT"] < floor, "signal, and heard"
+assert (held_out["noise"] > floor).all(), "nothing below the floor where there is nothing to learn"
+fifth = held_out["five groups", "balanced"]
+say(
+    "The floor is {floor:.2f} nats. *Five groups:* under GDRT the fifth group's held-out loss is **{heard:.2f}**, "
+    "below the floor. Under balanced weights it is **{fifth:.2f}**, {where}, and it is the same group with the "
+    "same signal. *Noise:* {noise:.2f} under GDRT and {even:.2f} under balanced weights, both above.",
+    floor=floor,
+    heard=held_out["five groups", "GDRT"],
+    fifth=fifth,
+    where="above it" if fifth > floor else "below it too",
+    noise=held_out["noise", "GDRT"],
+    even=held_out["noise", "balanced"],
+)
 
 # %% [markdown]
 # In the world of five groups a large weight is the cure. In the world of noise a large weight is the disease.
-# The weight does not say which. The held-out loss does: with signal it falls below the floor, with noise it
-# does not.
+# The weight does not say which. The held-out loss says more, but in one direction only:
+#
+# - **Below the floor** proves signal. Nobody beats guessing on fresh coin flips, but for luck.
+# - **Above the floor** proves nothing. The group may be noise. Or it has signal and got too little weight: the
+#   others' shortcut, which is wrong for it, still decides. To find out, give it more weight and look again.
 #
 # A language model has such a floor too: the loss of a scorer that never saw the history. That is minus the
-# token relevance of notebook 03. A group whose loss goes below it has learned from the history. Whether from
-# *this user's* history, a stranger's history put in its place tells (notebook 04, section 7).
+# token relevance of notebook 03. A group whose held-out loss goes below it has learned something that the
+# scorer did not know. To see whether it learned from *this user's* history, put in a stranger's and look whether
+# the loss rises (notebook 04).
 
 # %% [markdown]
 # ## Recap
@@ -1075,7 +1143,7 @@ table.round(2)
 # - **told** apart a world where balancing is enough, one where DRO does better, and one where DRO does harm.
 
 # %% [markdown] tags=["definition"]
-# **Quick check.** The seed's question: three groups with losses 0.5, 1.2 and 2.0, and tau = 0.5. What are the
+# **Quick check.** Three groups with losses 0.5, 1.2 and 2.0, and tau = 0.5. What are the
 # weights? And if every loss rises by 1?
 #
 # <details><summary>Answer</summary>

@@ -171,7 +171,7 @@ def _not_done(name: str) -> str:
 
 def _what_passed(exercise: Exercise, inputs: list[tuple[Any, ...]]) -> str:
     if not callable(exercise.reference):
-        return f"{show(exercise.reference)} is right."
+        return "that is right."  # without the value: a stored notebook shows this line, the answer stays folded
     count = f"{len(inputs)} of {len(inputs)}"
     return f"{count} cases agree with the reference, the last with {_arguments(inputs[-1], 60)}."
 

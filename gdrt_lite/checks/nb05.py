@@ -72,6 +72,11 @@ def _tokens_softmaxed(token_losses: Tensor, group_ids: Tensor, n_groups: int, ta
     return torch.softmax(token_losses / tau, dim=0)
 
 
+def _renormalised(token_losses: Tensor, group_ids: Tensor, n_groups: int, tau: float) -> Tensor:
+    full = _not_divided(token_losses, group_ids, n_groups, tau)
+    return full / full.sum()
+
+
 def _batch_mean(token_losses: Tensor, group_ids: Tensor, n_groups: int, tau: float) -> Tensor:
     return _not_divided(token_losses, group_ids, n_groups, tau) / len(token_losses)
 
@@ -94,6 +99,12 @@ EXERCISES = [
             Mistake("these are the exponentials; divide each by their total.", [2.718, 11.023, 54.598]),
             Mistake(
                 "these are shares of L/tau: take the exponential before the shares.", [0.135, 0.324, 0.541]
+            ),
+            Mistake("these are per cent: write shares, which sum to one.", [4.0, 16.1, 79.9]),
+            Mistake(
+                "right numbers, wrong order: the weights stand in the order of the losses, and the highest "
+                "loss gets the most.",
+                [0.799, 0.161, 0.040],
             ),
         ],
         tolerance=0.02,
@@ -120,6 +131,19 @@ EXERCISES = [
             Mistake("the sign is flipped: the group with the lowest loss speaks loudest.", _reversed),
             Mistake("the weights do not sum to one: divide by their total.", _not_normalised),
             Mistake("inside the softmax the prior must stand as log P(g).", _prior_not_logged),
+            Mistake(
+                "you multiply by the prior after the softmax has divided by its total, so the weights no longer "
+                "sum to one. The prior belongs under the total too.",
+                lambda losses, tau, prior: prior * torch.softmax(losses / tau, dim=0),
+            ),
+            Mistake(
+                "the prior multiplies the exponential, not the exponent: inside, it is added as log P(g).",
+                lambda losses, tau, prior: torch.softmax(losses / tau * prior, dim=0),
+            ),
+            Mistake(
+                "tau divides the losses only; here it divides log P(g) as well.",
+                lambda losses, tau, prior: torch.softmax((losses + prior.log()) / tau, dim=0),
+            ),
         ],
         after="The last case has tau = 0.01, where a plain exp would have overflowed.",
     ),
@@ -137,6 +161,10 @@ EXERCISES = [
             Mistake(
                 "the tau in front is missing: the value is measured in nats of loss.",
                 lambda losses, tau, prior: torch.logsumexp(losses / tau + prior.log(), dim=0),
+            ),
+            Mistake(
+                "tau is missing inside the sum: the losses are divided by it before the exponential.",
+                lambda losses, tau, prior: tau * torch.logsumexp(losses + prior.log(), dim=0),
             ),
             Mistake(
                 "the prior is missing. With a uniform prior you are too high by tau * log K.",
@@ -174,6 +202,11 @@ EXERCISES = [
                 "you divided by the batch's tokens; divide by those of the token's own group.",
                 _batch_mean,
             ),
+            Mistake(
+                "you divided all weights by their total. They sum to one, but a group with many tokens now has "
+                "more than its weight. Divide each token's weight by the number of tokens in its own group.",
+                _renormalised,
+            ),
         ],
         after="The weights sum to one: a small group's few tokens are loud, a big group's many are soft.",
     ),
@@ -190,6 +223,10 @@ EXERCISES = [
             Mistake(
                 "the old weights are forgotten: multiply them, do not replace them.",
                 lambda weights, losses, rate: torch.softmax(rate * losses, dim=0),
+            ),
+            Mistake(
+                "inside the softmax the old weights must stand as their logarithm.",
+                lambda weights, losses, rate: torch.softmax(weights + rate * losses, dim=0),
             ),
             Mistake(
                 "the new weights do not sum to one: divide by their total.",
