@@ -1,0 +1,647 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Which words does it lean on?
+#
+# A language model recommends a movie by finishing a text. Part of that text is ours: the instruction. Part is the
+# user's: the titles. And part is the answer itself, as far as it is written. Which part decides what comes next?
+#
+# After this notebook you can:
+#
+# - **label** every token of a prompt by where it comes from,
+# - **compute** feature ablation attribution (FAA) by hand, with captum, and with the helper,
+# - **choose** among four meanings of "without", and say which question each one asks,
+# - **read** a bias ratio with care: absolute or signed, per segment or per token,
+# - **compare** a model before and after fine-tuning.
+#
+# *Before:* PyTorch, softmax, the logarithm. Notebook 00 is a good start; it is not needed.
+
+# %% tags=["setup"]
+# Setup, the same in all notebooks: use the clone around it, else install the package and keep this torch.
+import os, subprocess, sys, tempfile
+from importlib import invalidate_caches, metadata, util
+from pathlib import Path
+
+def found() -> bool:
+    return getattr(util.find_spec("gdrt_lite"), "origin", None) is not None
+
+if Path("../gdrt_lite/__init__.py").exists() and (clone := str(Path("..").resolve())) not in sys.path:
+    sys.path.insert(0, clone)
+if not found():
+    source = os.environ.get("GDRT_LITE_SOURCE") or "git+https://github.com/gdrt-lite/gdrt_lite"
+    keep = Path(tempfile.mkdtemp(), "keep.txt")
+    keep.write_text(f"torch=={metadata.version('torch')}" if util.find_spec("torch") else "")
+    pip = [sys.executable, "-m", "pip", "install", "--constraint", str(keep), source]
+    if (done := subprocess.run(pip, capture_output=True, text=True)).returncode:
+        raise RuntimeError(f"cannot install {source}; set GDRT_LITE_SOURCE\n{done.stdout}{done.stderr}")
+    invalidate_caches()
+from gdrt_lite import checks, notebook, plots; from gdrt_lite.notebook import card, pick, say
+
+# %% tags=["card"]
+card("01")
+
+# %% tags=["imports"]
+import json
+import math
+
+import pandas as pd
+import torch
+from captum.attr import FeatureAblation
+from torch import Tensor
+
+from gdrt_lite import attribution, data, lm, metrics, training
+from gdrt_lite.prompts import HISTORY, SEGMENT_NAMES, TARGET, TASK
+
+# %% [markdown]
+# ## 1. Three kinds of words
+#
+# We take a real model and a real user, and look at the prompt as the model sees it: as tokens.
+
+# %%
+splits = data.load_movielens(500).split("new_users", history=5)
+examples = data.sample(splits.test, pick(quick=16, standard=64, full=256), seed=0)
+base = lm.load("smollm2-135m")
+example = examples[0]
+encoded = base.encode(example.history, example.target)
+print(base.tokenizer.decode(encoded.ids))
+
+# %% [markdown]
+# The last line is the **target**: what this user rated next. We know it, so we can ask how probable the model finds it.
+# The text ends in a special token, EOS. It says "the title is over". Without it *Alien* could not end before *Aliens*.
+#
+# **Predict:** of all these tokens, are more of them ours or the user's?
+
+# %%
+pieces = pd.DataFrame(
+    {
+        "token": [base.tokenizer.decode([i]) for i in encoded.ids],
+        "segment": [SEGMENT_NAMES[s] for s in encoded.segments],
+    }
+)
+runs = (pieces.segment != pieces.segment.shift()).cumsum()
+pieces.groupby(runs).agg(segment=("segment", "first"), text=("token", lambda part: repr("".join(part))), tokens=("token", "size"))
+
+# %%
+size = pieces.segment.value_counts()
+say(
+    "**{task}** tokens are ours (TASK), **{history}** are the user's (HISTORY), **{target}** are the answer (TARGET).",
+    task=size["TASK"], history=size["HISTORY"], target=size["TARGET"],
+)
+
+# %% [markdown]
+# - `TASK`: the instruction, the bullets, the question. The same for every user.
+# - `HISTORY`: the titles. The only place where the user appears.
+# - `TARGET`: the answer. While the model predicts target token $y_t$, it already sees $y_0 \dots y_{t-1}$. These earlier
+#   tokens are called the **PREFIX** of $y_t$.
+#
+# TASK and PREFIX together are the *auxiliary* tokens. They know nothing about the user. The suspicion of this course: a
+# tuned model leans on them, because they are always there.
+
+# %% [markdown] tags=["paper"]
+# > **The paper** (arXiv 2510.10978) reports that after supervised fine-tuning (SFT) the auxiliary tokens weigh more than six
+# > times as much as the user's, and calls this *context bias*.
+
+# %% [markdown]
+# ## 2. Attribution by hand
+#
+# The idea fits in one line. Take words away. See how far the right answer falls:
+#
+# $$A_g(t) = \log P(y_t \mid x) - \log P(y_t \mid x \text{ without } g)$$
+#
+# Positive: segment $g$ helped. Negative: it was in the way. Zero: it did not matter. The unit is the *nat*, since we use the
+# natural logarithm.
+#
+# First we need $\log P(y_t \mid x)$. You write it.
+
+# %% [markdown]
+# ### Exercise 01.1 · Read the right row
+#
+# *Difficulty 2/5 · importance 5/5 · 10 minutes*
+#
+# A causal model returns one row of logits per position. Row $p$ scores the token at position $p + 1$. Return the
+# log-probability of every target token.
+
+# %% tags=["exercise"]
+def read_targets(logits: Tensor, labels: Tensor, first: int) -> Tensor:
+    """log P of each label, shape (T,).
+
+    logits: shape (n, V), one row per position. labels: shape (T,), the target tokens.
+    first: position of the first target token.
+    """
+    raise NotImplementedError
+
+# %% tags=["check"]
+checks.check("01.1", read_targets)
+
+# %% [markdown]
+# <details><summary>My numbers are all very low, and make no sense</summary>
+#
+# Row `first` already sees the first target token. Which row does not see it yet?
+# </details>
+#
+# <details><summary>Some of my numbers are above zero</summary>
+#
+# A log-probability never is. Did you normalise over the vocabulary?
+# </details>
+#
+# <details><summary>I get a square matrix</summary>
+#
+# `rows[:, labels]` takes each label from each row. `rows[torch.arange(T), labels]` pairs them.
+# </details>
+
+# %% tags=["solution"] jupyter={"source_hidden": true}
+def read_targets(logits: Tensor, labels: Tensor, first: int) -> Tensor:
+    """log P of each label, shape (T,)."""
+    rows = logits[first - 1 : first - 1 + len(labels)].float().log_softmax(-1)
+    return rows[torch.arange(len(labels)), labels]
+
+checks.check("01.1", read_targets)
+
+# %% [markdown]
+# Now FAA in ten lines. "Without" will mean: put a token that says nothing, `_`, in every place of the segment. We use full
+# precision here, so that three ways of computing can be compared digit by digit.
+
+# %%
+exact = lm.load("smollm2-135m", dtype=torch.float32)
+ids, segments = torch.tensor(encoded.ids), torch.tensor(encoded.segments)
+labels, first = ids[segments == TARGET], encoded.positions(TARGET)[0]
+nothing = attribution.neutral_id(exact)
+
+@torch.inference_mode()
+def score(ids: Tensor) -> Tensor:
+    return read_targets(exact.model(ids[None]).logits[0], labels, first)  # (T,)
+
+by_hand = pd.DataFrame({"token": [exact.tokenizer.decode([i]) for i in labels]})
+for name, segment in {"TASK": TASK, "HISTORY": HISTORY, "PREFIX": TARGET}.items():
+    by_hand[name] = (score(ids) - score(torch.where(segments == segment, nothing, ids))).numpy()
+
+# %% [markdown]
+# Three details hide in the last line.
+#
+# - The labels stay. We blank what the model *sees*, never what we *ask*.
+# - One pass serves all $t$ at once for PREFIX: row $t$ sees only earlier target tokens, and all of those are blank.
+# - At $t = 0$ there is no prefix, so its attribution must come out as zero. We will treat it as "no value".
+#
+# **Predict:** at which target token does the history matter most? And the prefix?
+
+# %%
+assert abs(by_hand.PREFIX[0]) < 1e-3, "there is no prefix at t = 0"
+by_hand.set_index("token").T.round(2)
+
+# %%
+rows = by_hand.set_index("token")
+say(
+    "TASK matters most at `{task}`, HISTORY at `{history}`, PREFIX at `{prefix}`. Summed over the title: "
+    "TASK {sums[TASK]:+.1f}, HISTORY {sums[HISTORY]:+.1f}, PREFIX {sums[PREFIX]:+.1f} nats.",
+    task=rows.TASK.idxmax(), history=rows.HISTORY.idxmax(), prefix=rows.PREFIX.idxmax(), sums=rows.sum(),
+)
+
+# %% [markdown]
+# Look at the columns. Once a title has begun, its prefix says how it goes on: a word is finished, a bracket is opened, a year
+# is closed. Only the first token has to be chosen with no prefix at all. There the user should speak.
+#
+# Now look again at HISTORY. Is it large in the middle of a word, where nothing is left to choose? A user's taste cannot know
+# how a word is spelled. So part of what we measured is not taste. Keep the suspicion; section 3 follows it up.
+#
+# **The same with a library.** captum's `FeatureAblation` does the loop. It wants a function, a baseline (our `_`), and a mask
+# that says which inputs form one feature. Our segment labels *are* that mask.
+
+# %%
+def forward(rows: Tensor) -> Tensor:
+    return torch.stack([score(row) for row in rows])  # (B, n) token ids -> (B, T)
+
+captums = FeatureAblation(forward).attribute(ids[None], baselines=nothing, feature_mask=segments[None])  # (T, n)
+for name, segment in {"TASK": TASK, "HISTORY": HISTORY, "PREFIX": TARGET}.items():
+    at = encoded.positions(segment)[0]  # every token of a feature carries the feature's value
+    assert torch.allclose(captums[:, at], torch.tensor(by_hand[name]), atol=1e-3)
+
+# %% [markdown]
+# **And with the helper**, which does the same for many examples at once, in batches of similar length.
+
+# %%
+helpers = attribution.feature_ablation(exact, [example], ablation="token")
+for name, part in helpers.groupby("segment"):
+    gap = (part.attribution.to_numpy() - by_hand[name].to_numpy())[part.position > 0]
+    assert abs(gap).max() < 1e-3, name
+helpers[helpers.position < 2]
+
+# %%
+rounded = attribution.feature_ablation(base, [example], ablation="token")
+gap = (rounded.attribution - helpers.attribution).abs()
+say(
+    "By hand, captum and helper agree to a thousandth of a nat. The copy of the model that we use from here on computes in "
+    "`{dtype}`, and differs from full precision by {mean:.2f} nats on average, {most:.2f} at most. Read nothing into "
+    "differences of that size.",
+    dtype=str(base.model.dtype).removeprefix("torch."), mean=gap.mean(), most=gap.max(),
+)
+del exact
+
+# %% [markdown]
+# ## 3. Four ways to leave words out
+#
+# We wrote blanks over the words. Was that fair? A model has hardly ever read forty blanks in a row. What it then does may
+# tell more about blanks than about users. There is no neutral way to be silent. So we offer four, and show all of them.
+
+# %%
+donor = base.encode(examples[1].history, examples[1].target)
+nothing = attribution.neutral_id(base)
+for ablation in attribution.ABLATIONS:
+    without = attribution.ablate(encoded, HISTORY, ablation, nothing, donor)
+    seen = [i for i, visible in zip(without.ids, without.attend) if visible]
+    print(f"--- HISTORY left out by '{ablation}': {len(seen)} tokens visible\n{base.tokenizer.decode(seen)}\n")
+
+# %% [markdown]
+# | ablation | what happens | what it asks | what is odd about it |
+# |---|---|---|---|
+# | `attention` | the tokens are hidden, all others keep their positions | what flows through these tokens? | a gap in the positions |
+# | `token` | each becomes `_` | does it matter *what* stands here? | rows of blanks, never seen in training |
+# | `delete` | gone, the rest moves up | what if they had never been written? | a list with empty bullets |
+# | `resample` | another user's titles stand there | does it matter *whose* history this is? | nothing: such prompts exist |
+#
+# Only `resample` stays *on-distribution*: the model sees a prompt of the kind it knows. The other three also measure surprise.
+#
+# **Predict:** under `resample`, what is the attribution of TASK?
+
+# %%
+swapped = attribution.ablate(encoded, TASK, "resample", nothing, donor)
+assert swapped.ids == encoded.ids
+
+# %% [markdown]
+# Zero, by construction. The task text of every other example is the same text, so nothing changes. That is not a
+# fault of the measure. It is a fact: **what never varies cannot carry information about the user.** Keep it in mind, it is
+# the heart of notebook 02.
+#
+# Now all four, for several users. **Predict** before you look: which segment is the tallest? Does the order of the bars depend
+# on the ablation?
+
+# %%
+frames = {
+    ablation: attribution.feature_ablation(base, examples, ablation, progress=True).assign(ablation=ablation)
+    for ablation in attribution.ABLATIONS
+}
+everything = pd.concat(frames.values(), ignore_index=True)
+
+# %%
+tables = {name: attribution.segment_table(frame) for name, frame in frames.items()}
+largest = {table.mean_abs.idxmax() for table in tables.values()}
+title = f"{largest.pop()} weighs most, however the words are left out" if len(largest) == 1 else "What weighs most depends on the ablation"
+heights = "; ".join(f"{n}: " + ", ".join(f"{s} {t.mean_abs[s]:.2f}" for s in t.index) for n, t in tables.items())
+plots.show(
+    plots.faa_by_segment(everything, hue="ablation", title=title),
+    alt=f"Bars of mean absolute attribution in nats for each segment and ablation. {heights}",
+)
+
+# %%
+noise = frames["resample"].query("segment == 'TASK'").attribution.abs().mean()
+say(
+    "PREFIX: {low:.1f} to {high:.1f} nats per token. HISTORY: {h_low:.2f} to {h_high:.2f}, by ablation. TASK under `resample` "
+    "shows {noise:.2f}, where zero is the truth: the prompts are equal, only their batches differ. That is the rounding "
+    "noise of `{dtype}`, and the floor of everything we measure with it.",
+    low=min(t.mean_abs["PREFIX"] for t in tables.values()), high=max(t.mean_abs["PREFIX"] for t in tables.values()),
+    h_low=min(t.mean_abs["HISTORY"] for t in tables.values()), h_high=max(t.mean_abs["HISTORY"] for t in tables.values()),
+    noise=noise, dtype=str(base.model.dtype).removeprefix("torch."),
+)
+
+# %% [markdown]
+# ## 4. One number, and what it hides
+#
+# To compare models we want one number: auxiliary weight over the user's weight. The **bias ratio**:
+#
+# $$\text{ratio} = \frac{A_{\text{TASK}} + A_{\text{PREFIX}}}{A_{\text{HISTORY}}}, \qquad A_g = \text{mean of } |A_g(t)|$$
+
+# %% [markdown]
+# ### Exercise 01.2 · The bias ratio
+#
+# *Difficulty 2/5 · importance 4/5 · 10 minutes*
+#
+# `frame` is what the helper returned: columns `segment` and `attribution`, one row per segment and target token. PREFIX at
+# $t = 0$ is NaN. Return the ratio.
+
+# %% tags=["exercise"]
+def bias_ratio(frame: pd.DataFrame) -> float:
+    """(A_TASK + A_PREFIX) / A_HISTORY of the mean |A|."""
+    raise NotImplementedError
+
+# %% tags=["check"]
+checks.check("01.2", bias_ratio)
+
+# %% [markdown]
+# <details><summary>My ratio is close, but too small</summary>
+#
+# How does your mean treat the missing prefix at the first token? pandas leaves NaN out by itself, unless you fill it.
+# </details>
+#
+# <details><summary>My ratio is far off, or negative</summary>
+#
+# First the absolute value, then the mean. The other order lets positive and negative tokens cancel.
+# </details>
+
+# %% tags=["solution"] jupyter={"source_hidden": true}
+def bias_ratio(frame: pd.DataFrame) -> float:
+    """(A_TASK + A_PREFIX) / A_HISTORY of the mean |A|."""
+    mean = frame.attribution.abs().groupby(frame.segment).mean()
+    return float((mean["TASK"] + mean["PREFIX"]) / mean["HISTORY"])
+
+checks.check("01.2", bias_ratio)
+
+# %% [markdown]
+# A ratio from a few users is uncertain. So we draw the users again and again, with repeats, and see how far the ratio
+# wanders: a *bootstrap*. All tokens of a user come along together, since they are not independent.
+
+# %%
+def ratio_draws(frame: pd.DataFrame) -> torch.Tensor:
+    """The bias ratio on 2,000 bootstrap samples of users; the first entry is the ratio itself."""
+    table = frame.assign(a=frame.attribution.abs()).pivot(index=["user", "example", "position"], columns="segment", values="a")
+    table["has_prefix"] = table.PREFIX.notna()
+    rows = table.fillna(0.0).astype(float)
+    means = metrics.resampled_means(rows.to_numpy(), table.index.get_level_values("user"))
+    means = pd.DataFrame([rows.mean().to_numpy(), *means], columns=rows.columns)
+    return torch.tensor(((means.TASK + means.PREFIX / means.has_prefix) / means.HISTORY).to_numpy())
+
+def interval(draws: torch.Tensor) -> metrics.Interval:
+    low, high = draws[1:].quantile(torch.tensor([0.025, 0.975], dtype=draws.dtype))
+    return metrics.Interval(draws[0].item(), low.item(), high.item())
+
+draws = {name: ratio_draws(frame) for name, frame in frames.items()}
+for name, frame in frames.items():
+    assert math.isclose(draws[name][0], attribution.bias_ratio(frame), rel_tol=1e-6)
+    assert math.isclose(draws[name][0], bias_ratio(frame), rel_tol=1e-6)
+pd.DataFrame({"bias ratio [95% interval]": {name: f"{interval(d):.1f}" for name, d in draws.items()}})
+
+# %%
+ratios = {name: d[0].item() for name, d in draws.items()}
+small, large = min(ratios, key=ratios.get), max(ratios, key=ratios.get)
+say(
+    "Same model, same users: the ratio is **{low:.1f}** by `{small}` and **{high:.1f}** by `{large}`, {times:.1f} times as much. "
+    "A bias ratio without the name of its ablation means nothing. The paper does not say which one it used, so its figure "
+    "and ours cannot be compared. Two models under *one* ablation can.",
+    low=ratios[small], high=ratios[large], small=small, large=large, times=ratios[large] / ratios[small],
+)
+
+# %% [markdown]
+# **Signed or absolute?** The ratio uses $|A|$: *does the model react?* The signed mean asks: *does the reaction help?*
+# **Predict:** swap the history for a stranger's. How much lower is the probability of the right movie?
+
+# %%
+pd.concat(tables, names=["ablation"])[["mean_abs", "mean_signed"]].unstack("segment").round(2)
+
+# %%
+swap = frames["resample"].query("segment == 'HISTORY'")
+signed = metrics.bootstrap(swap.attribution, clusters=swap.user)
+verdict = "The interval contains zero: we cannot tell this user's history from a stranger's." if signed.low <= 0 <= signed.high else (
+    "The interval lies above zero: the right history helps." if signed.low > 0 else "The interval lies below zero: the right history hurts."
+)
+say(
+    "With a stranger's history a target token's log-probability moves by **{moved:.2f}** nats, up or down. On balance it falls by "
+    "**{signed:.3f}** nats [95% interval]. {verdict}",
+    moved=swap.attribution.abs().mean(), signed=signed, verdict=verdict,
+)
+
+# %% [markdown]
+# This is why one looks at both. `delete` and `token` also take away the *form* of a list of movies, and the model
+# misses the form. `resample` keeps the form and changes only the person.
+
+# %% [markdown] tags=["definition"]
+# ### Exercise 01.3 · Moved, but where to
+#
+# *Difficulty 2/5 · importance 5/5 · 3 minutes*
+#
+# A made-up model. Under `resample`, HISTORY has mean $|A| = 0.60$ and mean $A = 0.01$ nats. What follows?
+#
+# - **a** It ignores the history.
+# - **b** The history moves its predictions, but as often away from the target as towards it.
+# - **c** It reads the user well.
+# - **d** The prompt was so strange that nothing follows.
+
+# %% tags=["exercise"]
+moved = ...  # "a", "b", "c" or "d"
+
+# %% tags=["check"]
+checks.check("01.3", moved)
+
+# %% [markdown]
+# <details><summary>I hesitate between a and b</summary>
+#
+# What would mean $|A|$ be if the prediction did not change at all?
+# </details>
+
+# %% tags=["solution"] jupyter={"source_hidden": true}
+moved = "b"
+checks.check("01.3", moved)
+
+# %% [markdown]
+# **Per segment or per token?** A long segment has more chances to matter. If HISTORY has more tokens than TASK, it is fair to
+# ask for the weight of *one* token. **Predict:** does the verdict turn round?
+
+# %%
+one = tables["attention"].mean_abs_per_token
+known = frames["attention"].dropna(subset="attribution")
+pd.DataFrame(
+    {
+        "mean |A|": tables["attention"].mean_abs.round(2),
+        "tokens in the segment": known.groupby("segment").n_tokens.mean().round(0),
+        "mean |A| per token": one.round(3),
+    }
+)
+
+# %%
+say(
+    "Per token (`attention`), one TASK token weighs {task:.1f} times as much as one HISTORY token, one PREFIX token {prefix:.0f} "
+    "times. The ratio per token is **{per_token:.0f}**, per segment **{per_segment:.1f}**.",
+    task=one["TASK"] / one["HISTORY"], prefix=one["PREFIX"] / one["HISTORY"],
+    per_token=(one["TASK"] + one["PREFIX"]) / one["HISTORY"], per_segment=ratios["attention"],
+)
+
+# %% [markdown]
+# Neither is *the* right one. Per segment: how much does the user count in all? Per token: where does the model look for
+# its evidence? With longer histories the first one changes even if the model does not. Say which one you report.
+
+# %% [markdown]
+# ## 5. Before and after fine-tuning
+#
+# So far the model had never been trained to recommend. Fine-tuning on (history, next movie) pairs should teach it to use the
+# history. The paper says that it mostly teaches something else. **Predict** the ratio after SFT: higher, lower, the same?
+
+# %%
+folder = data.data_folder() / "adapters" / "movielens-sft"
+if (folder / "adapter_config.json").exists():
+    tuned = lm.load("smollm2-135m", adapter=folder)
+    origin = f"the released adapter, trained on {json.loads((folder / 'settings.json').read_text())['n_examples']:,} windows"
+else:
+    windows = data.sample(splits.train, pick(quick=48, standard=640, full=6400), seed=0)
+    tuned = training.finetune(base, windows, "sft").lm
+    origin = f"a short live run on {len(windows):,} windows; a real one takes hundreds of times as many"
+say("The tuned model is {origin}.", origin=origin)
+
+# %%
+both = {"pre-trained": frames, "SFT": {}}
+for ablation in ("attention", "resample"):
+    both["SFT"][ablation] = attribution.feature_ablation(tuned, examples, ablation, progress=True)
+rows = []
+for ablation in ("attention", "resample"):
+    before, after = (ratio_draws(both[name][ablation]) for name in both)
+    rows.append({"ablation": ablation, "pre-trained": f"{interval(before):.1f}", "SFT": f"{interval(after):.1f}",
+                 "SFT minus pre-trained": f"{interval(after - before):+.1f}"})
+pd.DataFrame(rows).set_index("ablation")
+
+# %%
+pairs = pd.concat([both[name]["attention"].assign(model=name) for name in both])
+shown = {name: attribution.segment_table(both[name]["attention"]) for name in both}
+change = shown["SFT"].mean_abs["HISTORY"] / shown["pre-trained"].mean_abs["HISTORY"]
+title = f"After SFT the history weighs {change:.2f} times what it did before"
+plots.show(
+    plots.faa_by_segment(pairs, hue="model", title=title),
+    alt="Bars of mean absolute attribution per segment before and after fine-tuning, attention ablation. "
+    + "; ".join(f"{n}: " + ", ".join(f"{s} {t.mean_abs[s]:.2f}" for s in t.index) for n, t in shown.items()),
+)
+
+# %%
+before, after = (ratio_draws(both[name]["attention"]) for name in both)
+moved_by = interval(after - before)
+direction = "no change that these users could show" if moved_by.low <= 0 <= moved_by.high else "a rise" if moved_by.low > 0 else "a fall"
+cost = {n: -both[n]["attention"].query("segment == 'HISTORY'").groupby("example").logprob.sum() for n in both}
+right_user = {n: both[n]["resample"].query("segment == 'HISTORY'").groupby("example").attribution.sum() for n in both}
+say(
+    "The bias ratio (`attention`) goes from {before:.1f} to {after:.1f}: {direction}. A whole title costs {q_before:.1f} nats before "
+    "and {q_after:.1f} after, so it became {cheaper:.1f} nats cheaper [95% interval]. Knowing *this* user and not a stranger "
+    "(`resample`) accounts for {share:+.1f} nats of that. (The tuned model is {origin}.)",
+    before=before[0].item(), after=after[0].item(), direction=direction, q_before=cost["pre-trained"].mean(),
+    q_after=cost["SFT"].mean(), cheaper=metrics.paired_bootstrap(cost["pre-trained"], cost["SFT"]),
+    share=metrics.paired_bootstrap(right_user["SFT"], right_user["pre-trained"]), origin=origin,
+)
+
+# %% [markdown]
+# Two different things can be learned from the same loss. *Which titles exist, and how they are spelled*: true for every user,
+# learned from the prefix. *Which of them this user wants*: learned only from the history. Cross-entropy adds both up, token by
+# token, and there are many more tokens of the first kind. Notebook 06 watches the two being learned one after the other.
+
+# %% [markdown] tags=["definition"]
+# ### Exercise 01.4 · Ten against sixty
+#
+# *Difficulty 2/5 · importance 4/5 · 5 minutes*
+#
+# Masking the user's titles lowers the probability of the target by 10%. Masking the task description lowers it by 60%.
+# What is $A_{\text{TASK}} / A_{\text{HISTORY}}$ in our measure? And what does it say about the model?
+
+# %% tags=["exercise"]
+ratio = ...  # a number
+
+# %% tags=["check"]
+checks.check("01.4", ratio)
+
+# %% [markdown] tags=["definition"]
+# <details><summary>I divided sixty by ten</summary>
+#
+# A drop of 60% leaves 40% of the probability. $A = \log P - \log (0.4\,P)$.
+# </details>
+#
+# <details><summary>What does it say, then?</summary>
+#
+# For this target, the model leans far more on the instruction than on the person. The instruction is the same for
+# everybody, so this part of the prediction is the same for everybody too. It does *not* say that the user is ignored: ten per
+# cent is not nothing. And one target is no evidence: look at many, with an interval.
+# </details>
+
+# %% tags=["solution"] jupyter={"source_hidden": true}
+ratio = math.log(1 - 0.6) / math.log(1 - 0.1)
+checks.check("01.4", ratio)
+
+# %% [markdown]
+# ## 6. One prompt, token by token
+#
+# A segment is a crowd. Now we ablate single tokens, one at a time, and colour the prompt by what each of them is worth for the
+# whole title. **Predict:** which single token matters most?
+
+# %%
+maps = {"pre-trained": attribution.token_map(base, example)}
+top = maps["pre-trained"].nlargest(3, "attribution")
+names = [f"{token!r} ({segment})" for token, segment in zip(top.token, top.segment)]
+plots.show(
+    plots.token_heatmap(maps["pre-trained"], title=f"Pre-trained: most is lost without {names[0]}"),
+    alt=f"The prompt as text, each token coloured by its attribution; the strongest are {', '.join(names)}",
+)
+
+# %%
+maps["SFT"] = attribution.token_map(tuned, example)
+top_sft = maps["SFT"].nlargest(3, "attribution")
+names_sft = [f"{token!r} ({segment})" for token, segment in zip(top_sft.token, top_sft.segment)]
+plots.show(
+    plots.token_heatmap(maps["SFT"], title=f"SFT: most is lost without {names_sft[0]}"),
+    alt=f"The same prompt after fine-tuning; the strongest tokens are {', '.join(names_sft)}",
+)
+
+# %%
+sums = maps["pre-trained"].groupby("segment").attribution.sum()
+together = helpers.groupby("segment").attribution.sum()  # section 2: same example, same blanks, whole segments
+say(
+    "Strongest before: {before}. After: {after}. Added up over single tokens, HISTORY comes to {single:+.1f} nats; "
+    "blanked all at once, it is worth {whole:+.1f}. For TASK it is {task_single:+.1f} and {task_whole:+.1f}.",
+    before=", ".join(f"`{n}`" for n in names), after=", ".join(f"`{n}`" for n in names_sft),
+    single=sums["HISTORY"], whole=together["HISTORY"], task_single=sums["TASK"], task_whole=together["TASK"],
+)
+
+# %% [markdown]
+# Two readings.
+#
+# - The last token before the answer is special. The model speaks *from* that place. Blank it, and you have
+#   not removed evidence, you have hit the mouth. Be careful with attributions of tokens next to the target.
+# - Ablation is **not additive**. Words back each other up: if one is gone, others still say the same. So single tokens
+#   do not add up to their segment. A heat map is for looking, a segment is for measuring.
+
+# %% [markdown]
+# ### Exercise 01.5 · Is a large prefix a fault
+#
+# *Difficulty 2/5 · importance 4/5 · 3 minutes*
+#
+# PREFIX has by far the largest attribution. What does that say?
+#
+# - **a** The model is broken: a good recommender needs no prefix.
+# - **b** Nothing: the prefix is not an input.
+# - **c** The model can finish a title that has begun. It becomes a fault only where it drowns the user.
+# - **d** The model is untrained.
+
+# %% tags=["exercise"]
+prefix = ...  # "a", "b", "c" or "d"
+
+# %% tags=["check"]
+checks.check("01.5", prefix)
+
+# %% [markdown]
+# <details><summary>Is a ratio of zero the goal?</summary>
+#
+# Think of a title of ten tokens. After the first two there is often only one movie left. Who should decide the rest?
+# </details>
+
+# %% tags=["solution"] jupyter={"source_hidden": true}
+prefix = "c"
+checks.check("01.5", prefix)
+
+# %% [markdown]
+# ## Recap
+#
+# In this notebook we have **labelled** the tokens of a prompt, **computed** FAA by hand, with captum and with the helper,
+# **chosen** among four ways to leave words out, **read** the bias ratio absolute and signed, per segment and per token, and
+# **compared** a model before and after fine-tuning.
+#
+# **Quick check.** A colleague writes: "our bias ratio fell by half". What do you ask first?
+#
+# <details><summary>Answer</summary>
+#
+# Which ablation? Which users, and how wide is the interval? Did HISTORY grow or did PREFIX shrink? And did the *signed* history
+# attribution under `resample` grow, that is, does the history help, or does it merely stir?
+# </details>
+#
+# **What could still be wrong.** FAA leaves out one segment at a time; words that back each other up are undervalued. A few users
+# are few. And attribution is not accuracy: a model may lean on the user and still guess badly.
+#
+# **Next:** why would a model learn to lean on words that are always there? Notebook 02 counts, and then trains.
