@@ -48,7 +48,7 @@ def run() -> dict:
     wide = frame.pivot(index=["example", "position"], columns="segment", values="attribution")
     difference = 0.0
     for i, theirs in enumerate(llm_attribution(exact, some[:3])):
-        mine = torch.tensor(wide.loc[i][["TASK", "HISTORY"]].to_numpy())
+        mine = torch.tensor(wide.loc[i][["TASK", "HISTORY"]].to_numpy().copy())
         difference = max(difference, float((mine - theirs.cpu()).abs().max()))
     model = lm.load()
     found = compare(
