@@ -355,7 +355,7 @@ display(table.pivot(index="seed", columns="what").round(3))
 #
 # *Difficulty 2/5 · importance 4/5 · 8 minutes*
 #
-# From the differences of n seeds, return the limits of the 95% interval of their mean. With few values the normal quantile is too
+# From the differences of n seeds, return the limits of the 95-percent interval of their mean. With few values the normal quantile is too
 # narrow: use Student's t, `stats.t.ppf(0.975, n - 1)`.
 
 # %% tags=["exercise"]
@@ -464,7 +464,7 @@ def from_study(model: str, a: str, b: str, metric: str) -> tuple[report.Interval
 #
 # *Difficulty 1/5 · importance 5/5 · 5 minutes*
 #
-# A claim says that a difference is "higher" or "lower" than zero. Its 95% interval is (low, high). The verdict is "supported" when the whole
+# A claim says that a difference is "higher" or "lower" than zero. Its 95-percent interval is (low, high). The verdict is "supported" when the whole
 # interval lies on the claimed side, "contradicted" when it lies wholly on the other, and else "undecided".
 
 # %% tags=["exercise"]
