@@ -87,7 +87,8 @@ def _download_error(requirement: str, log: str) -> Exception:
         return GdrtError(f"{requirement} cannot be fetched: this Python has no pip. Run `{sys.executable} -m ensurepip`.")
     if any(sign in log for sign in ("IncompleteRead", "Connection broken", "incomplete-download")):
         return GdrtError(f"The download of {requirement} was cut short; nothing was kept. Run the same command again.")
-    if any(sign in log for sign in ("HASHES", "do not match the hashes", "bad zip", "has an invalid wheel")):
+    damaged = ("HASHES", "do not match the hashes", "bad zip", "has an invalid wheel", "is invalid")
+    if any(sign in log for sign in damaged):
         return GdrtError(f"The download of {requirement} is damaged; nothing was kept. Run the same command again.")
     signs = (
         "NewConnectionError",

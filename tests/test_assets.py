@@ -247,6 +247,7 @@ def test_a_download_cut_short(tiny_by_pip, tmp_path, monkeypatch):
     [
         ("/usr/bin/python: No module named pip", "ensurepip"),
         ("ERROR: THESE PACKAGES DO NOT MATCH THE HASHES FROM THE REQUIREMENTS FILE", "damaged"),
+        ("ERROR: Wheel 'tiny-thing' located at /tmp/tiny_thing-1.0-py3-none-any.whl is invalid.", "damaged"),
         (
             "WARNING: Retrying ... NameResolutionError\nERROR: No matching distribution found",
             "cannot be reached",
