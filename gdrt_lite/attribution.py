@@ -186,6 +186,7 @@ def _captum_ablation(
     """Attributions (T, 3) and log-probabilities (T,) of each prompt, through captum's FeatureAblation."""
     neutral = neutral_id(lm)
     longest = max(len(row.labels) for row in rows)
+    scored: dict[Encoded, torch.Tensor] = {}  # captum asks for the whole prompts again
 
     def forward(present: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
         # (N, 3) flags of present segments and (N,) indices of examples -> (N, T) log-probabilities, padded with 0
@@ -195,8 +196,9 @@ def _captum_ablation(
             for segment, keep in zip(FEATURES, flags, strict=True):
                 prompt = prompt if keep else ablate(prompt, segment, ablation, neutral, donors[i])
             prompts.append(prompt)
-        scores = target_logprobs(lm, prompts)
-        return torch.stack([torch.nn.functional.pad(s, (0, longest - len(s))) for s in scores])
+        missing = list(dict.fromkeys(prompt for prompt in prompts if prompt not in scored))
+        scored.update(zip(missing, target_logprobs(lm, missing), strict=True))
+        return torch.stack([torch.nn.functional.pad(scored[p], (0, longest - len(p.labels))) for p in prompts])
 
     index = torch.arange(len(rows))
     whole = forward(torch.ones(len(rows), len(FEATURES)), index)

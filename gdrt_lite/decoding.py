@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from transformers import DynamicCache, PreTrainedTokenizerBase
+from transformers.cache_utils import DynamicLayer
 
 from gdrt_lite.lm import LanguageModel, collate, only_rows, shared_past, shares_prefix, target_logprobs
 from gdrt_lite.prompts import target_ids
@@ -149,6 +150,28 @@ class _Beams:
     score: np.ndarray
 
 
+class _RoomyLayer(DynamicLayer):
+    """Keys and values with room behind them: a plain layer copies all it holds whenever a token is appended."""
+
+    ROOM = 256  # columns added when the room is used up
+
+    def __init__(self, plain: DynamicLayer) -> None:
+        super().__init__()
+        self.lazy_initialization(plain.keys, plain.values)
+        self._held = (plain.keys, plain.values)
+        self.keys, self.values = plain.keys, plain.values
+
+    def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *_: object, **__: object) -> tuple:
+        """Append, and return all keys and values, as views (B, G, K, D)."""
+        start, end = self.keys.shape[-2], self.keys.shape[-2] + key_states.shape[-2]
+        if end > self._held[0].shape[-2]:
+            self._held = tuple(torch.nn.functional.pad(t, (0, 0, 0, self.ROOM + end - start)) for t in (self.keys, self.values))
+        for held, states in zip(self._held, (key_states, value_states), strict=True):
+            held[..., start:end, :] = states
+        self.keys, self.values = (held[..., :end, :] for held in self._held)
+        return self.keys, self.values
+
+
 def _beam_search(lm: LanguageModel, encoded: list, trie: TitleTrie, width: int, closed: list[set[int]]) -> list[Ranked]:
     batch = collate(encoded, lm.tokenizer.pad_token_id, shares_prefix(lm.model))
     batch = {name: tensor.to(lm.device) for name, tensor in batch.items()}
@@ -163,6 +186,8 @@ def _beam_search(lm: LanguageModel, encoded: list, trie: TitleTrie, width: int, 
             past_key_values=past,
             use_cache=True,
         )
+    layers = output.past_key_values.layers
+    layers[:] = [_RoomyLayer(layer) if type(layer) is DynamicLayer else layer for layer in layers]
     prompt_mask = batch["attention_mask"].bool()[:, None]  # (users, 1, prompt)
     next_position = torch.tensor([len(e) for e in encoded], device=lm.device)[:, None]
     running = _Beams(np.arange(users), np.zeros(users, int), np.zeros(users, int), np.zeros(users))

@@ -174,22 +174,25 @@ def target_logprobs(lm: LanguageModel, encoded: Sequence[Encoded], batch_tokens:
 def collate(rows: Sequence[Encoded], pad_id: int | None, share_prefix: bool = True) -> dict[str, torch.Tensor]:
     """Tensors of a batch: the opening that all rows share once, and the rest of each row padded on the left.
 
+    A masked token is left out unless it predicts a label: nothing sees it. The others keep their positions.
+
     Returns:
         prefix_ids (P,); input_ids, position_ids (B, W); attention_mask (B, P + W); and for each of the N labels of the
         batch the place it is predicted from, row (N,) and column (N,), and its token, labels (N,).
     """
     prefix = _shared_opening(rows) if share_prefix else 0
-    used = [max(row.predict_at, default=len(row) - 1) + 1 for row in rows]  # the last token (EOS) predicts nothing
-    width = max(used) - prefix
+    kept = [[p for p in _read_positions(row) if p >= prefix] for row in rows]
+    width = max(map(len, kept))
     pad = pad_id or 0
     ids, mask, positions, row_index, column, labels = [], [], [], [], [], []
-    for b, (row, n) in enumerate(zip(rows, used, strict=True)):
-        gap = width - (n - prefix)
-        ids.append([pad] * gap + list(row.ids[prefix:n]))
-        mask.append([1] * prefix + [0] * gap + list(row.attend[prefix:n]))
-        positions.append([0] * gap + list(range(prefix, n)))
+    for b, (row, own) in enumerate(zip(rows, kept, strict=True)):
+        gap = width - len(own)
+        ids.append([pad] * gap + [row.ids[p] for p in own])
+        mask.append([1] * prefix + [0] * gap + [row.attend[p] for p in own])
+        positions.append([0] * gap + own)
+        place = {p: gap + i for i, p in enumerate(own)}
         row_index += [b] * len(row.labels)
-        column += [p - prefix + gap for p in row.predict_at]
+        column += [place[p] for p in row.predict_at]
         labels += row.labels
     return {
         "prefix_ids": torch.tensor(rows[0].ids[:prefix], dtype=torch.long),
@@ -254,6 +257,13 @@ def shares_prefix(model: torch.nn.Module) -> bool:
     return not getattr(config, "sliding_window", None) and all(kind == "full_attention" for kind in kinds)
 
 
+def _read_positions(row: Encoded) -> list[int]:
+    """Positions that the model must read: neither masked tokens that predict nothing, nor a last token that predicts nothing."""
+    predicts = set(row.predict_at)
+    end = max(row.predict_at, default=len(row) - 1) + 1
+    return [p for p in range(end) if row.attend[p] or p in predicts]
+
+
 def _shared_opening(rows: Sequence[Encoded]) -> int:
     ends = [row.predict_at[0] if row.predict_at else len(row) - 1 for row in rows]
     openings = [tuple(zip(row.ids[:end], row.attend[:end], strict=True)) for row, end in zip(rows, ends, strict=True)]
@@ -267,10 +277,11 @@ def _batches_of_similar_length(encoded: Sequence[Encoded], batch_tokens: int) ->
     def opening(i: int) -> tuple[int, int]:
         return encoded[i].ids[0], encoded[i].attend[0]
 
+    length = [len(_read_positions(row)) for row in encoded]
     batch: list[int] = []
-    for i in sorted(range(len(encoded)), key=lambda i: (opening(i), len(encoded[i]), i)):
+    for i in sorted(range(len(encoded)), key=lambda i: (opening(i), length[i], i)):
         # Sorted ascending, so row i sets the padded width of the batch it joins.
-        full = (len(batch) + 1) * len(encoded[i]) > batch_tokens
+        full = (len(batch) + 1) * length[i] > batch_tokens
         if batch and (full or opening(i) != opening(batch[0])):
             yield batch
             batch = []
