@@ -7,10 +7,12 @@ import json
 import sys
 
 import pandas as pd
+import torch
 
-from gdrt_lite import data, experiment, files, plots
+from benchmarks.common import matmul_gflops
+from gdrt_lite import data, experiment, files, lm, plots
 
-NAMES = ("startup", "recommend", "faa", "token_relevance", "training_step", "gdrt_overhead", "growth")
+NAMES = ("startup", "recommend", "faa", "token_relevance", "training_step", "gdrt_overhead", "memory", "growth")
 ROWS = {
     "recommend": ("constrained recommendation, beam 10, 500 titles", "model.generate, prefix_allowed_tokens_fn", "a user"),
     "faa": ("FAA, 3 segments", "captum LLMAttribution, 2 segments", "an example"),
@@ -41,7 +43,8 @@ def main(names: list[str]) -> int:
         print(name, flush=True)
         found[name] = importlib.import_module(f"benchmarks.{name}").run()
         print({key: value for key, value in found[name].items() if key != "rows"}, flush=True)
-        found["environment"] = experiment.environment()
+        dtype = torch.bfloat16 if lm.has_fast_bf16(torch.device("cpu")) else torch.float32
+        found |= {"environment": experiment.environment(), "dtype": str(dtype), "matmul_gflops": matmul_gflops(dtype)}
         files.write_json(path, found)
     if "growth" in found:
         rows = pd.DataFrame(found["growth"]["rows"])

@@ -7,7 +7,7 @@ import statistics
 from benchmarks.common import examples, seconds
 from gdrt_lite import lm, training
 
-STEPS = 4
+STEPS = 2
 
 
 def run() -> dict:

@@ -47,7 +47,7 @@ def run() -> dict:
     same = all([t for t, _ in a] == [t for t, _ in b] for a, b in zip(mine, theirs, strict=True))
     model = lm.load()
     found = compare(
-        lambda: decoding.recommend(model, histories, trie), lambda: generate(model, trie, histories[:4]), len(histories), 4
+        lambda: decoding.recommend(model, histories, trie), lambda: generate(model, trie, histories[:3]), len(histories), 3
     )
     prompt = sum(len(model.encode(h, None)) for h in histories) / len(histories)
     steps = sum(map(len, trie.paths)) / len(trie.paths)

@@ -68,7 +68,7 @@ class Config:
 
 # Sizes only: the code paths of the three profiles are the same.
 PROFILES: dict[str, dict[str, Any]] = {
-    "quick": dict(),
+    "quick": dict(train_windows=240, batch_size=8, test_examples=64, faa_examples=24),
     "standard": dict(
         history=10, train_windows=3000, epochs=2.0, test_examples=500, faa_examples=100,
         ablations=attribution.ABLATIONS,

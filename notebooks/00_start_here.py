@@ -86,7 +86,7 @@ say("{verdict}", verdict="Ready." if not broken else f"**{broken} to repair firs
 # %%
 splits = data.load_movielens(500).split("new_users", history=5)
 model = lm.load("smollm2-135m")
-people = data.sample(splits.test, pick(quick=40, standard=67, full=268), seed=0)
+people = data.sample(splits.test, pick(quick=32, standard=67, full=268), seed=0)
 BEAMS = 20  # section 2 says what these are
 print(splits)
 print(people[1])
@@ -214,7 +214,7 @@ def survival(before: Sequence[str], after: Sequence[str]) -> float:
     raise NotImplementedError
 
 # %% tags=["check"]
-checks.check("00.1", survival)
+checks.check("00.1", survival);
 
 # %% [markdown]
 # <details><summary>My number is too small</summary>
@@ -232,7 +232,7 @@ def survival(before: Sequence[str], after: Sequence[str]) -> float:
     """Share of the titles in `before` that are still in `after`, from 0 to 1."""
     return len(set(before) & set(after)) / len(before)
 
-checks.check("00.1", survival)
+checks.check("00.1", survival);
 
 # %% [markdown]
 # ## 4. One user is an anecdote
@@ -269,7 +269,7 @@ say(
 # First the doubt about the search: the same measurement, wide beam, few users.
 
 # %%
-few_users, wide_beams = range(pick(quick=4, standard=8, full=20)), 3 * BEAMS
+few_users, wide_beams = range(pick(quick=3, standard=8, full=20)), 3 * BEAMS
 broad = [
     [[title for title, _ in ranked] for ranked in decoding.recommend(
         model, part, splits.catalogue, k=10, beams=wide_beams, exclude_history=True, batch_size=2, progress=True)]
@@ -309,7 +309,7 @@ say(
 meaning = ...  # "a", "b", "c" or "d"
 
 # %% tags=["check"]
-checks.check("00.2", meaning)
+checks.check("00.2", meaning);
 
 # %% [markdown]
 # <details><summary>Surely such a list is bad?</summary>
@@ -319,7 +319,7 @@ checks.check("00.2", meaning)
 
 # %% tags=["solution"] jupyter={"source_hidden": true}
 meaning = "c"
-checks.check("00.2", meaning)
+checks.check("00.2", meaning);
 
 # %% [markdown]
 # ## 5. Twenty lines that read the user
@@ -340,7 +340,7 @@ def ndcg(ranked: Sequence[str], target: str) -> float:
     raise NotImplementedError
 
 # %% tags=["check"]
-checks.check("00.3", ndcg)
+checks.check("00.3", ndcg);
 
 # %% [markdown]
 # <details><summary>The first place does not give one</summary>
@@ -358,7 +358,7 @@ def ndcg(ranked: Sequence[str], target: str) -> float:
     """NDCG of one list with one right title."""
     return 1 / math.log2(ranked.index(target) + 2) if target in ranked else 0.0
 
-checks.check("00.3", ndcg)
+checks.check("00.3", ndcg);
 
 # %% [markdown]
 # Now a rival. No network, no text, only counting: *which movies followed which?* People who saw this, then went on to that. The
@@ -377,7 +377,7 @@ def followed(train: Sequence[Example]) -> Counter[tuple[str, str]]:
     raise NotImplementedError
 
 # %% tags=["check"]
-checks.check("00.4", followed)
+checks.check("00.4", followed);
 
 # %% [markdown]
 # <details><summary>Which title comes first in a pair?</summary>
@@ -395,7 +395,7 @@ def followed(train: Sequence[Example]) -> Counter[tuple[str, str]]:
     """Windows that have the first title in their history and the second as their target."""
     return Counter((title, example.target) for example in train for title in example.history)
 
-checks.check("00.4", followed)
+checks.check("00.4", followed);
 
 # %% [markdown]
 # A raw count favours best-sellers, which follow everything. So we divide by how often both occur at all (the *cosine*), with a

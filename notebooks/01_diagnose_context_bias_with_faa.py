@@ -69,7 +69,7 @@ from gdrt_lite.prompts import HISTORY, SEGMENT_NAMES, TARGET, TASK
 
 # %%
 splits = data.load_movielens(500).split("new_users", history=5)
-examples = data.sample(splits.test, pick(quick=16, standard=64, full=256), seed=0)
+examples = data.sample(splits.test, pick(quick=12, standard=64, full=256), seed=0)
 base = lm.load("smollm2-135m")
 example = examples[0]
 encoded = base.encode(example.history, example.target)
@@ -141,7 +141,7 @@ def read_targets(logits: Tensor, labels: Tensor, first: int) -> Tensor:
     raise NotImplementedError
 
 # %% tags=["check"]
-checks.check("01.1", read_targets)
+checks.check("01.1", read_targets);
 
 # %% [markdown]
 # <details><summary>My numbers are all very low, and make no sense</summary>
@@ -165,7 +165,7 @@ def read_targets(logits: Tensor, labels: Tensor, first: int) -> Tensor:
     rows = logits[first - 1 : first - 1 + len(labels)].float().log_softmax(-1)
     return rows[torch.arange(len(labels)), labels]
 
-checks.check("01.1", read_targets)
+checks.check("01.1", read_targets);
 
 # %% [markdown]
 # Now FAA in ten lines. "Without" will mean: put a token that says nothing, `_`, in every place of the segment. We use full
@@ -333,7 +333,7 @@ def bias_ratio(frame: pd.DataFrame) -> float:
     raise NotImplementedError
 
 # %% tags=["check"]
-checks.check("01.2", bias_ratio)
+checks.check("01.2", bias_ratio);
 
 # %% [markdown]
 # <details><summary>My ratio is close, but too small</summary>
@@ -352,7 +352,7 @@ def bias_ratio(frame: pd.DataFrame) -> float:
     mean = frame.attribution.abs().groupby(frame.segment).mean()
     return float((mean["TASK"] + mean["PREFIX"]) / mean["HISTORY"])
 
-checks.check("01.2", bias_ratio)
+checks.check("01.2", bias_ratio);
 
 # %% [markdown]
 # A ratio from a few users is uncertain. So we draw the users again and again, with repeats, and see how far the ratio
@@ -427,7 +427,7 @@ say(
 moved = ...  # "a", "b", "c" or "d"
 
 # %% tags=["check"]
-checks.check("01.3", moved)
+checks.check("01.3", moved);
 
 # %% [markdown]
 # <details><summary>I hesitate between a and b</summary>
@@ -437,7 +437,7 @@ checks.check("01.3", moved)
 
 # %% tags=["solution"] jupyter={"source_hidden": true}
 moved = "b"
-checks.check("01.3", moved)
+checks.check("01.3", moved);
 
 # %% [markdown]
 # **Per segment or per token?** A long segment has more chances to matter. If HISTORY has more tokens than TASK, it is fair to
@@ -537,7 +537,7 @@ say(
 ratio = ...  # a number
 
 # %% tags=["check"]
-checks.check("01.4", ratio)
+checks.check("01.4", ratio);
 
 # %% [markdown] tags=["definition"]
 # <details><summary>I divided sixty by ten</summary>
@@ -554,7 +554,7 @@ checks.check("01.4", ratio)
 
 # %% tags=["solution"] jupyter={"source_hidden": true}
 ratio = math.log(1 - 0.6) / math.log(1 - 0.1)
-checks.check("01.4", ratio)
+checks.check("01.4", ratio);
 
 # %% [markdown]
 # ## 6. One prompt, token by token
@@ -614,7 +614,7 @@ say(
 prefix = ...  # "a", "b", "c" or "d"
 
 # %% tags=["check"]
-checks.check("01.5", prefix)
+checks.check("01.5", prefix);
 
 # %% [markdown]
 # <details><summary>Is a ratio of zero the goal?</summary>
@@ -624,7 +624,7 @@ checks.check("01.5", prefix)
 
 # %% tags=["solution"] jupyter={"source_hidden": true}
 prefix = "c"
-checks.check("01.5", prefix)
+checks.check("01.5", prefix);
 
 # %% [markdown]
 # ## Recap

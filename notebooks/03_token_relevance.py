@@ -150,7 +150,7 @@ def title_relevance(logits: Tensor, ids: list[int], first: int) -> Tensor:
 
 
 # %% tags=["check"]
-checks.check("03.1", title_relevance)
+checks.check("03.1", title_relevance);
 
 # %% [markdown]
 # <details><summary>My values look random</summary>
@@ -171,7 +171,7 @@ def title_relevance(logits: Tensor, ids: list[int], first: int) -> Tensor:
     return scores[torch.arange(len(scores)), torch.tensor(ids[first:])]
 
 
-checks.check("03.1", title_relevance)
+checks.check("03.1", title_relevance);
 
 # %% [markdown]
 # ## 2. The whole catalogue
@@ -429,7 +429,7 @@ def within_share(values: dict[str, list[float]]) -> float:
 
 
 # %% tags=["check"]
-checks.check("03.2", within_share)
+checks.check("03.2", within_share);
 
 # %% [markdown]
 # <details><summary>I am close, but not equal</summary>
@@ -452,7 +452,7 @@ def within_share(values: dict[str, list[float]]) -> float:
     return float(within / ((tokens - tokens.mean()) ** 2).sum())
 
 
-checks.check("03.2", within_share)
+checks.check("03.2", within_share);
 
 # %% [markdown]
 # Now the catalogue. A share needs something to compare it with: even if tokens were dealt out to titles at
@@ -575,7 +575,7 @@ def counted_relevance(counts: dict[tuple[int, ...], int], title: tuple[int, ...]
 
 
 # %% tags=["check"]
-checks.check("03.3", counted_relevance)
+checks.check("03.3", counted_relevance);
 
 # %% [markdown]
 # <details><summary>My values fall and fall along the title</summary>
@@ -596,7 +596,7 @@ def counted_relevance(counts: dict[tuple[int, ...], int], title: tuple[int, ...]
     return [float(np.log(after / before)) for before, after in zip(begins, begins[1:])]
 
 
-checks.check("03.3", counted_relevance)
+checks.check("03.3", counted_relevance);
 
 # %%
 labels = {title: model.encode((), title).labels for title in titles}
@@ -730,7 +730,7 @@ say(
 meaning = ...  # "a", "b", "c" or "d"
 
 # %% tags=["check"]
-checks.check("03.4", meaning)
+checks.check("03.4", meaning);
 
 # %% [markdown]
 # <details><summary>I wavered between a and c</summary>
@@ -741,7 +741,7 @@ checks.check("03.4", meaning)
 # %% tags=["solution"] jupyter={"source_hidden": true}
 meaning = "c"
 
-checks.check("03.4", meaning)
+checks.check("03.4", meaning);
 
 # %% [markdown]
 # ## Recap

@@ -113,7 +113,7 @@ def kmeans_step(values: np.ndarray, centers: np.ndarray) -> np.ndarray:
 
 
 # %% tags=["check"]
-checks.check("04.1", kmeans_step)
+checks.check("04.1", kmeans_step);
 
 # %% [markdown]
 # <details><summary>How do I find each value's nearest centre without a loop?</summary>
@@ -134,7 +134,7 @@ def kmeans_step(values: np.ndarray, centers: np.ndarray) -> np.ndarray:
     return np.array([values[labels == g].mean() if (labels == g).any() else c for g, c in enumerate(centers)])
 
 
-checks.check("04.1", kmeans_step)
+checks.check("04.1", kmeans_step);
 
 # %% [markdown]
 # K-means numbers its clusters as it likes. We want an order: group 0 is the *least* relevant to the auxiliary
@@ -156,7 +156,7 @@ def in_order(labels: np.ndarray, centers: np.ndarray) -> np.ndarray:
 
 
 # %% tags=["check"]
-checks.check("04.2", in_order)
+checks.check("04.2", in_order);
 
 # %% [markdown]
 # <details><summary>It works for two clusters, not for three</summary>
@@ -172,7 +172,7 @@ def in_order(labels: np.ndarray, centers: np.ndarray) -> np.ndarray:
     return np.argsort(np.argsort(centers))[labels]
 
 
-checks.check("04.2", in_order)
+checks.check("04.2", in_order);
 
 # %% [markdown]
 # ## 2. The real tokens
@@ -374,7 +374,7 @@ def absent_probability(
 
 
 # %% tags=["check"]
-checks.check("04.3", absent_probability)
+checks.check("04.3", absent_probability);
 
 # %% [markdown]
 # <details><summary>I used the group's share of all tokens</summary>
@@ -398,7 +398,7 @@ def absent_probability(
     return float(np.average(without, weights=counts) ** batch_size)
 
 
-checks.check("04.3", absent_probability)
+checks.check("04.3", absent_probability);
 
 # %%
 titles = [title for title in splits.catalogue if title in set(targets)]

@@ -90,7 +90,7 @@ from gdrt_lite import canvas, dro, metrics
 pencil = ...  # a list of three numbers
 
 # %% tags=["check"]
-checks.check("05.1", pencil)
+checks.check("05.1", pencil);
 
 # %% [markdown]
 # <details><summary>I do not know where to start</summary>
@@ -111,7 +111,7 @@ checks.check("05.1", pencil)
 # %% tags=["solution"] jupyter={"source_hidden": true}
 pencil = [0.040, 0.161, 0.799]
 
-checks.check("05.1", pencil)
+checks.check("05.1", pencil);
 
 # %% [markdown]
 # The same table in code, column by column, and then the package's function. Both must agree. So should your
@@ -308,7 +308,7 @@ def weights(losses: Tensor, tau: float, prior: Tensor) -> Tensor:
 
 
 # %% tags=["check"]
-checks.check("05.2", weights)
+checks.check("05.2", weights);
 
 # %% [markdown]
 # <details><summary>I get NaN in the last case</summary>
@@ -334,7 +334,7 @@ def weights(losses: Tensor, tau: float, prior: Tensor) -> Tensor:
     return torch.softmax(losses / tau + prior.log(), dim=0)
 
 
-checks.check("05.2", weights)
+checks.check("05.2", weights);
 
 # %% [markdown]
 # ### Exercise 05.3 · The value of the game
@@ -351,7 +351,7 @@ def game_value(losses: Tensor, tau: float, prior: Tensor) -> Tensor:
 
 
 # %% tags=["check"]
-checks.check("05.3", game_value)
+checks.check("05.3", game_value);
 
 # %% [markdown]
 # <details><summary>My value is too high by a constant</summary>
@@ -371,7 +371,7 @@ def game_value(losses: Tensor, tau: float, prior: Tensor) -> Tensor:
     return tau * torch.logsumexp(losses / tau + prior.log(), dim=0)
 
 
-checks.check("05.3", game_value)
+checks.check("05.3", game_value);
 
 # %% [markdown]
 # ## 4. The gradient is a weighted gradient
@@ -474,7 +474,7 @@ def token_weights(token_losses: Tensor, group_ids: Tensor, n_groups: int, tau: f
 
 
 # %% tags=["check"]
-checks.check("05.4", token_weights)
+checks.check("05.4", token_weights);
 
 # %% [markdown]
 # <details><summary>My weights sum to more than one</summary>
@@ -502,7 +502,7 @@ def token_weights(token_losses: Tensor, group_ids: Tensor, n_groups: int, tau: f
     return (dro.group_weights(means, tau, present=counts > 0) / counts.clamp(min=1))[group_ids]
 
 
-checks.check("05.4", token_weights)
+checks.check("05.4", token_weights);
 
 # %% [markdown]
 # So there are *two* effects in one formula. Grouping alone already makes the few tokens of a small group
@@ -718,7 +718,7 @@ def eg_step(weights: Tensor, losses: Tensor, rate: float) -> Tensor:
 
 
 # %% tags=["check"]
-checks.check("05.5", eg_step)
+checks.check("05.5", eg_step);
 
 # %% [markdown]
 # <details><summary>I get the same weights in the first case, and others later</summary>
@@ -738,7 +738,7 @@ def eg_step(weights: Tensor, losses: Tensor, rate: float) -> Tensor:
     return torch.softmax(weights.log() + rate * losses, dim=0)
 
 
-checks.check("05.5", eg_step)
+checks.check("05.5", eg_step);
 
 # %% [markdown]
 # Freeze the losses and let both run. **Predict:** the closed form gives the same weights at every step. What

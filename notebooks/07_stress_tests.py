@@ -97,7 +97,7 @@ def turned(losses: Tensor, tau: float, prior: Tensor) -> Tensor:
     raise NotImplementedError
 
 # %% tags=["check"]
-checks.check("07.1", turned)
+checks.check("07.1", turned);
 
 # %% [markdown]
 # <details><summary>Right for a uniform prior only</summary>
@@ -115,7 +115,7 @@ def turned(losses: Tensor, tau: float, prior: Tensor) -> Tensor:
     """Weights proportional to P(g) exp(-L(g) / tau), shape (K,), summing to one."""
     return torch.softmax(-losses / tau + prior.log(), dim=0)
 
-checks.check("07.1", turned)
+checks.check("07.1", turned);
 
 # %% [markdown]
 # ### A bench for many small trainings
@@ -131,13 +131,13 @@ checks.check("07.1", turned)
 
 # %%
 splits = data.load_movielens(100).split("new_users", history=3)
-first, more = pick(quick=(4000, 800), standard=(5000, 6000), full=(5000, 6000))
+first, more = pick(quick=(3000, 480), standard=(5000, 6000), full=(5000, 6000))
 drawn = data.sample(splits.train, first + more, seed=0)
 earlier, windows = drawn[:first], drawn[first:]
-test = data.sample(splits.test, pick(quick=300, standard=800, full=1800), seed=0)
+test = data.sample(splits.test, pick(quick=240, standard=800, full=1800), seed=0)
 users = [e.user for e in test]
 pocket = lm.pocket(splits.catalogue)
-twin = training.history_free_twin(pocket, earlier, max_steps=pick(quick=150, standard=400, full=800)).lm  # scores relevance
+twin = training.history_free_twin(pocket, earlier, max_steps=pick(quick=120, standard=400, full=800)).lm  # scores relevance
 scores = relevance.token_relevance(twin, splits.catalogue)
 start = training.finetune(twin, earlier, "sft", epochs=pick(quick=1, standard=2, full=4), batch_size=16).lm
 targets = [e.target for e in windows]
@@ -322,7 +322,7 @@ def with_strangers(windows: list[tuple[tuple[str, ...], str]], n: int) -> list[t
     raise NotImplementedError
 
 # %% tags=["check"]
-checks.check("07.2", with_strangers)
+checks.check("07.2", with_strangers);
 
 # %% [markdown]
 # <details><summary>The data look shuffled, but training does not suffer</summary>
@@ -337,7 +337,7 @@ def with_strangers(windows: list[tuple[tuple[str, ...], str]], n: int) -> list[t
     histories[:n] = histories[1:n] + histories[: min(n, 1)]
     return [(history, target) for history, (_, target) in zip(histories, windows)]
 
-checks.check("07.2", with_strangers)
+checks.check("07.2", with_strangers);
 
 # %%
 seeds = pick(quick=(0, 1, 2), standard=(0, 1, 2, 3, 4), full=(0, 1, 2, 3, 4))
@@ -364,7 +364,7 @@ def seed_interval(values: list[float]) -> tuple[float, float]:
     raise NotImplementedError
 
 # %% tags=["check"]
-checks.check("07.3", seed_interval)
+checks.check("07.3", seed_interval);
 
 # %% [markdown]
 # <details><summary>A little too narrow</summary>
@@ -383,7 +383,7 @@ def seed_interval(values: list[float]) -> tuple[float, float]:
     half = stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values))
     return float(np.mean(values) - half), float(np.mean(values) + half)
 
-checks.check("07.3", seed_interval)
+checks.check("07.3", seed_interval);
 
 # %%
 over_seeds = {(what, other): over(table[table.what == what][f"gdrt minus {other}"].tolist())
@@ -473,7 +473,7 @@ def verdict(low: float, high: float, claim: str) -> str:
     raise NotImplementedError
 
 # %% tags=["check"]
-checks.check("07.4", verdict)
+checks.check("07.4", verdict);
 
 # %% [markdown]
 # <details><summary>An interval around zero comes out as contradicted</summary>
@@ -488,7 +488,7 @@ def verdict(low: float, high: float, claim: str) -> str:
         return "undecided"
     return "supported" if (low > 0) == (claim == "higher") else "contradicted"
 
-checks.check("07.4", verdict)
+checks.check("07.4", verdict);
 
 # %% [markdown]
 # Every line below is one claim, the evidence for it, and a verdict by that rule. **Predict** how many will be supported.

@@ -124,7 +124,7 @@ def windows(items: list[str], history: int, min_history: int) -> list[tuple[list
     raise NotImplementedError
 
 # %% tags=["check"]
-checks.check("08.1", windows)
+checks.check("08.1", windows);
 
 # %% [markdown]
 # <details><summary>The first windows come out empty</summary>
@@ -142,7 +142,7 @@ def windows(items: list[str], history: int, min_history: int) -> list[tuple[list
     """All (history, target) pairs of one user, in order."""
     return [(list(items[max(0, i - history) : i]), items[i]) for i in range(min_history, len(items))]
 
-checks.check("08.1", windows)
+checks.check("08.1", windows);
 
 # %% [markdown]
 # **Before you train anything**, ask whether your histories hold signal at all. Two baselines that only count answer in a second. If
@@ -362,7 +362,7 @@ def global_losses(sums: Tensor, counts: Tensor) -> Tensor:
     raise NotImplementedError
 
 # %% tags=["check"]
-checks.check("08.2", global_losses)
+checks.check("08.2", global_losses);
 
 # %% [markdown]
 # <details><summary>Right when all processes hold equally many tokens, else wrong</summary>
@@ -375,7 +375,7 @@ def global_losses(sums: Tensor, counts: Tensor) -> Tensor:
     """Shapes (P, K) and (P, K) -> (K,)."""
     return sums.sum(0) / counts.sum(0).clamp(min=1)
 
-checks.check("08.2", global_losses)
+checks.check("08.2", global_losses);
 
 # %% [markdown]
 # With the common weights, each process must then minimise its *share* of the weighted loss, times the number of processes, because
@@ -447,7 +447,7 @@ def merged(weight: Tensor, a: Tensor, b: Tensor, alpha: float) -> Tensor:
     raise NotImplementedError
 
 # %% tags=["check"]
-checks.check("08.3", merged)
+checks.check("08.3", merged);
 
 # %% [markdown]
 # <details><summary>The update is too large or too small by a constant factor</summary>
@@ -460,7 +460,7 @@ def merged(weight: Tensor, a: Tensor, b: Tensor, alpha: float) -> Tensor:
     """The weight with the adapter added, shape (out, in)."""
     return weight + alpha / a.shape[0] * b @ a
 
-checks.check("08.3", merged)
+checks.check("08.3", merged);
 
 # %%
 layer = next(m for name, m in loaded.model.named_modules() if name.endswith("layers.0.self_attn.q_proj"))
@@ -503,7 +503,7 @@ def petaflops(windows: int, epochs: float, tokens: float, parameters: float) -> 
     raise NotImplementedError
 
 # %% tags=["check"]
-checks.check("08.4", petaflops)
+checks.check("08.4", petaflops);
 
 # %% [markdown]
 # <details><summary>A third of what is expected</summary>
@@ -516,7 +516,7 @@ def petaflops(windows: int, epochs: float, tokens: float, parameters: float) -> 
     """Operations of a full fine-tuning, in units of 10**15; `tokens` are those of one window."""
     return 6 * windows * epochs * tokens * parameters / 1e15
 
-checks.check("08.4", petaflops)
+checks.check("08.4", petaflops);
 
 # %% [markdown] tags=["definition"]
 # What hardware *sustains* on short prompts is well below its data sheet. These are round assumptions, to be replaced by your own

@@ -27,10 +27,32 @@ def course() -> str:
         text = path.read_text(encoding="utf-8")
         question = re.search(r"^# # (.*)$", text, re.M)
         exercises = len(re.findall(r"^# ### Exercise ", text, re.M))
-        seconds = measured.get(path.stem[:2], {}).get("seconds") or measured.get(path.stem, {}).get("seconds")
+        seconds = measured.get(path.stem[:2], {}).get("seconds")
         minutes = "-" if seconds is None else f"{seconds / 60:.1f}"
         title = question.group(1) if question else path.stem
         lines.append(f"| [{path.stem}](notebooks/{path.stem}.ipynb) | {title} | {exercises} | {minutes} |")
+    return "\n".join(lines)
+
+
+STICKING_POINTS = {
+    "00": "A survival figure belongs to the model *and* its beam search. A list that changes is not yet a list that fits.",
+    "01": "The four meanings of \"without a segment\". PREFIX has no meaning for the first token.",
+    "02": "A rate of one is worth nothing: let them work out the PMI of a constant. Which result would *refute* the claim?",
+    "03": "Relevance belongs to the title, not to the user. Log-probabilities near zero are the *easy* tokens.",
+    "04": "In one dimension K-means only cuts a line. The groups are ordered, the labels of scikit-learn are not.",
+    "05": "The Lagrangian step. Why the weights are detached although they depend on the model.",
+    "06": "A lower bias ratio and a costlier title can both be true.",
+    "07": "Undecided is not contradicted. Users and seeds answer different questions.",
+    "08": "Merge in float32. The wording must fit the items.",
+}
+
+
+def sheet() -> str:
+    """The instructor's run sheet: minutes of each notebook, and where people get stuck."""
+    lines = ["| notebook | read | solve | run | where people get stuck |", "|---|---|---|---|---|"]
+    for number, found in sorted(notebook.runtimes().items()):
+        read, ran = found["words"] / 200, found["seconds"] / 60
+        lines.append(f"| {number} | {read:.0f} | {found['exercise_minutes']} | {ran:.1f} | {STICKING_POINTS[number]} |")
     return "\n".join(lines)
 
 
@@ -56,7 +78,14 @@ def benchmarks() -> str:
     if not path.exists():
         return "Not measured yet: `make bench`."
     found = json.loads(path.read_text(encoding="utf-8"))
-    text = benchmark_table(found)
+    machine = found["environment"]
+    text = (
+        f"Measured on {machine['cores']} cores, {machine['cpu_capability']}, {machine['accelerator']} accelerator, "
+        f"{found['dtype'].removeprefix('torch.')}, matrix products at {found['matmul_gflops']:.0f} GFLOP/s.\n\n" + benchmark_table(found)
+    )
+    if "memory" in found:
+        one, two = found["memory"]["training_step_batch_8_gib"], found["memory"]["training_step_batch_16_gib"]
+        text += f"\n\nPeak memory of a process that trains: {one:.1f} GiB with batches of 8, {two:.1f} GiB with batches of 16."
     if "startup" in found:
         start = found["startup"]
         text += f"\n\n`import gdrt_lite` {start['import_s']:.2f} s, model load {start['model_load_s']:.1f} s (warm)."
@@ -65,7 +94,7 @@ def benchmarks() -> str:
 
 def rendered(text: str) -> str:
     """README with every block filled."""
-    for name, fill in (("course", course), ("run", run), ("benchmarks", benchmarks)):
+    for name, fill in (("course", course), ("sheet", sheet), ("run", run), ("benchmarks", benchmarks)):
         pattern = rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)"
         if not re.search(pattern, text, re.S):
             raise SystemExit(f"README.md has no block {name!r}: put <!-- {name} --> and <!-- /{name} --> where it belongs.")

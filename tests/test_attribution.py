@@ -50,12 +50,20 @@ def prompt_loop(model, row, ablation, donor):
 
 
 @pytest.mark.parametrize("ablation", attribution.ABLATIONS)
-def test_equals_a_plain_loop(pocket, ablation):
-    frame = attribution.feature_ablation(pocket, EXAMPLES, ablation, seed=3, batch_size=2)
-    donors = attribution._donors(len(EXAMPLES), seed=3)
-    for i, example in enumerate(EXAMPLES):
+@given(
+    prompts=st.lists(
+        st.tuples(st.lists(st.sampled_from(TITLES), min_size=1, max_size=5), st.sampled_from(TITLES)), min_size=2, max_size=5
+    ),
+    seed=st.integers(0, 9),
+)
+@settings(max_examples=8, deadline=None)
+def test_equals_a_plain_loop(pocket, ablation, prompts, seed):
+    examples = [Example(str(i), tuple(history), target, i) for i, (history, target) in enumerate(prompts)]
+    frame = attribution.feature_ablation(pocket, examples, ablation, seed=seed, batch_size=2)
+    donors = attribution._donors(len(examples), seed)
+    for i, example in enumerate(examples):
         row = pocket.encode(example.history, example.target)
-        donor = EXAMPLES[donors[i]]
+        donor = examples[donors[i]]
         expected = prompt_loop(pocket, row, ablation, pocket.encode(donor.history, donor.target)).double().numpy()
         expected[0, 2] = np.nan  # there is no prefix at t = 0
         wide = frame[frame.example == i].pivot(index="position", columns="segment", values="attribution")

@@ -14,7 +14,7 @@ from gdrt_lite import decoding
 
 def histories_from(catalogue, n, seed=0):
     draw = random.Random(seed)
-    return [draw.sample(catalogue, draw.randint(0, 5)) for _ in range(n)]
+    return [draw.sample(catalogue, draw.randint(0, min(5, len(catalogue)))) for _ in range(n)]
 
 
 def assert_same(ours, theirs, tolerance=1e-4):
@@ -50,9 +50,11 @@ def generate(lm, history, trie, beams):
     return list(zip(titles, output.sequences_scores.tolist(), strict=True))
 
 
-def test_a_beam_as_wide_as_the_catalogue_is_exhaustive(pocket, splits):
-    catalogue = splits.catalogue[:60]
-    histories = histories_from(catalogue, 6)
+@given(st.integers(0, 1000), st.integers(2, 60))
+@settings(max_examples=10, deadline=None)
+def test_a_beam_as_wide_as_the_catalogue_is_exhaustive(pocket, splits, seed, size):
+    catalogue = random.Random(seed).sample(splits.catalogue, size)
+    histories = histories_from(catalogue, 3, seed)
     lists = decoding.recommend(pocket, histories, catalogue, k=len(catalogue))
     for history, ranked in zip(histories, lists, strict=True):
         assert_same(ranked, decoding.score_catalogue(pocket, history, catalogue))

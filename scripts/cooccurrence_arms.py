@@ -1,0 +1,47 @@
+"""Run the causal test of notebook 02 over several seeds: its cells tagged `arms`, in the quick profile's sizes.
+
+python scripts/cooccurrence_arms.py 5        seeds 0 to 4 into data/results/cooccurrence_arms.csv; seeds already there stay
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
+os.environ["GDRT_PROFILE"] = "quick"
+
+import pandas as pd  # noqa: E402
+from build_notebooks import read_source, sources, tags  # noqa: E402
+
+from gdrt_lite.notebook import pick  # noqa: E402
+
+RESULT = ROOT / "data" / "results" / "cooccurrence_arms.csv"
+
+
+def run(seed: int, script: Path) -> pd.DataFrame:
+    """One seed, all arms: arm, seed, worth (nats per title that the right history saves), pays (nats per title)."""
+    names: dict[str, Any] = {"pick": pick, "seeds": [seed]}
+    for cell in read_source(script).cells:
+        if {"imports", "arms"} & set(tags(cell)):
+            exec(compile(cell.source, script.name, "exec"), names)  # noqa: S102
+    return names["titles"].groupby(["arm", "seed"], sort=False)[["worth", "pays"]].mean().round(5).reset_index()
+
+
+def main(n_seeds: int) -> None:
+    """Add the seeds that are missing, one after the other."""
+    script = sources(["02"])[0]
+    table = pd.read_csv(RESULT) if RESULT.exists() else pd.DataFrame(columns=["arm", "seed", "worth", "pays"])
+    for seed in sorted(set(range(n_seeds)) - set(table.seed)):
+        table = pd.concat([table, run(seed, script)]) if len(table) else run(seed, script)
+        part = RESULT.with_suffix(".part")
+        table.to_csv(part, index=False)
+        part.replace(RESULT)
+        print(table.tail(3).to_string(index=False), flush=True)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 5)
