@@ -8,6 +8,7 @@ The modules in the order in which data flows through them; each uses only those 
     data              interactions -> examples (history, target): load_movielens(), from_frame(), .split()
     prompts           an example -> token ids, each labelled TASK, HISTORY or TARGET
     attention         the attention that the models here use on a CPU
+    collation         prompts as the tensors of a batch
     lm                load a causal language model; target_logprobs(), the one scoring core
 
     attribution       diagnosis: what each segment of the prompt contributes to the prediction (FAA)
@@ -49,6 +50,7 @@ _MODULES = (
     "batches",
     "canvas",
     "checks",
+    "collation",
     "cooccurrence",
     "data",
     "decoding",

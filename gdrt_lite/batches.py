@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
+from gdrt_lite.collation import collate
 from gdrt_lite.data import Example
 from gdrt_lite.groups import TokenGroups
-from gdrt_lite.lm import LanguageModel, collate
+from gdrt_lite.lm import LanguageModel
 
 
 class SeededLengthGroups(LengthGroupedSampler):

@@ -14,7 +14,8 @@ import torch
 from transformers import DynamicCache, PreTrainedTokenizerBase
 from transformers.cache_utils import DynamicLayer
 
-from gdrt_lite.lm import LanguageModel, collate, only_rows, shared_past, shares_prefix, target_logprobs
+from gdrt_lite.collation import collate
+from gdrt_lite.lm import LanguageModel, only_rows, shared_past, shares_prefix, target_logprobs
 from gdrt_lite.prompts import target_ids
 
 Ranked = list[tuple[str, float]]

@@ -86,8 +86,8 @@ say("{verdict}", verdict="Ready." if not broken else f"**{broken} to repair firs
 # %%
 splits = data.load_movielens(500).split("new_users", history=5)
 model = lm.load("smollm2-135m")
-people = data.sample(splits.test, pick(quick=32, standard=67, full=268), seed=0)
-BEAMS = 20  # section 2 says what these are
+people = data.sample(splits.test, pick(quick=20, standard=67, full=268), seed=0)
+BEAMS = 16  # section 2 says what these are
 print(splits)
 print(people[1])
 
@@ -269,7 +269,7 @@ say(
 # First the doubt about the search: the same measurement, wide beam, few users.
 
 # %%
-few_users, wide_beams = range(pick(quick=3, standard=8, full=20)), 3 * BEAMS
+few_users, wide_beams = range(pick(quick=2, standard=8, full=20)), 3 * BEAMS
 broad = [
     [[title for title, _ in ranked] for ranked in decoding.recommend(
         model, part, splits.catalogue, k=10, beams=wide_beams, exclude_history=True, batch_size=2, progress=True)]

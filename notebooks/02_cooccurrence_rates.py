@@ -151,13 +151,14 @@ for row in table[table.segment.isin(["TASK", "HISTORY"]) & table.target.str.stri
 table[table.target == " Aliens"].head(9)
 
 # %% [markdown]
-# Now the real corpus: every training window of MovieLens, cut by the tokenizer of the real model. **Predict** the mean rate of
+# Now the real corpus: training windows of MovieLens, cut by the tokenizer of the real model. **Predict** the mean rate of
 # the three segments. Which is the highest, and by how much?
 
 # %%
 splits = data.load_movielens(500).split("new_users", history=5)
 smollm2 = lm.load("smollm2-135m").tokenizer
-counted = cooccurrence.rates(splits.train, smollm2, prompts.DEFAULT)
+corpus = data.sample(splits.train, pick(quick=12_000, standard=len(splits.train), full=len(splits.train)), seed=0)
+counted = cooccurrence.rates(corpus, smollm2, prompts.DEFAULT)
 cooccurrence.summary(counted).round(3)
 
 # %%
@@ -262,8 +263,8 @@ pd.concat(parts)[["segment", "source", "target", "count", "rate", "pmi", "npmi"]
 # of another window. All links are cut, all frequencies stay. **Predict** what happens to the rate, and what to the PMI.
 
 # %%
-order = np.random.default_rng(0).permutation(len(splits.train))
-cut = [replace(example, target=splits.train[i].target) for example, i in zip(splits.train, order)]
+order = np.random.default_rng(0).permutation(len(corpus))
+cut = [replace(example, target=corpus[i].target) for example, i in zip(corpus, order)]
 shuffled = cooccurrence.rates(cut, smollm2, prompts.DEFAULT)
 
 def weighted(frame: pd.DataFrame) -> pd.DataFrame:

@@ -13,9 +13,12 @@
 # %% [markdown]
 # # Whom do we listen to?
 #
-# A training batch holds easy tokens and hard ones. The plain mean lets the crowd decide. Group DRO asks an
-# adversary who suffers most, and listens there. This notebook derives the adversary's weights, tests them,
-# and then looks for cases in which listening to the loudest complaint is a mistake.
+# A recommender that writes titles token by token meets easy tokens (the rest of a word, a year) and hard ones (where a title
+# begins, and only the user could help). Plain training minimises the *mean* loss, *empirical risk minimisation* or ERM, so the crowd of
+# easy tokens decides. **DRO**, *distributionally robust optimisation*, minimises the *worst weighted* loss instead. In **Group DRO**
+# the weights belong to groups of tokens: an adversary finds out which group suffers most, and the model listens there. This notebook
+# derives the adversary's weights, tests them, and then looks for cases in which listening to the loudest complaint is a mistake.
+# (GDRT, *Group-DRO based tuning*, is the paper's name for training a recommender with them.)
 #
 # After this notebook you can:
 #
@@ -25,8 +28,8 @@
 # - **choose** tau knowing what breaks at both ends, and handle groups that a batch does not hold,
 # - **tell** when DRO beats plain balancing, when it does not, and when it does harm.
 #
-# *Before:* softmax, cross-entropy, a partial derivative. Notebook 04 says where groups come from; you do not
-# need it here. No language model is used: everything runs on numbers that you can print.
+# *Before:* softmax, cross-entropy, a partial derivative. KL divergence is said again in section 2. Notebook 04 says where groups come
+# from; you do not need it here. No language model is used: everything runs on numbers that you can print.
 
 # %% tags=["setup"]
 # Setup, the same in all notebooks: use the clone around it, else install the package and keep this torch.
@@ -66,12 +69,13 @@ from gdrt_lite import canvas, dro, metrics
 # %% [markdown] tags=["definition"]
 # ## 1. With a pencil first
 #
-# Tokens fall into $K$ groups. $L(g)$ is the mean cross-entropy of group $g$, in nats. Group DRO gives group
-# $g$ the weight
+# Tokens fall into $K$ groups. $L(g)$ is the mean cross-entropy of group $g$, in *nats* (the unit of the natural logarithm). Group DRO
+# gives group $g$ the weight
 #
 # $$Q^*(g) = \frac{P(g)\, e^{L(g)/\tau}}{\sum_h P(h)\, e^{L(h)/\tau}}$$
 #
-# $P$ is a prior over the groups (uniform, if nothing else is said). $\tau > 0$ is a temperature, in nats too.
+# $P$ is a prior over the groups: the weights that we would give without looking at the losses (uniform, if nothing else is said).
+# $\tau > 0$ is a temperature, in nats too.
 # It is a softmax of the losses. Why a softmax, and not something else, is section 3. First get a feeling for
 # it.
 #
@@ -134,7 +138,7 @@ weight = dro.group_weights(losses, tau)
 say(
     "The worst group has {ratio:.0f} times the say of the best, although its loss is only {times:.0f} times "
     "as high. Differences of loss count, not ratios: every {gap:.2f} nats of extra loss double a group's "
-    "weight.",
+    "weight relative to the others.",
     ratio=(weight[2] / weight[0]).item(),
     times=(losses[2] / losses[0]).item(),
     gap=tau * torch.log(torch.tensor(2.0)).item(),
@@ -145,21 +149,22 @@ say(
 #
 # Where does the softmax come from? Imagine an adversary who chooses the weights $Q$ so that our loss becomes
 # as large as possible. Without a leash the adversary puts everything on the worst group. So there is a price
-# for moving away from the prior $P$: tau nats of loss for each nat of KL divergence.
+# for moving away from the prior $P$. The distance is measured by the *KL divergence*: zero when $Q = P$, and larger the more $Q$ differs.
+# Each unit of it costs tau.
 #
 # $$\max_Q \; J(Q), \qquad J(Q) = \sum_g Q(g) L(g) \;-\; \tau\, \mathrm{KL}(Q \,\|\, P), \qquad
 # \mathrm{KL}(Q\|P) = \sum_g Q(g) \log\frac{Q(g)}{P(g)}$$
 #
 # We then train the model against this adversary (arXiv 2510.10978, Eq. 4). With two groups there is one free
-# number, the weight of the worse group, so we can simply draw $J$. **Predict:** where is the top of the curve
+# number, the weight of the worse group, so we can simply draw $J$. **Predict**, before you scroll on: where is the top of the curve
 # for a tiny tau, and where for a huge one?
 
 # %%
 pair = torch.tensor([0.5, 2.0])
-share = torch.linspace(0.001, 0.999, 200)  # weight of the worse group
+share = torch.linspace(0.0001, 0.9999, 400)  # weight of the worse group
 curves = []
 for t in (0.2, 1.0, 5.0):
-    q = torch.stack([1 - share, share], dim=1)  # (200, 2)
+    q = torch.stack([1 - share, share], dim=1)  # (400, 2)
     j = (q * pair).sum(1) - t * (q * (q * 2).log()).sum(1)  # P(g) = 1/2, so Q/P = 2Q
     curves.append(pd.DataFrame({"q": share, "J": j, "tau": f"{t:g}"}))
 curves = pd.concat(curves)
@@ -181,7 +186,8 @@ plots.show(
 
 # %% [markdown]
 # The markers were put there by the closed form, not by looking for the highest point of the curve. They sit
-# on the tops. Each curve is an arch with one top: hold that thought for the first step below.
+# on the tops. Each curve is an arch with one top (for the smallest tau the top is so far right that the way down does not show): hold that
+# thought for the first step below.
 
 # %% [markdown]
 # ## 3. The Lagrangian, step by step
@@ -194,8 +200,8 @@ plots.show(
 # **Step 1. There is only one top.** The first sum is linear in $Q$. The function $q \log q$ is strictly
 # convex, so minus tau times it is strictly concave.
 #
-# *Why:* a strictly concave function has one stationary point at most, and it is the maximum. We may stop at
-# the first one.
+# *Why:* a strictly concave function (one that bends down everywhere, an arch) has one stationary point at most, and it is the maximum. We
+# may stop at the first one.
 #
 # **Step 2. Forget $Q_g \ge 0$.** The slope of $-\tau\, q\log q$ grows to $+\infty$ as $q \to 0^+$.
 #
@@ -386,8 +392,7 @@ checks.check("05.3", game_value);
 # By step 5, $\partial J/\partial Q_g$ is the same number $\lambda$ for all groups. So the second term is
 # $\lambda \sum_g dQ^*_g/d\theta = \lambda \, d\bigl(\sum_g Q^*_g\bigr)/d\theta$, and the sum is always one:
 # the term is zero. What the adversary does in reply costs nothing at first order, because the adversary
-# stands on a top, and tops are flat. This is the *envelope theorem*, and it makes Group DRO cheap: compute
-# the weights, **detach** them, take the weighted sum.
+# stands on a top, and tops are flat. This is the *envelope theorem*:
 #
 # $$\frac{dV}{d\theta} = \sum_g Q^*_g\, \frac{\partial L_g}{\partial\theta}$$
 #
@@ -433,7 +438,8 @@ assert not torch.allclose(two, three, rtol=1e-2), "attached weights give another
 pd.DataFrame(gradients, index=["d/d theta 0", "d/d theta 1"]).T.round(6)
 
 # %% [markdown]
-# Three rows agree. The odd one out is the loss with attached weights. $Q^*$ is the top of $J$, not of
+# Three rows agree. So Group DRO is cheap: compute the weights, **detach** them, take the weighted sum. The odd one out is the loss with
+# attached weights. $Q^*$ is the top of $J$, not of
 # $\sum_g Q_g L_g$, which has no KL price. So here the second term does not vanish. Differentiate step 8:
 #
 # $$dQ^*_g = \tfrac{1}{\tau}\, Q^*_g \Bigl(dL_g - \sum_h Q^*_h\, dL_h\Bigr)$$
@@ -452,7 +458,7 @@ assert torch.allclose(three, two + covariance / tau)
 off = torch.nn.functional.cosine_similarity(two, three, dim=0).item()
 say(
     "The attached gradient is **{times:.1f} times** as long as the right one here (cosine {off:.2f}). "
-    "Nothing crashes, and the loss curve looks healthy. It is just not the curve of the objective above.",
+    "Nothing crashes, and the value of the loss is that of way 2. Only its gradient belongs to another objective.",
     times=(three.norm() / two.norm()).item(),
     off=off,
 )
@@ -463,8 +469,9 @@ say(
 # *Difficulty 3/5 · importance 5/5 · 10 minutes*
 #
 # $L(g)$ is a *mean* over the group's tokens. So what does the method multiply a single token's loss by? Write
-# it for every token of a batch. You may use `dro.group_losses` (means and counts) and `dro.group_weights`.
-# Mind groups that the batch does not hold.
+# it for every token of a batch, with a uniform prior. Two functions help. `dro.group_losses(token_losses, group_ids, n_groups)` returns the
+# mean loss and the number of tokens of each group, both of shape (K,). `dro.group_weights(losses, tau, present=...)` returns the weights;
+# `present` says with True and False which groups the batch holds, since a batch may lack one (section 6 comes back to this).
 
 
 # %% tags=["exercise"]
@@ -506,7 +513,7 @@ checks.check("05.4", token_weights);
 
 # %% [markdown]
 # So there are *two* effects in one formula. Grouping alone already makes the few tokens of a small group
-# loud: with a huge tau each group has the same say, whatever its size. That is `balanced`. The losses then
+# loud: with a huge tau each group has the same say, whatever its size. We call that rule `balanced`. The losses then
 # tilt the balance: that is the DRO. Whoever wants to know whether DRO helps must compare with `balanced`, not
 # only with the plain mean.
 
@@ -584,7 +591,7 @@ assert dro.group_weights(losses, 1e-3).tolist() == [0, 0, 1]
 torch.manual_seed(0)
 truth = torch.tensor([1.9, 2.0, 2.1])
 noise = 0.3  # std of a group's mean loss in one batch, nats
-seen = truth + noise * torch.randn(60, 3)  # 60 batches, for the figure
+seen = truth + noise * torch.randn(25, 3)  # 25 batches, for the figure
 many = truth + noise * torch.randn(20_000, 3)  # enough for percentages
 
 
@@ -595,7 +602,7 @@ def effective_groups(q: Tensor) -> Tensor:
 
 rows = []
 for t in (0.02, 0.2, 2.0):
-    q = torch.stack([dro.group_weights(batch, t) for batch in seen])  # (60, 3)
+    q = torch.stack([dro.group_weights(batch, t) for batch in seen])  # (25, 3)
     rows += [
         {"batch": b, "tau": f"{t:g}", "weight": w, "effective": e}
         for b, (w, e) in enumerate(zip(q[:, 2].tolist(), effective_groups(q).tolist()))
@@ -613,9 +620,10 @@ sns.lineplot(
     flicker, x="batch", y="weight", hue="tau", style="tau", markers=True, palette=canvas.colours(3), ax=ax
 )
 ax.set(ylabel="weight of the group with the\nhighest true loss", ylim=(-0.05, 1.05))
+sns.move_legend(ax, "center left", bbox_to_anchor=(1.0, 0.5))
 plots.show(
     figure,
-    alt="Weight of one group over sixty batches: at tau 0.02 it jumps between zero and one, at tau 2 it "
+    alt="Weight of one group over twenty-five batches: at tau 0.02 it jumps between zero and one, at tau 2 it "
     "hardly moves",
 )
 
@@ -644,7 +652,9 @@ say(
 
 # %% [markdown]
 # A tiny tau listens to noise: "the worst group" is then whoever was unlucky in this batch. Two cures. Raise
-# tau to a small multiple of the noise, as the line above says. (The noise of a group's mean over $n$ tokens is
+# tau to a small multiple of the noise, as the line above says. Here, where the true gaps are smaller than the noise, that is nearly
+# `balanced`, and rightly so: a batch cannot tell these groups apart. Where the gaps are larger than the noise, a tau between the two
+# follows the gaps and leaves the noise alone. (The noise of a group's mean over $n$ tokens is
 # the std of one token's loss divided by $\sqrt{n}$: larger batches calm it too.) Or average the losses over
 # batches before they are turned into weights. `dro.ema_update` keeps a running mean, the *exponential moving
 # average*, of each group's loss, with a decay $d$ just below one:
@@ -721,7 +731,7 @@ def eg_step(weights: Tensor, losses: Tensor, rate: float) -> Tensor:
 checks.check("05.5", eg_step);
 
 # %% [markdown]
-# <details><summary>I get the same weights in the first case, and others later</summary>
+# <details><summary>The first case agrees with the reference, later ones do not</summary>
 #
 # The first case starts from uniform weights. Does your step use the old weights at all?
 # </details>
@@ -803,9 +813,9 @@ assert torch.allclose(pulled, closed, atol=1e-3)
 
 # %% [markdown]
 # After $n$ steps on fixed losses the exponentiated gradient *is* the closed form with $\tau = 1/(n\eta)$
-# (asserted above for seven steps). Its temperature sinks as training goes on; it ends at the worst group
-# alone. That is its aim: the hard minimax problem. The closed form solves a softened problem, with a leash
-# that never gets longer.
+# (asserted above for seven steps). Its temperature sinks as training goes on, and on *frozen* losses it ends at the worst group
+# alone. In training the losses are not frozen: the group that is heard gets better, and the weight moves on. Its aim is the worst
+# group's loss, whatever the distance from the prior. The closed form solves a softened problem, with a leash that never gets longer.
 #
 # And memory? The rule with the KL price is again the closed form, of a *running mean* of the losses (section 6)
 # with decay $1-\eta\tau$. So the `ema` option of the package and a leashed exponentiated gradient are one
@@ -1003,11 +1013,13 @@ for ax, column in zip(axes, ("worst group", "first group")):
         legend=column == "first group",
     )
     ax.set(xlabel="", ylabel=f"accuracy of the {column}", ylim=(0, 1.03))
+axes[0].axhline(0.5, color="black", lw=1, ls=":")
+axes[0].annotate("guessing", (-0.45, 0.51), fontsize=8)
 sns.move_legend(axes[1], "lower right", fontsize=8, title=None, ncols=2)
 plots.show(
     figure,
     alt="Accuracy of the worst and of the first group for five rules in three worlds, with intervals over "
-    "seeds",
+    "seeds; a dotted line marks guessing",
 )
 
 # %% [markdown]
@@ -1044,7 +1056,7 @@ pd.DataFrame(compared).set_index(["world", "measured on", "A - B"])
 # weight grows until the shortcut no longer pays. This is the case for DRO over balancing, for DRO of either
 # kind: look at the row `GDRT - EG` too, and at the lines below. The price is in the rows `all`.
 #
-# **Noise.** The minority's loss cannot fall: there is nothing to learn. DRO cannot know that. It keeps
+# **Noise.** The minority's loss on *new* data cannot fall below guessing: there is nothing to learn. DRO cannot know that. It keeps
 # raising the weight, and the classifier bends to twenty coin flips at the cost of everybody else. Nobody
 # gains, the large group loses. This is where the method's idea can fail: a group may be hard because its history
 # matters, or because it is noise, and the training loss does not tell which. EG, which has no leash, does the most
@@ -1103,15 +1115,16 @@ weight_of_last, held_out = (table[gauge] for gauge in gauges)
 assert weight_of_last["five groups", "GDRT"] > 1 / 5, "DRO listens more to the group that suffers"
 assert (held_out["two groups"] < floor).all() and held_out["five groups", "GDRT"] < floor, "signal, and heard"
 assert (held_out["noise"] > floor).all(), "nothing below the floor where there is nothing to learn"
-fifth = held_out["five groups", "balanced"]
+one_rule = results[(results["world"] == "five groups") & (results["rule"] == "balanced")]
+fifth = metrics.bootstrap(one_rule["held-out loss of the last group"])
 say(
     "The floor is {floor:.2f} nats. *Five groups:* under GDRT the fifth group's held-out loss is **{heard:.2f}**, "
-    "below the floor. Under balanced weights it is **{fifth:.2f}**, {where}, and it is the same group with the "
-    "same signal. *Noise:* {noise:.2f} under GDRT and {even:.2f} under balanced weights, both above.",
+    "below the floor. Under balanced weights it is **{fifth:.2f}** [95% interval over seeds], {where}, although it is the same group with "
+    "the same signal. *Noise:* {noise:.2f} under GDRT and {even:.2f} under balanced weights, both above.",
     floor=floor,
     heard=held_out["five groups", "GDRT"],
     fifth=fifth,
-    where="above it" if fifth > floor else "below it too",
+    where="above it" if fifth.low > floor else "below it too" if fifth.high < floor else "not told apart from it",
     noise=held_out["noise", "GDRT"],
     even=held_out["noise", "balanced"],
 )
@@ -1121,7 +1134,7 @@ say(
 # The weight does not say which. The held-out loss says more, but in one direction only:
 #
 # - **Below the floor** proves signal. Nobody beats guessing on fresh coin flips, but for luck.
-# - **Above the floor** proves nothing. The group may be noise. Or it has signal and got too little weight: the
+# - **Not below the floor** proves nothing. The group may be noise. Or it has signal and got too little weight: the
 #   others' shortcut, which is wrong for it, still decides. To find out, give it more weight and look again.
 #
 # A language model has such a floor too: the loss of a scorer that never saw the history. That is minus the

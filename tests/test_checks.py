@@ -227,7 +227,7 @@ def run_until(script: Path, id: str, tag: str, monkeypatch: pytest.MonkeyPatch) 
     for cell in [*before, own[tag]]:
         file = f"<{script.stem} {tag}>"
         exec(compile(cell.source, file, "exec"), names)  # noqa: S102
-    call = ast.parse(own["check"].source.strip(), mode="eval").body
+    call = ast.parse(own["check"].source.strip().rstrip(";"), mode="eval").body
     assert isinstance(call, ast.Call) and ast.literal_eval(call.args[0]) == id
     return eval(compile(ast.Expression(call.args[1]), "<check>", "eval"), names)  # noqa: S307
 

@@ -25,7 +25,7 @@ LAYERS = [
     {"assets", "loaders", "windows"},
     {"data"},
     {"prompts"},
-    {"attention"},
+    {"attention", "collation"},
     {"lm"},
     {"attribution", "cooccurrence", "relevance"},
     {"groups"},

@@ -81,6 +81,10 @@ def _batch_mean(token_losses: Tensor, group_ids: Tensor, n_groups: int, tau: flo
     return _not_divided(token_losses, group_ids, n_groups, tau) / len(token_losses)
 
 
+def _times_loss(token_losses: Tensor, group_ids: Tensor, n_groups: int, tau: float) -> Tensor:
+    return _token_weights(token_losses, group_ids, n_groups, tau) * token_losses
+
+
 # --- 05.5: exponentiated gradient ---
 def _eg(weights: Tensor, losses: Tensor, rate: float) -> Tensor:
     return torch.softmax(weights.log() + rate * losses, dim=0)
@@ -207,6 +211,7 @@ EXERCISES = [
                 "more than its weight. Divide each token's weight by the number of tokens in its own group.",
                 _renormalised,
             ),
+            Mistake("these are the weighted losses; return what each loss is multiplied by.", _times_loss),
         ],
         after="The weights sum to one: a small group's few tokens are loud, a big group's many are soft.",
     ),
@@ -231,6 +236,10 @@ EXERCISES = [
             Mistake(
                 "the new weights do not sum to one: divide by their total.",
                 lambda weights, losses, rate: weights * torch.exp(rate * losses),
+            ),
+            Mistake(
+                "you multiplied by a softmax. Multiply by exp(rate * loss), then normalise the products.",
+                lambda weights, losses, rate: weights * torch.softmax(rate * losses, dim=0),
             ),
             Mistake(
                 "that adds; the step multiplies: each weight by exp(rate * loss).",
