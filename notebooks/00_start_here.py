@@ -13,8 +13,8 @@
 # %% [markdown]
 # # Does the model read the user?
 #
-# Give a language model the movies that somebody has seen, and ask for the next one. It answers with a list. The list looks
-# sensible. But is it *this user's* list? In this notebook we find out, by taking the user away.
+# Give a language model the movies that somebody has seen, and ask for the next one. It answers with a list. At first sight the list
+# looks sensible. But is it *this user's* list? In this notebook we find out, by taking the user away.
 #
 # After this notebook you can:
 #
@@ -86,14 +86,16 @@ say("{verdict}", verdict="Ready." if not broken else f"**{broken} to repair firs
 # %%
 splits = data.load_movielens(500).split("new_users", history=5)
 model = lm.load("smollm2-135m")
-people = data.sample(splits.test, pick(quick=20, standard=67, full=268), seed=0)
-BEAMS = 16  # section 2 says what these are
+people = data.sample(splits.test, pick(quick=16, standard=67, full=268), seed=0)
+BEAMS = 16  # idea 3, below, says what these are
 print(splits)
 print(people[1])
 
 # %% [markdown]
-# One example is one moment in a user's life: the last movies seen (the *history*), and the one that came next (the *target*).
-# The test users are *new*: nothing of theirs is in the training part.
+# One example is one moment in a user's life: the movies rated last, up to five (the *history*), and the one rated next (the *target*).
+# We read "rated" as "watched". Sliding this *window* along a user's ratings gives many examples. They are split by user (`"new_users"`):
+# most users are for training (*train*), some for choosing settings (*valid*), some for the final measurement (*test*). So the test users
+# are *new*: nothing of theirs is in the training part.
 #
 # **Predict:** what will a small model recommend to this person, if nobody has ever taught it to recommend?
 
@@ -110,7 +112,9 @@ print("\nwhat came next:", someone.target)
 # That was the one call. What happens inside? Three ideas.
 #
 # **Idea 1: a title's score is the probability of its text.** The model reads a prompt and says how likely each next
-# token is. The score of a title is the sum of the log-probabilities of its tokens.
+# token is. The score of a title is the sum of the log-probabilities of its tokens, in *nats* (natural logarithm: 0 is certain, and a
+# nat less is a factor of $e$). The last token, written `<|im_end|>`, says that the title ends here; without it *Alien* could not be told
+# from the beginning of *Aliens*.
 
 # %%
 title = ranked[0][0]
@@ -142,6 +146,9 @@ for t in few:
 print(*few, sep="\n")
 print("\nfirst token:", list(trie))
 for word, node in trie.items():
+    while len(node) == 1:  # no choice here: go on to where the titles part
+        (piece,) = node
+        word, node = word + piece, node[piece]
     print(f"after {word!r}:", list(node))
 
 # %% [markdown]
@@ -164,7 +171,8 @@ say(
 )
 
 # %% [markdown]
-# Keep this in mind when somebody reports the accuracy of such a recommender: part of it is the search.
+# That was a small catalogue and an empty history. With more titles the same beams miss more, as section 4 will show. Keep this in mind
+# when somebody reports the accuracy of such a recommender: part of it is the search.
 
 # %% [markdown]
 # ## 3. Now take the user away
@@ -200,6 +208,10 @@ say(
     "**{swapped}** of 10.",
     wiped=len(set(own) & set(wiped)), swapped=len(set(own) & set(swapped)),
 )
+
+# %% [markdown]
+# **How exercises work here.** Write into the cell, run it, run the check below it. Hints are folded by symptom, the solution too (where a page
+# does not fold, look away). The cell of the solution replaces your function by ours, so that the notebook runs to its end in any case.
 
 # %% [markdown]
 # ### Exercise 00.1 · How much survives
@@ -259,9 +271,13 @@ say(
 
 # %% [markdown]
 # The interval is a *bootstrap* interval. We draw users from our users, with repeats, two thousand times, and look at where
-# the mean falls. It answers: with other users like these, how different could the figure be?
+# the mean falls: the interval holds the middle 95 of 100 such means. It answers: with other users like these, how different could the
+# figure be?
 #
-# Is that much, or little? A figure needs something beside it. Two chosen lists of 10 would share next to nothing if drawn
+# One user in section 3 was an anecdote indeed: compare. And do not read *wiped* as a neutral zero. A prompt with no title in it is an odd
+# prompt, and the list may move because of that alone. *Swapped* is the cleaner test.
+#
+# Is that much, or little? A figure needs something beside it. Two lists of 10 would share next to nothing if both were drawn
 # blindly. A list of best-sellers would survive almost whole: it is the same for all, but for the titles a user has already seen.
 # Those are left out, and they differ. That ceiling is our real 'everything survives'; section 5 computes it. For the other
 # end we need a recommender of which we *know* that it reads the user. We build one in section 5, too.
@@ -324,7 +340,7 @@ checks.check("00.2", meaning);
 # %% [markdown]
 # ## 5. Twenty lines that read the user
 #
-# Is the list any good? We know what each user chose next. **NDCG@10** rewards a list for holding that title, the more the
+# Is the list any good? We know what each user chose next. **NDCG@10** (*normalised discounted cumulative gain*) rewards a list for holding that title, the more the
 # higher it stands: one for the first place, less for each place below, zero if it is missing.
 
 # %% [markdown]
@@ -369,7 +385,8 @@ checks.check("00.3", ndcg);
 #
 # *Difficulty 2/5 · importance 3/5 · 10 minutes*
 #
-# Go through the training windows. For each pair (title in the history, target) count the windows that hold it.
+# Go through the training windows. For each pair (title in the history, target) count the windows that hold it. A window has the fields
+# `.history` and `.target`; the keys of the result are pairs `(earlier title, target)`.
 
 # %% tags=["exercise"]
 def followed(train: Sequence[Example]) -> Counter[tuple[str, str]]:
@@ -398,8 +415,8 @@ def followed(train: Sequence[Example]) -> Counter[tuple[str, str]]:
 checks.check("00.4", followed);
 
 # %% [markdown]
-# A raw count favours best-sellers, which follow everything. So we divide by how often both occur at all (the *cosine*), with a
-# little extra below the fraction bar so that a pair seen once does not look like a pair of twins.
+# A raw count favours best-sellers, which follow everything. So we divide by how often both occur at all, the square root of the product of
+# their counts (the *cosine*). Ten is added below the fraction bar, so that a pair seen once does not look like a pair of twins.
 
 # %%
 def knn(train: Sequence[Example], catalogue: Sequence[str]) -> Callable[[Sequence[str]], list[str]]:
@@ -460,8 +477,10 @@ for name, own in lists.items():
 table = pd.DataFrame(rows)
 best = table[table.metric == "NDCG@10"].set_index("model").estimate.idxmax()
 least = table[table.metric == "survives a stranger"].set_index("model").estimate.idxmin()
-title = f"Best NDCG@10: {best}; the list that depends most on the user: {least}"
+title = f"Highest NDCG@10 here: {best}; the list that depends most on the user: {least} ({len(people)} users, 95%)"
 figure = plots.accuracy_intervals(table, ("survives wiping", "survives a stranger", "NDCG@10"), title=title)
+for ax in figure.axes[:2]:
+    ax.set_xlim(-0.03, 1.03)  # the same scale, so that the two can be compared
 spoken = "; ".join(f"{r.model}, {r.metric}: {r.estimate:.2f} [{r.low:.2f}, {r.high:.2f}]" for r in table.itertuples())
 plots.show(figure, alt=f"Estimates with 95% intervals of three recommenders on three measures. {spoken}")
 
@@ -491,14 +510,18 @@ say(
 for name, own in lists.items():
     for other, words in {"swapped": "a stranger's history", "wiped": "no history"}.items():
         gain = metrics.paired_bootstrap(gains[name], metrics.ndcg_at_k(own[other], targets, 10))
+        hits = sum(target in ranked for which in ("own", other) for ranked, target in zip(own[which], targets))
         say(
             "- *{name}*: own history less {words}, **{gain:+.3f}**: {verdict}", name=name, words=words, gain=gain,
-            verdict="the own history helps." if gain.low > 0 else "the own history harms." if gain.high < 0 else "we cannot tell.",
+            verdict=f"no target is in any of these lists, and from zeros alone we cannot tell. (No hit among {len(people)} users: the true "
+            f"rate may still be {3 / len(people):.0%}.)" if not hits else "the own history helps." if gain.low > 0 else
+            "the own history harms." if gain.high < 0 else "we cannot tell.",
         )
 
 # %% [markdown]
-# *We cannot tell* is an answer about these few users: the interval holds zero. It is not 'no effect'. Where the interval of the
-# counts lies above zero, the histories *do* hold information, and a table of counts can read it.
+# *We cannot tell* is an answer about these few users: the interval holds zero. It is not 'no effect'. Where the interval of item-kNN
+# lies above zero, the histories *do* hold information, and a table of counts can read it. (Without a history, item-kNN falls back to the
+# best-sellers, which are hard to beat with few users.)
 
 # %%
 say(
@@ -531,7 +554,7 @@ say(
 # | [08 your data, your model](08_your_data_your_model.ipynb) | And on mine? | your own run |
 #
 # Diagnosis is 01 and 02. The cure is built in 03, 04 and 05, and tried in 06. Doubt is 07. Every notebook can be opened first.
-# In a hurry: 01, 05, 06.
+# In a hurry: 00, 01, 05, 06.
 #
 # `GDRT_PROFILE` sets the size of all runs: `quick` for a laptop, `standard` for a small GPU or patience, `full` for the paper's
 # sizes. The code is the same in all three.

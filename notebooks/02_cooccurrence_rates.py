@@ -157,7 +157,7 @@ table[table.target == " Aliens"].head(9)
 # %%
 splits = data.load_movielens(500).split("new_users", history=5)
 smollm2 = lm.load("smollm2-135m").tokenizer
-corpus = data.sample(splits.train, pick(quick=12_000, standard=len(splits.train), full=len(splits.train)), seed=0)
+corpus = data.sample(splits.train, pick(quick=6000, standard=len(splits.train), full=len(splits.train)), seed=0)
 counted = cooccurrence.rates(corpus, smollm2, prompts.DEFAULT)
 cooccurrence.summary(counted).round(3)
 
@@ -303,6 +303,9 @@ say(
 # This needs a model trained from nothing, so that it brings no habits along: the *pocket model*. It is a tiny Llama that trains in
 # a lesson. Its world is small too: the movies rated most, their titles without the year, the last three as history.
 
+# %%
+n_train = pick(quick=2400, standard=10_000, full=10_000)  # or all that there are
+
 # %% tags=["arms"]
 def shorten(example: Example) -> Example:
     """Titles without the year, and without names in brackets."""
@@ -314,8 +317,8 @@ def short(title: str) -> str:
 world = data.load_movielens(50).split("new_users", history=3)
 catalogue = sorted({short(title) for title in world.catalogue})
 assert len(catalogue) == len(world.catalogue), "no two titles may become one"
-train = [shorten(e) for e in data.sample(world.train, pick(quick=3600, standard=len(world.train), full=len(world.train)))]
-test = [shorten(e) for e in data.sample(world.test, pick(quick=300, standard=700, full=700))]
+train = [shorten(e) for e in data.sample(world.train, n_train)]
+test = [shorten(e) for e in data.sample(world.test, pick(quick=240, standard=700, full=700))]
 arms = {"fixed": prompts.DEFAULT, "rotating": prompts.PARAPHRASES, "none": prompts.NO_TASK}
 
 # %%
@@ -414,7 +417,7 @@ runs = {
 
 # %%
 curves = pd.concat(
-    run.history[["step", "loss"]].assign(arm=name).groupby(["arm", run.history.step // 75 * 75 + 38]).loss.mean().reset_index()
+    run.history[["step", "loss"]].assign(arm=name).groupby(["arm", (run.history.step - 1) // 75 * 75 + 38]).loss.mean().reset_index()
     for (name, _), run in runs.items()
 )
 final = curves[curves.step == curves.step.max()].groupby("arm", sort=False).loss.mean()
@@ -456,7 +459,7 @@ rows.append({"model": "counting", "metric": "history worth (nats per title)", **
 rows.append({"model": "counting", "metric": "pays (nats per title)", **metrics.bootstrap(pay_counting, users)._asdict()})
 results = pd.DataFrame(rows)
 value = results[results.metric.str.startswith("history")].set_index("model").estimate
-title = f"The history is worth {value[list(arms)].min():.2f} to {value[list(arms)].max():.2f} nats, whatever the task text"
+title = f"The history is worth {value[list(arms)].min():.2f} to {value[list(arms)].max():.2f} nats a title; counting finds {possible.estimate:.2f}"
 spoken = "; ".join(f"{r.model}, {r.metric}: {r.estimate:.2f} [{r.low:.2f}, {r.high:.2f}]" for r in results.itertuples())
 plots.show(
     plots.accuracy_intervals(results, ("history worth (nats per title)", "pays (nats per title)"), title=title),
@@ -486,8 +489,8 @@ say(
 
 # %% [markdown]
 # One training is one throw of the dice: other initial weights, another order of the windows, another result. So the repository keeps a
-# table of this very experiment, the cells above run with several seeds (`scripts/cooccurrence_arms.py`). Now the interval is over *seeds*,
-# by Student's t.
+# table of this very experiment: the cells above, on more windows and with several seeds (`scripts/cooccurrence_arms.py`). Now the interval
+# is over *seeds*, by Student's t.
 
 # %%
 def over_seeds(values: np.ndarray) -> metrics.Interval:
@@ -498,12 +501,14 @@ def over_seeds(values: np.ndarray) -> metrics.Interval:
 
 kept = data.data_folder() / "results" / "cooccurrence_arms.csv"
 if kept.exists():
-    by_seed = pd.read_csv(kept).pivot(index="seed", columns="arm", values="worth")[list(arms)]
+    repeated = pd.read_csv(kept)
+    by_seed = repeated.pivot(index="seed", columns="arm", values="worth")[list(arms)]
     gaps = {name: over_seeds((by_seed[name] - by_seed["fixed"]).to_numpy()) for name in ("rotating", "none")}
     over_what = f"{len(by_seed)} seeds"
     display(by_seed.round(3))
-    say("What the right history is worth, in nats per title, seed by seed. Against `fixed`: `rotating` **{r:+.3f}**, `none` **{n:+.3f}** "
-        "[95% intervals over {seeds} seeds].", r=gaps["rotating"], n=gaps["none"], seeds=len(by_seed))
+    say("What the right history is worth, in nats per title, seed by seed, on {windows:,} windows. Against `fixed`: `rotating` **{r:+.3f}**, `none` **{n:+.3f}** "
+        "[95% intervals over {seeds} seeds].", r=gaps["rotating"], n=gaps["none"], seeds=len(by_seed),
+        windows=repeated.windows.iloc[0])
 else:
     over_what = f"users, {len(seeds)} seed(s)"
     say("No table of several seeds lies in `data/results` here; the verdict below rests on the live run alone.")

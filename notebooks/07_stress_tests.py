@@ -120,7 +120,7 @@ checks.check("07.1", turned);
 # %% [markdown]
 # ### A bench for many small trainings
 #
-# We need some twenty trainings in two minutes. So all of them share a start: a pocket model that has been tuned by plain SFT, knows its
+# We need some twenty trainings in a few minutes. So all of them share a start: a pocket model that has been tuned by plain SFT, knows its
 # titles, and has just begun to read users. Each trial goes on from there by its own objective, on windows that the start has not seen.
 #
 # What we measure on test windows (all of users that no trial saw):
@@ -131,7 +131,7 @@ checks.check("07.1", turned);
 
 # %%
 splits = data.load_movielens(100).split("new_users", history=3)
-first, more = pick(quick=(3000, 480), standard=(5000, 6000), full=(5000, 6000))
+first, more = pick(quick=(4000, 560), standard=(5000, 6000), full=(5000, 6000))
 drawn = data.sample(splits.train, first + more, seed=0)
 earlier, windows = drawn[:first], drawn[first:]
 test = data.sample(splits.test, pick(quick=240, standard=800, full=1800), seed=0)
@@ -219,7 +219,7 @@ say("On the hard group, gdrt minus reversed is **{found}** nats. {reading}", fou
 
 # %%
 shown = {name: minus(controls["gdrt"], controls[name], "hard") for name in ("sft", "balanced", "reversed", "random", "item")}
-fig, ax = plt.subplots(figsize=(6.8, 3.4))
+fig, ax = plt.subplots(figsize=(7.4, 3.6), layout="constrained")
 for i, (name, d) in enumerate(shown.items()):
     clear = d.low > 0 or d.high < 0
     ax.errorbar(d.estimate, i, xerr=[[d.estimate - d.low], [d.high - d.estimate]], fmt="o" if clear else "s", capsize=4,

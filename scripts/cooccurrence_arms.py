@@ -1,4 +1,4 @@
-"""Run the causal test of notebook 02 over several seeds: its cells tagged `arms`, in the quick profile's sizes.
+"""Run the causal test of notebook 02 over several seeds: its cells tagged `arms`, in the quick profile's epochs, on more windows.
 
 python scripts/cooccurrence_arms.py 5        seeds 0 to 4 into data/results/cooccurrence_arms.csv; seeds already there stay
 """
@@ -19,22 +19,24 @@ from build_notebooks import read_source, sources, tags  # noqa: E402
 
 from gdrt_lite.notebook import pick  # noqa: E402
 
+WINDOWS = 3600
 RESULT = ROOT / "data" / "results" / "cooccurrence_arms.csv"
 
 
 def run(seed: int, script: Path) -> pd.DataFrame:
-    """One seed, all arms: arm, seed, worth (nats per title that the right history saves), pays (nats per title)."""
-    names: dict[str, Any] = {"pick": pick, "seeds": [seed]}
+    """One seed, all arms: arm, seed, worth (nats per title that the right history saves), pays (nats per title), windows."""
+    names: dict[str, Any] = {"pick": pick, "seeds": [seed], "n_train": WINDOWS}
     for cell in read_source(script).cells:
         if {"imports", "arms"} & set(tags(cell)):
             exec(compile(cell.source, script.name, "exec"), names)  # noqa: S102
-    return names["titles"].groupby(["arm", "seed"], sort=False)[["worth", "pays"]].mean().round(5).reset_index()
+    means = names["titles"].groupby(["arm", "seed"], sort=False)[["worth", "pays"]].mean().round(5).reset_index()
+    return means.assign(windows=WINDOWS)
 
 
 def main(n_seeds: int) -> None:
     """Add the seeds that are missing, one after the other."""
     script = sources(["02"])[0]
-    table = pd.read_csv(RESULT) if RESULT.exists() else pd.DataFrame(columns=["arm", "seed", "worth", "pays"])
+    table = pd.read_csv(RESULT) if RESULT.exists() else pd.DataFrame(columns=["arm", "seed", "worth", "pays", "windows"])
     for seed in sorted(set(range(n_seeds)) - set(table.seed)):
         table = pd.concat([table, run(seed, script)]) if len(table) else run(seed, script)
         part = RESULT.with_suffix(".part")

@@ -107,6 +107,8 @@ def judge(exercise: Exercise, answer: Any) -> tuple[bool, str]:
     """Whether an answer passes, and the verdict in words."""
     name = f"{exercise.id} {exercise.title}"
     is_function = callable(exercise.reference)
+    if isinstance(answer, str):
+        answer = answer.strip().lower()
     if answer is None or answer is ...:
         return False, _not_done(name)
     if is_function and not callable(answer):
@@ -125,9 +127,10 @@ def judge(exercise: Exercise, answer: Any) -> tuple[bool, str]:
     for mistake in exercise.mistakes:
         if not any(_differ(like, g, exercise.tolerance) for like, g in zip(outcomes(mistake.wrong), got)):
             return False, f"[not yet] {name}: {mistake.hint}"
+    if not is_function:  # without what was expected: that would be the answer
+        return False, f"[not yet] {name}: {show(answer)} is not right, and no mistake that is known here. Open the hints below."
     first = next(i for i, found in enumerate(wrong) if found)
-    where = f"case {first + 1} of {len(inputs)}, with {_arguments(inputs[first])}: " if is_function else ""
-    return False, f"[not yet] {name}: {where}{wrong[first]}."
+    return False, f"[not yet] {name}: case {first + 1} of {len(inputs)}, with {_arguments(inputs[first])}: {wrong[first]}."
 
 
 def _outcome(function: Callable[..., Any], case: tuple[Any, ...]) -> Any:

@@ -42,6 +42,18 @@ def _count(before: Sequence[str], after: Sequence[str]) -> float:
     return float(len(set(before) & set(after)))
 
 
+def _by_after(before: Sequence[str], after: Sequence[str]) -> float:
+    return len(set(before) & set(after)) / len(after)
+
+
+def _by_ten(before: Sequence[str], after: Sequence[str]) -> float:
+    return len(set(before) & set(after)) / 10
+
+
+def _percent(before: Sequence[str], after: Sequence[str]) -> float:
+    return 100 * survival(before, after)
+
+
 def ndcg(ranked: Sequence[str], target: str) -> float:
     """1 / log2(rank + 2), rank from 0; 0 when the target is not in the list."""
     return 1 / math.log2(ranked.index(target) + 2) if target in ranked else 0.0
@@ -57,6 +69,14 @@ def _natural(ranked: Sequence[str], target: str) -> float:
 
 def _shifted(ranked: Sequence[str], target: str) -> float:
     return 1 / math.log2(ranked.index(target) + 3) if target in ranked else 0.0
+
+
+def _not_inverted(ranked: Sequence[str], target: str) -> float:
+    return math.log2(ranked.index(target) + 2) if target in ranked else 0.0
+
+
+def _rank_plus_one(ranked: Sequence[str], target: str) -> float:
+    return 1 / math.log2(ranked.index(target) + 1) if target in ranked else 0.0
 
 
 def _hit(ranked: Sequence[str], target: str) -> float:
@@ -84,17 +104,27 @@ def _once(train: Sequence[Example]) -> Counter[tuple[str, str]]:
     return Counter(set(followed(train)))
 
 
+def _neighbours(train: Sequence[Example]) -> Counter[tuple[str, str]]:
+    steps = [(*example.history, example.target) for example in train]
+    return Counter(pair for titles in steps for pair in zip(titles, titles[1:]))
+
+
 EXERCISES = [
     Exercise(
         "00.1",
         "How much survives",
         reference=survival,
-        cases=[(FIRST, MOVED), (FIRST, list(reversed(FIRST))), (FIRST, ["Speed", "Heat", "Casino", "Up"])],
+        cases=[
+            (FIRST, MOVED), (FIRST, list(reversed(FIRST))), (FIRST, MOVED[:2]), (FIRST, ["Speed", "Heat", "Casino", "Up"]),
+        ],  # fmt: skip
         mistakes=[
             Mistake("you compare place by place. A title that moved within the list has survived.", _same_place),
             Mistake("you divide by the union of both lists; divide by the length of the first.", _jaccard),
             Mistake("this is the share that is gone; the question is what stays.", _gone),
             Mistake("this is a number of titles; divide by the length of the list to get a share.", _count),
+            Mistake("you divide by the second list; the share is of the first one's titles.", _by_after),
+            Mistake("lists need not hold ten titles; divide by the length of the first.", _by_ten),
+            Mistake("a share from 0 to 1 is asked for, not a percentage.", _percent),
         ],
         after="One number for: did the list notice that the user changed?",
     ),
@@ -118,6 +148,8 @@ EXERCISES = [
             Mistake("this is the reciprocal rank. NDCG discounts by a logarithm, which punishes lower places less.", _reciprocal),
             Mistake("the logarithm is to base 2, so that the first place is worth one.", _natural),
             Mistake("the first place must be worth one: with ranks from 0 it is log2(rank + 2).", _shifted),
+            Mistake("NDCG is one divided by this logarithm: lower places must earn less.", _not_inverted),
+            Mistake("log2 of one is zero: the rank counts from 0, so it is log2(rank + 2).", _rank_plus_one),
             Mistake("this is the hit rate: it does not ask where in the list the target stands.", _hit),
         ],
         after="Averaged over users, this is NDCG@k.",
@@ -131,6 +163,7 @@ EXERCISES = [
             Mistake("the pairs are the wrong way round: first the title from the history, then the target.", _backwards),
             Mistake("only the last title of each history is counted; every title of the history makes a pair.", _last_only),
             Mistake("a pair counts one way only. What comes before and what comes after is information.", _both_ways),
+            Mistake("you count each step within a window; only the step to the target counts, from every title before.", _neighbours),
             Mistake("each pair counts once here; count in how many windows it occurs.", _once),
         ],
         after="That table is all that the neighbour method knows.",

@@ -84,6 +84,15 @@ def _ndcg_shifted(target: str, ranked: Sequence[str], k: int) -> float:
     return 1 / math.log2(top.index(target) + 3) if target in top else 0.0
 
 
+def _ndcg_one_more(target: str, ranked: Sequence[str], k: int) -> float:
+    return _ndcg_no_cut(target, ranked[: k + 1], k)
+
+
+def _ndcg_rank_plus_one(target: str, ranked: Sequence[str], k: int) -> float:
+    top = list(ranked[:k])
+    return 1 / math.log2(top.index(target) + 1) if target in top else 0.0
+
+
 _RANKED = ["Alien", "Babe", "Casino", "Dumbo", "Evita"]
 
 
@@ -120,6 +129,7 @@ _GROUP_OF = {"Alien": "hit", "Babe": "hit", "Casino": "niche", "Dumbo": "niche",
 _FAIRNESS = [
     ([["Alien", "Babe"], ["Alien", "Casino"]], [["Dumbo"], ["Alien", "Evita", "Casino"]], _GROUP_OF),
     ([["Alien", "Dumbo"]], [["Babe", "Alien", "Casino"]], _GROUP_OF),
+    ([["Alien"]], [["Alien", "Babe"], ["Casino", "Dumbo"]], _GROUP_OF),  # most groups are never recommended
 ]
 
 
@@ -170,11 +180,14 @@ EXERCISES = [
     ),
     Exercise(
         "06.3", "NDCG of one user", reference=_ndcg,
-        cases=[("Alien", _RANKED, 3), ("Casino", _RANKED, 3), ("Evita", _RANKED, 3), ("Zulu", _RANKED, 5), ("Evita", _RANKED, 5)],
+        cases=[("Alien", _RANKED, 3), ("Casino", _RANKED, 3), ("Evita", _RANKED, 3), ("Zulu", _RANKED, 5), ("Evita", _RANKED, 5),
+               (_RANKED[3], _RANKED, 3)],
         mistakes=[
             Mistake("The list is not cut: a target below place k earns nothing.", _ndcg_no_cut),
             Mistake("The discount is log2; math.log is the natural logarithm.", _ndcg_natural),
             Mistake("1 / (rank + 1) is the reciprocal rank; NDCG discounts by a logarithm.", _reciprocal_rank),
+            Mistake("The list is cut one place too late: places 0 to k-1 are the first k.", _ndcg_one_more),
+            Mistake("log2 of one is zero: with ranks from 0 the discount is log2(rank + 2).", _ndcg_rank_plus_one),
             Mistake("The first place is worth 1. With ranks from 0 the discount is log2(rank + 2).", _ndcg_shifted),
         ],
         after="With one target a user the ideal list is worth 1, so DCG is NDCG.",
@@ -201,6 +214,8 @@ EXERCISES = [
             Mistake("That is the entropy; the effective number is its exponential.", _entropy),
             Mistake("A weight of 0 gives 0 * log 0 = NaN. torch.special.xlogy knows that this is 0.", _zero_times_minus_infinity),
             Mistake("The logarithm and the exponential have different bases: use the natural one in both.", _half_of_each_base),
+            Mistake("1 / sum of squares is another count of that kind (the inverse Simpson index); here it is exp(entropy).",
+                    lambda weights: 1 / float((weights**2).sum())),
             Mistake("1 / max looks at the largest weight alone; the exponential of the entropy counts all.",
                     _inverse_of_the_largest),
         ],
