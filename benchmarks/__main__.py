@@ -8,6 +8,7 @@ import sys
 
 import pandas as pd
 import torch
+from matplotlib.figure import Figure
 
 from benchmarks.common import matmul_gflops
 from gdrt_lite import data, experiment, files, lm, plots
@@ -34,6 +35,25 @@ def table(found: dict) -> str:
     return "\n".join(lines)
 
 
+def growth_figure(rows: pd.DataFrame) -> Figure:
+    """Seconds against size, both relative to the smallest, on logarithmic axes: in proportion is a slope of one."""
+    relative = rows.assign(
+        size=rows["size"] / rows.groupby("what")["size"].transform("min"),
+        seconds=rows.seconds / rows.groupby("what").seconds.transform("first"),
+    )
+    last = relative.groupby("what").last()
+    parts = [
+        f"{last['size'][f'recommend: {what}']:.0f} x the {what}: {last.seconds[f'recommend: {what}']:.1f} x the seconds"
+        for what in ("users", "titles")
+    ]
+    figure = plots.learning_curve(
+        relative, "size", "seconds", "what", "size, relative to the smallest", "seconds, relative to the smallest",
+        "; ".join(parts),
+    )  # fmt: skip
+    figure.axes[0].set(xscale="log", yscale="log")
+    return figure
+
+
 def main(names: list[str]) -> int:
     """Run the named benchmarks, or all; keep the others' figures."""
     folder = data.data_folder() / "results"
@@ -47,16 +67,7 @@ def main(names: list[str]) -> int:
         found |= {"environment": experiment.environment(), "dtype": str(dtype), "matmul_gflops": matmul_gflops(dtype)}
         files.write_json(path, found)
     if "growth" in found:
-        rows = pd.DataFrame(found["growth"]["rows"])
-        relative = rows.assign(
-            size=rows["size"] / rows.groupby("what")["size"].transform("min"),
-            seconds=rows.seconds / rows.groupby("what").seconds.transform("first"),
-        )
-        figure = plots.learning_curve(
-            relative, "size", "seconds", "what", "size, relative to the smallest", "seconds, relative to the smallest",
-            "How the cost of each step grows",
-        )  # fmt: skip
-        plots.save(figure, folder / "growth.png")
+        plots.save(growth_figure(pd.DataFrame(found["growth"]["rows"])), folder / "growth.png")
     print(table(found))
     return 0
 

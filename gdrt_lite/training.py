@@ -63,7 +63,9 @@ class Run:
         temporary.chmod(0o755)
         if isinstance(self.lm.model, PeftModel):
             self.lm.model.peft_config["default"].base_model_name_or_path = self.lm.name
-        self.lm.model.save_pretrained(temporary)
+            self.lm.model.save_pretrained(temporary, save_embedding_layers=False)  # asking for them would ask the hub
+        else:
+            self.lm.model.save_pretrained(temporary)
         self.history.to_csv(temporary / "history.csv", index=False)
         (temporary / "settings.json").write_text(json.dumps(self.settings, indent=1, default=str) + "\n")
         return replace_folder(temporary, folder)

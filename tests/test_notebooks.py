@@ -41,6 +41,7 @@ _EXEMPT = [
     r"<[^>]*>",
     r"https?://\S+",
     r"(?i:exercises?)\s+\d\d\.\d+(?:(?:,| and)\s+\d\d\.\d+)*",
+    r"95%\s+intervals?",  # the level, a convention
     r"arXiv[: ]\d{4}\.\d{5}",
     r"Python 3\.\d+",
     r"(?i:section)\s+\d\.\d+",
