@@ -80,7 +80,7 @@ def benchmarks() -> str:
     found = json.loads(path.read_text(encoding="utf-8"))
     machine = found["environment"]
     text = (
-        f"Measured on {machine['cores']} cores, {machine['cpu_capability']}, {machine['accelerator']} accelerator, "
+        f"Measured on {machine['cores']} cores, {machine['cpu_capability']}, {machine['accelerator'].replace('none', 'no')} accelerator, "
         f"{found['dtype'].removeprefix('torch.')}, matrix products at {found['matmul_gflops']:.0f} GFLOP/s.\n\n" + benchmark_table(found)
     )
     if "memory" in found:
