@@ -17,6 +17,7 @@ os.environ["GDRT_PROFILE"] = "quick"
 import pandas as pd  # noqa: E402
 from build_notebooks import read_source, sources, tags  # noqa: E402
 
+from gdrt_lite.files import write_text  # noqa: E402
 from gdrt_lite.notebook import pick  # noqa: E402
 
 WINDOWS = 3600
@@ -39,9 +40,7 @@ def main(n_seeds: int) -> None:
     table = pd.read_csv(RESULT) if RESULT.exists() else pd.DataFrame(columns=["arm", "seed", "worth", "pays", "windows"])
     for seed in sorted(set(range(n_seeds)) - set(table.seed)):
         table = pd.concat([table, run(seed, script)]) if len(table) else run(seed, script)
-        part = RESULT.with_suffix(".part")
-        table.to_csv(part, index=False)
-        part.replace(RESULT)
+        write_text(RESULT, table.to_csv(index=False))
         print(table.tail(3).to_string(index=False), flush=True)
 
 
