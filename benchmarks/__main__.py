@@ -11,7 +11,7 @@ import torch
 from matplotlib.figure import Figure
 
 from benchmarks.common import matmul_gflops
-from gdrt_lite import data, experiment, files, lm, plots
+from gdrt_lite import data, files, lm, machine, plots
 
 NAMES = ("startup", "recommend", "faa", "token_relevance", "training_step", "gdrt_overhead", "memory", "growth")
 ROWS = {
@@ -64,7 +64,7 @@ def main(names: list[str]) -> int:
         found[name] = importlib.import_module(f"benchmarks.{name}").run()
         print({key: value for key, value in found[name].items() if key != "rows"}, flush=True)
         dtype = torch.bfloat16 if lm.has_fast_bf16(torch.device("cpu")) else torch.float32
-        found |= {"environment": experiment.environment(), "dtype": str(dtype), "matmul_gflops": matmul_gflops(dtype)}
+        found |= {"environment": machine.environment(), "dtype": str(dtype), "matmul_gflops": matmul_gflops(dtype)}
         files.write_json(path, found)
     if "growth" in found:
         plots.save(growth_figure(pd.DataFrame(found["growth"]["rows"])), folder / "growth.png")

@@ -8,10 +8,10 @@ import sys
 CODE = """
 import sys
 from benchmarks.common import examples
-from gdrt_lite import experiment, lm, training
+from gdrt_lite import lm, machine, training
 batch = int(sys.argv[1])
 training.finetune(lm.load(), examples(2 * batch, history=5), "gdrt", batch_size=batch, progress=False)
-print(experiment.peak_memory_gib())
+print(machine.peak_memory_gib())
 """
 
 

@@ -3,6 +3,7 @@
 The modules in the order in which data flows through them; each uses only those above it.
 
     errors, files     the error for a failed surrounding; writing files whole or not at all
+    machine           versions, hardware and memory behind a figure
     wheels, assets    the real model and the second data set: fetched once, checked, converted, cached
     loaders, windows  readers of the data formats; sliding windows and splits
     data              interactions -> examples (history, target): load_movielens(), from_frame(), .split()
@@ -19,6 +20,7 @@ The modules in the order in which data flows through them; each uses only those 
     objectives        cure, step 4: what is minimised: sft, balanced, gdrt, reversed, random, item
     batches           cure, step 4: training batches that a resumed training repeats
     training          cure, step 4: fine-tune with an objective
+    curve             what a training looks like along the way
 
     decoding          recommend: beam search over the titles of a catalogue
     metrics           NDCG, hit rate, coverage, unfairness, paired bootstrap
@@ -28,6 +30,7 @@ The modules in the order in which data flows through them; each uses only those 
     experiment        settings and the single steps of a run, each kept on disk when done
     report            results as a table, json and markdown
     run               the whole chain once; `python -m gdrt_lite run`
+    evidence          tables and figures of many experiments
     study             the chain over seeds and settings; `python -m gdrt_lite study`
     doctor            is this computer ready? `python -m gdrt_lite doctor`
     checks, notebook  what the course's notebooks share: checks of exercises, set-up
@@ -52,16 +55,19 @@ _MODULES = (
     "checks",
     "collation",
     "cooccurrence",
+    "curve",
     "data",
     "decoding",
     "doctor",
     "dro",
     "errors",
+    "evidence",
     "experiment",
     "files",
     "groups",
     "lm",
     "loaders",
+    "machine",
     "metrics",
     "notebook",
     "objectives",

@@ -186,19 +186,20 @@ def _captum_ablation(
     """Attributions (T, 3) and log-probabilities (T,) of each prompt, through captum's FeatureAblation."""
     neutral = neutral_id(lm)
     longest = max(len(row.labels) for row in rows)
-    scored: dict[Encoded, torch.Tensor] = {}  # captum asks for the whole prompts again
+
+    def prompt_with(present: Sequence[bool], i: int) -> Encoded:
+        gone = [segment for segment, keep in zip(FEATURES, present, strict=True) if not keep]
+        return ablate(rows[i], gone[0], ablation, neutral, donors[i]) if gone else rows[i]
+
+    # captum asks for one set of features after another. Scored together, a prompt and the one without PREFIX are read as one.
+    one_gone = [[segment != gone for segment in FEATURES] for gone in FEATURES]
+    wanted = {prompt_with(present, i): None for i in range(len(rows)) for present in [[True] * len(FEATURES), *one_gone]}
+    scored = dict(zip(wanted, target_logprobs(lm, list(wanted)), strict=True))
 
     def forward(present: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
         # (N, 3) flags of present segments and (N,) indices of examples -> (N, T) log-probabilities, padded with 0
-        prompts = []
-        for flags, i in zip(present.bool().tolist(), index.tolist(), strict=True):
-            prompt = rows[i]
-            for segment, keep in zip(FEATURES, flags, strict=True):
-                prompt = prompt if keep else ablate(prompt, segment, ablation, neutral, donors[i])
-            prompts.append(prompt)
-        missing = list(dict.fromkeys(prompt for prompt in prompts if prompt not in scored))
-        scored.update(zip(missing, target_logprobs(lm, missing), strict=True))
-        return torch.stack([torch.nn.functional.pad(scored[p], (0, longest - len(p.labels))) for p in prompts])
+        asked = [scored[prompt_with(flags, i)] for flags, i in zip(present.bool().tolist(), index.tolist(), strict=True)]
+        return torch.stack([torch.nn.functional.pad(row, (0, longest - len(row))) for row in asked])
 
     index = torch.arange(len(rows))
     whole = forward(torch.ones(len(rows), len(FEATURES)), index)

@@ -7,21 +7,33 @@ Derived in notebook 06, section 4.
 from __future__ import annotations
 
 import dataclasses
-import importlib.metadata
 import json
 import os
-import platform
-import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
-from gdrt_lite import attribution, baselines, data, decoding, files, groups, lm, prompts, relevance, training
+from gdrt_lite import (
+    attribution,
+    baselines,
+    curve,
+    data,
+    decoding,
+    files,
+    groups,
+    lm,
+    machine,
+    metrics,
+    prompts,
+    relevance,
+    training,
+)
 from gdrt_lite.data import Example, Splits
 
 BASELINES = ("popularity", "item-knn")
@@ -53,6 +65,7 @@ class Config:
     ablations: tuple[str, ...] = ("attention",)
     beams: int = 10
     exclude_history: bool = True
+    curve_examples: int = 0  # valid examples measured after each epoch; 0: no learning curve
     seed: int = 0
 
     @property
@@ -78,6 +91,15 @@ PROFILES: dict[str, dict[str, Any]] = {
         test_examples=5000, faa_examples=500, ablations=attribution.ABLATIONS,
     ),
 }  # fmt: skip
+
+
+def config_of(values: Mapping[str, Any]) -> Config:
+    """A configuration from a grid or a cell, where tuples are lists.
+
+    Raises:
+        TypeError: an unknown setting.
+    """
+    return Config(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
 
 
 def load_splits(config: Config) -> Splits:
@@ -164,19 +186,21 @@ def run_cell(config: Config, folder: Path, bench: Bench | None = None, resume: b
     start = time.perf_counter()
     bench = bench or Bench(config)
     train, test = bench.train(config), bench.test(config)
-    cell: dict[str, Any] = {"config": dataclasses.asdict(config), "environment": environment()}
+    cell: dict[str, Any] = {"config": dataclasses.asdict(config), "environment": machine.environment()}
     if config.objective in BASELINES:
         cell |= _measure_baseline(config, bench, test)
     elif config.objective == "pre-trained":
         cell |= measure(bench.base, test, bench.splits, config, progress)
     else:
-        run = _tune(config, bench, train, folder, resume, progress)
+        learning = _learning_curve(config, bench)
+        run = _tune(config, bench, train, folder, resume, progress, learning)
         cell |= measure(run.lm, test, bench.splits, config, progress)
         cell["training_seconds"] = run.seconds
-        cell["history"] = run.history.drop(columns="epoch").to_dict("list")
+        cell["history"] = curve.thinned(run.history.drop(columns="epoch")).to_dict("list")
+        cell["curve"] = [row for callback in learning for row in callback.rows]
         run.save(folder / config.key)
     cell["seconds"] = time.perf_counter() - start
-    cell["peak_memory_gib"] = peak_memory_gib()
+    cell["peak_memory_gib"] = machine.peak_memory_gib()
     files.write_json(file, cell, indent=None)
     return cell
 
@@ -199,40 +223,42 @@ def measure(
     faa = {}
     for ablation in config.ablations:
         frame = attribution.feature_ablation(model, explained, ablation, progress=progress)
-        faa[ablation] = attribution.bias_ratio_per_user(frame).reset_index().to_dict("list")
+        faa[ablation] = attribution.bias_ratio_per_user(frame).round(6).reset_index().to_dict("list")
     return _lists_as_numbers([[title for title, _ in ranked] for ranked in lists], test, splits) | {
-        "nll": [-float(score.sum()) for score in scores],
+        "nll": [round(-float(score.sum()), 5) for score in scores],
         "faa": faa,
     }
 
 
-def peak_memory_gib() -> float:
-    """The largest memory this process has held, in GiB."""
-    if sys.platform == "win32":
-        import psutil
+def _learning_curve(config: Config, bench: Bench) -> list[curve.LearningCurve]:
+    """A callback that measures on the valid part; none when no curve is asked for."""
+    if not config.curve_examples:
+        return []
+    valid = data.sample(bench.splits.valid, config.curve_examples, seed=0)
+    small = dataclasses.replace(config, ablations=("attention",), faa_examples=min(50, config.curve_examples))
 
-        return psutil.Process().memory_info().peak_wset / 2**30
-    import resource
+    def figures(model: lm.LanguageModel) -> dict[str, float]:
+        found = measure(model, valid, bench.splits, small)
+        means = {segment: float(np.mean(found["faa"]["attention"][segment])) for segment in ("TASK", "PREFIX", "HISTORY")}
+        return {
+            "NDCG@10": float(metrics.ndcg_at_k(found["lists"], found["targets"], 10).mean()),
+            "NLL": float(np.mean(found["nll"])),
+            "coverage@10": metrics.coverage(found["lists"]),
+            "bias attention": (means["TASK"] + means["PREFIX"]) / means["HISTORY"],
+        }
 
-    unit = 1 if sys.platform == "darwin" else 2**10  # ru_maxrss: bytes on macOS, KiB on Linux
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
-
-
-def environment() -> dict[str, Any]:
-    """Versions and hardware, as recorded in every cell and report."""
-    packages = ("gdrt_lite", "torch", "transformers", "peft", "accelerate", "captum", "scikit-learn", "numpy")
-    return {
-        "python": platform.python_version(),
-        **{name: _version(name) for name in packages},
-        "machine": platform.machine(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
-        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-    }
+    return [curve.LearningCurve(bench.base, figures)]
 
 
-def _tune(config: Config, bench: Bench, train: list[Example], folder: Path, resume: bool, progress: bool) -> training.Run:
+def _tune(
+    config: Config,
+    bench: Bench,
+    train: list[Example],
+    folder: Path,
+    resume: bool,
+    progress: bool,
+    callbacks: Sequence[curve.LearningCurve],
+) -> training.Run:
     fitted = bench.groups(config, train)
     prior = None
     if config.prior == "counts":
@@ -246,7 +272,7 @@ def _tune(config: Config, bench: Bench, train: list[Example], folder: Path, resu
     return training.finetune(
         bench.base, train, config.objective, tau=config.tau, groups=fitted, prior=prior, ema=config.ema or None,
         epochs=config.epochs, batch_size=config.batch_size, learning_rate=config.learning_rate, lora=lora,
-        seed=config.seed, output=folder / ".checkpoints" / config.key, resume=resume, progress=progress,
+        seed=config.seed, output=folder / ".checkpoints" / config.key, resume=resume, progress=progress, callbacks=callbacks,
     )  # fmt: skip
 
 
@@ -267,10 +293,3 @@ def _lists_as_numbers(lists: list[list[str]], test: Sequence[Example], splits: S
         "histories": [[number[title] for title in e.history] for e in test],
         "lists": [[number[title] for title in ranked] for ranked in lists],
     }
-
-
-def _version(name: str) -> str:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return "not installed"

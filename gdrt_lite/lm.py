@@ -26,7 +26,7 @@ from transformers import (
 )
 
 from gdrt_lite import assets, attention, prompts
-from gdrt_lite.collation import batches_of_similar_length, collate
+from gdrt_lite.collation import batches_of_similar_length, collate, equal_up_to_the_target
 from gdrt_lite.errors import GdrtError
 from gdrt_lite.prompts import Encoded, Prompt
 
@@ -149,7 +149,8 @@ def has_fast_bf16(device: torch.device) -> bool:
 def target_logprobs(lm: LanguageModel, encoded: Sequence[Encoded], batch_tokens: int = 4096) -> list[torch.Tensor]:
     """log P(label | what stands before it) for every label of every prompt.
 
-    Prompts are scored in batches of similar length. The result does not depend on their order or the batch size.
+    Prompts are scored in batches of similar length, and those that are equal up to the target share a row. The result depends
+    neither on their order nor on the batch size.
 
     Args:
         encoded: prompts, see `LanguageModel.encode`.
@@ -161,12 +162,13 @@ def target_logprobs(lm: LanguageModel, encoded: Sequence[Encoded], batch_tokens:
     scores: list[torch.Tensor] = [torch.empty(0)] * len(encoded)
     lm.model.eval()
     share = shares_prefix(lm.model)
+    packs = equal_up_to_the_target(encoded) if share else [[i] for i in range(len(encoded))]
     with torch.inference_mode():
-        for chosen in batches_of_similar_length(encoded, batch_tokens):
-            rows = [encoded[i] for i in chosen]
-            batch = {k: v.to(lm.device) for k, v in collate(rows, lm.tokenizer.pad_token_id, share).items()}
-            flat = batch_logprobs(lm.model, batch).cpu()
-            for i, part in zip(chosen, flat.split([len(row.labels) for row in rows]), strict=True):
+        for chosen in batches_of_similar_length(encoded, packs, batch_tokens):
+            batch = collate(encoded, lm.tokenizer.pad_token_id, share, chosen)
+            flat = batch_logprobs(lm.model, {name: tensor.to(lm.device) for name, tensor in batch.items()}).cpu()
+            order = [i for pack in chosen for i in pack]
+            for i, part in zip(order, flat.split([len(encoded[i].labels) for i in order]), strict=True):
                 scores[i] = part
     return scores
 
@@ -174,10 +176,14 @@ def target_logprobs(lm: LanguageModel, encoded: Sequence[Encoded], batch_tokens:
 def batch_logprobs(model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     """Log-probabilities of the labels of a collated batch, shape (N,), float32, differentiable."""
     past = shared_past(model, batch["prefix_ids"], len(batch["input_ids"]))
+    mask = batch["attention_mask"]
+    if mask.dim() == 4:  # who sees whom, given in full: transformers adds such a mask to the scores as it is
+        dtype = next(model.parameters()).dtype
+        mask = torch.zeros_like(mask, dtype=dtype).masked_fill(~mask, torch.finfo(dtype).min)
     with only_rows(model, batch["row"], batch["column"]):
         logits = model(
             input_ids=batch["input_ids"],
-            attention_mask=batch["attention_mask"],
+            attention_mask=mask,
             position_ids=batch["position_ids"],
             past_key_values=past,
             use_cache=past is not None,

@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from gdrt_lite import experiment, files, plots, report
+from gdrt_lite import experiment, files, machine, plots, report
 from gdrt_lite.experiment import BASELINES, PROFILES, Bench, Config
 from gdrt_lite.objectives import Objective, check_objective
 
@@ -65,7 +65,7 @@ def run(
             "profile": profile,
             "config": dataclasses.asdict(config),
             "objectives": objectives,
-            "environment": experiment.environment(),
+            "environment": machine.environment(),
             "seconds": seconds,
             "peak_memory_gib": max(cell["peak_memory_gib"] for cell in cells.values()),
             "metrics": table.to_dict("records"),
@@ -119,7 +119,7 @@ def _markdown(config: Config, profile: str, table: pd.DataFrame, bench: Bench, c
         "",
         "## Environment",
         "",
-        *(f"- {key}: {value}" for key, value in experiment.environment().items()),
+        *(f"- {key}: {value}" for key, value in machine.environment().items()),
         "",
     ]
     return "\n".join(lines)

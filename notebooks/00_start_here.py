@@ -57,7 +57,7 @@ from collections.abc import Callable, Sequence
 
 import pandas as pd
 
-from gdrt_lite import baselines, data, decoding, doctor, lm, metrics, study
+from gdrt_lite import baselines, data, decoding, doctor, evidence, lm, metrics
 from gdrt_lite.data import Example
 
 # %% [markdown]
@@ -509,7 +509,7 @@ say(
 # %%
 kept_lists = {
     cell["config"]["objective"]: cell
-    for cell in study.read_cells(data.data_folder() / "results" / "cells")
+    for cell in evidence.read_cells(data.data_folder() / "results" / "cells")
     if (cell["config"]["data"], cell["config"]["model"]) == ("movielens", "smollm2-135m")
 }
 if {"pre-trained", "item-knn"} <= set(kept_lists):

@@ -54,9 +54,7 @@ card("06")
 
 # %% tags=["imports"]
 import dataclasses
-import json
 import tempfile
-from collections import defaultdict
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -67,7 +65,7 @@ from IPython.display import display
 from torch import Tensor
 from transformers import TrainerCallback
 
-from gdrt_lite import attribution, data, decoding, dro, experiment, groups, lm, metrics, relevance, report, study, training
+from gdrt_lite import attribution, data, decoding, dro, evidence, experiment, groups, lm, metrics, relevance, report, training
 from gdrt_lite.objectives import Objective
 
 # %% [markdown]
@@ -685,17 +683,16 @@ for metric in ("NDCG@10", "NLL", "bias attention"):
 # here they are.
 
 # %%
-cells_of: dict[str, list[dict]] = defaultdict(list)  # by protocol: equal settings but for objective and seed
 results = data.data_folder() / "results" / "cells"
-for cell in study.read_cells(results) if results.is_dir() else []:
-    if cell["config"]["data"] == "movielens" and cell["config"]["model"] == "smollm2-135m":
-        cells_of[json.dumps({k: v for k, v in cell["config"].items() if k not in ("objective", "seed")})].append(cell)
-if cells_of:
-    protocol, found = max(cells_of.items(), key=lambda item: len(item[1]))
-    settings = json.loads(protocol)
-    known = experiment.load_splits(experiment.Config(**{**settings, "ablations": tuple(settings["ablations"])}))
-    larger = study.table(found, known).set_index("objective")
-    say("**{n}** cells, {windows:,} windows each, {test} test windows; in brackets: minus SFT.", n=len(found), windows=settings["train_windows"],
+studied = [
+    (config, own) for config, own in evidence.protocols(evidence.read_cells(results) if results.is_dir() else [])
+    if (config.data, config.model) == ("movielens", "smollm2-135m")
+]
+if studied:
+    settings, found = studied[0]
+    known = experiment.load_splits(settings)
+    larger = evidence.table(found, known).set_index("objective")
+    say("**{n}** cells, {windows:,} windows each, {test} test windows; in brackets: minus SFT.", n=len(found), windows=settings.train_windows,
         test=len(found[0]["users"]))
     display(larger[[c for c in ("seeds", "NDCG@10", "NLL", "bias attention", "MGU@5 popularity") if c in larger]])
     first_seed = {c["config"]["objective"]: report.measurements(c, known) for c in reversed(found) if c["config"]["seed"] == 0}

@@ -48,9 +48,6 @@ card("07")
 
 # %% tags=["imports"]
 import dataclasses
-import json
-from collections import defaultdict
-from collections.abc import Callable
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -61,7 +58,7 @@ from scipy import stats
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from gdrt_lite import cooccurrence, data, dro, experiment, groups, lm, relevance, report, study, training
+from gdrt_lite import cooccurrence, data, dro, evidence, experiment, groups, lm, relevance, report, training
 
 # %% [markdown]
 # ## 1. Turn the weights round
@@ -426,36 +423,29 @@ say("Noise costs sft {sft} nats a title and gdrt {gdrt}. GDRT's extra harm is **
 # computed from the files that lie there now.
 
 # %%
-protocols: dict[str, list[dict]] = defaultdict(list)
 results = data.data_folder() / "results" / "cells"
-for cell in study.read_cells(results) if results.is_dir() else []:
-    protocols[json.dumps({k: v for k, v in cell["config"].items() if k not in ("objective", "seed")})].append(cell)
-found: dict[tuple[str, str, int], dict[str, report.Measured]] = {}  # (model, objective, seed) -> metrics
-for protocol, cells in protocols.items():
-    settings = json.loads(protocol)
-    if settings["data"] != "movielens":
+cells = evidence.read_cells(results) if results.is_dir() else []
+found: dict[str, dict[str, dict[int, dict[str, report.Measured]]]] = {}  # model -> objective -> seed -> metric
+for config, own in evidence.protocols(cells):
+    if config.data != "movielens" or config.model in found:
         continue
-    known = experiment.load_splits(experiment.Config(**{**settings, "ablations": tuple(settings["ablations"])}))
-    for cell in cells:
-        found.setdefault((settings["model"], cell["config"]["objective"], cell["config"]["seed"]), report.measurements(cell, known))
-    show = study.table(cells, known).set_index("objective")
-    say("**{model}**, {n} cells: {windows:,} windows, {epochs:g} epoch(s), tau {tau:g}. In brackets: minus SFT.", model=settings["model"],
-        n=len(cells), windows=settings["train_windows"], epochs=settings["epochs"], tau=settings["tau"])
+    known = experiment.load_splits(config)
+    found[config.model] = evidence.measured(own, known)
+    show = evidence.table(own, known).set_index("objective")
+    say("**{model}**, {n} cells: {windows:,} windows, {epochs:g} epoch(s), tau {tau:g}. In brackets: minus SFT.", model=config.model,
+        n=len(own), windows=config.train_windows, epochs=config.epochs, tau=config.tau)
     display(show[[c for c in ("seeds", "NDCG@10", "NLL", "bias attention", "MGU@5 popularity") if c in show]])
 
 # %%
-say("**{n}** cells were read." if found else "No cells lie in `data/results` here, so the table below rests on the live trials alone.", n=len(found))
+say("**{n}** cells were read." if found else "No cells lie in `data/results` here, so the table below rests on the live trials alone.",
+    n=sum(len(seeds) for objectives in found.values() for seeds in objectives.values()))
 
 
 def from_study(model: str, a: str, b: str, metric: str) -> tuple[report.Interval, int] | None:
-    """a minus b, averaged over the seeds that have both: bootstrap over users. And the number of seeds."""
-    seeds = [s for m, o, s in found if (m, o) == (model, a) and (model, b, s) in found and metric in found[m, o, s]]
-    if not seeds:
-        return None
-    pairs = [(found[model, a, s][metric], found[model, b, s][metric]) for s in seeds]
-    draws = np.mean([x.draws() - y.draws() for x, y in pairs], axis=0)
-    low, high = np.quantile(draws, [0.025, 0.975])
-    return report.Interval(float(np.mean([x.value - y.value for x, y in pairs])), float(low), float(high)), len(seeds)
+    """a minus b over users, and over seeds where there are several; and the number of seeds that have both."""
+    one, other = (found.get(model, {}).get(name, {}) for name in (a, b))
+    interval = evidence.difference(one, other, metric)
+    return None if interval is None else (interval, len(one.keys() & other.keys()))
 
 # %% [markdown]
 # ## 8. The table of claims

@@ -21,7 +21,7 @@ PACKAGE = ROOT / "gdrt_lite"
 # Data flows downwards: a module imports only from layers above its own. A new module gets its place here.
 LAYERS = [
     {"errors"},
-    {"files", "wheels"},
+    {"files", "machine", "wheels"},
     {"assets", "loaders", "windows"},
     {"data"},
     {"prompts"},
@@ -32,6 +32,7 @@ LAYERS = [
     {"dro"},
     {"objectives", "batches"},
     {"training"},
+    {"curve"},
     {"decoding"},
     {"metrics"},
     {"baselines"},
@@ -41,6 +42,7 @@ LAYERS = [
     {"experiment"},
     {"report"},
     {"run"},
+    {"evidence"},
     {"study"},
     {"__main__"},
 ]

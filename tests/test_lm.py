@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gdrt_lite import attention, lm
+from gdrt_lite import attention, collation, lm
 from gdrt_lite.errors import GdrtError
 
 TITLES = ("Toy Story (1995)", "Heat (1995)", "Alien (1979)", "Aliens (1986)", "Jumanji (1995)")
@@ -42,6 +42,26 @@ def test_scores_do_not_depend_on_batch_size_or_order_on_the_real_model(smollm2):
         torch.testing.assert_close(a, b, atol=1e-4, rtol=0)
         torch.testing.assert_close(a, c, atol=1e-4, rtol=0)
         torch.testing.assert_close(a, naive(smollm2, row), atol=1e-4, rtol=0)
+
+
+@given(st.lists(st.tuples(st.sampled_from((1, 3)), st.sampled_from(TITLES)), min_size=2, max_size=8))
+@settings(max_examples=25, deadline=None)
+def test_prompts_that_share_a_row_score_as_if_alone(pocket, drawn):
+    rows = [pocket.encode(TITLES[:n], target) for n, target in drawn]
+    packs = collation.equal_up_to_the_target(rows)
+    assert sorted(i for pack in packs for i in pack) == list(range(len(rows)))
+    assert all(len({drawn[i][0] for i in pack}) == 1 for pack in packs)  # one history, one row
+    for row, scores in zip(rows, lm.target_logprobs(pocket, rows), strict=True):
+        torch.testing.assert_close(scores, naive(pocket, row), atol=1e-5, rtol=1e-5)
+
+
+def test_a_row_holds_no_more_in_its_endings_than_before_them(pocket):
+    prompt = pocket.encode(TITLES[:1], TITLES[2])
+    before, ending = prompt.predict_at[0] + 1, len(prompt) - prompt.predict_at[0] - 1
+    packs = collation.equal_up_to_the_target([prompt] * 40)
+    assert {len(pack) for pack in packs[:-1]} == {before // ending} and before // ending > 1
+    batch = collation.collate([prompt] * 40, 0, False, packs)
+    assert batch["input_ids"].shape[0] == len(packs) and len(batch["labels"]) == 40 * len(prompt.labels)
 
 
 def test_sharing_the_opening_changes_neither_loss_nor_gradient(pocket):

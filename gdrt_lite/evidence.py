@@ -1,0 +1,176 @@
+"""What the cells of a study say together: tables and figures, computed from the files alone.
+
+Used in notebooks 06 and 07.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from gdrt_lite import experiment, files, plots, report
+from gdrt_lite.errors import GdrtError
+from gdrt_lite.experiment import Config
+from gdrt_lite.metrics import Interval
+from gdrt_lite.objectives import OBJECTIVES
+from gdrt_lite.windows import Splits
+
+Cell = Mapping[str, Any]
+
+METRICS = (
+    "NDCG@5", "NDCG@10", "HR@5", "HR@10", "NLL", "MGU@5 popularity", "MGU@10 popularity", "DGU@5 popularity",
+    "DGU@10 popularity", "MGU@5 genre", "DGU@5 genre", "bias attention", "bias token", "bias delete", "bias resample",
+)  # fmt: skip
+ORDER = ("pre-trained", *OBJECTIVES, *experiment.BASELINES)
+
+
+def read_cells(folder: Path) -> list[dict[str, Any]]:
+    """All cells of a folder, in the order of their names.
+
+    Raises:
+        GdrtError: a file is not a cell.
+    """
+    cells = []
+    for path in sorted(Path(folder).glob("*.json")):
+        try:
+            cell = json.loads(path.read_text(encoding="utf-8"))
+            experiment.config_of(cell["config"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise GdrtError(f"{path} is no cell of this version ({error}); move it out of the folder.") from error
+        cells.append(cell)
+    return cells
+
+
+def protocols(cells: Iterable[Cell], part: str = "test") -> list[tuple[Config, list[Cell]]]:
+    """Cells of one part of the data, gathered by protocol: all settings equal but objective and seed. Largest first."""
+    gathered: dict[str, list[Cell]] = defaultdict(list)
+    for cell in cells:
+        if cell["config"]["part"] == part:
+            settings = {name: value for name, value in cell["config"].items() if name not in ("objective", "seed")}
+            gathered[json.dumps(settings, sort_keys=True)].append(cell)
+    found = [(experiment.config_of(json.loads(settings)), own) for settings, own in gathered.items()]
+    return sorted(found, key=lambda pair: -len(pair[1]))
+
+
+def measured(cells: Iterable[Cell], splits: Splits) -> dict[str, dict[int, dict[str, report.Measured]]]:
+    """The metrics of the cells of one protocol: objective -> seed -> metric."""
+    found: dict[str, dict[int, dict[str, report.Measured]]] = defaultdict(dict)
+    for cell in cells:
+        found[cell["config"]["objective"]][cell["config"]["seed"]] = report.measurements(cell, splits)
+    return dict(found)
+
+
+def difference(
+    one: Mapping[int, Mapping[str, report.Measured]], other: Mapping[int, Mapping[str, report.Measured]], metric: str
+) -> Interval | None:
+    """Mean difference of two objectives over the seeds that both have, with its 95% interval.
+
+    The bootstrap draws users, the same for both objectives, and where there are several seeds it draws seeds as well: would other
+    users and another training tell the same story?
+
+    Args:
+        one, other: seed -> metric -> what was measured.
+        metric: name of the metric.
+
+    Returns:
+        None where no seed has the metric in both.
+    """
+    seeds = [s for s in one if s in other and metric in one[s] and metric in other[s]]
+    if not seeds:
+        return None
+    draws = np.array([one[s][metric].draws() - other[s][metric].draws() for s in seeds])  # (seeds, draws)
+    chosen = np.random.default_rng(0).integers(len(seeds), size=draws.shape)
+    low, high = np.quantile(np.take_along_axis(draws, chosen, axis=0).mean(0), [0.025, 0.975])
+    value = np.mean([one[s][metric].value - other[s][metric].value for s in seeds])
+    return Interval(float(value), float(low), float(high))
+
+
+def table(cells: Iterable[Cell], splits: Splits, reference: str = "sft") -> pd.DataFrame:
+    """One row per objective: each metric as its mean over seeds, and in brackets its `difference` to the reference."""
+    found = measured(cells, splits)
+    rows = []
+    for objective in sorted(found, key=ORDER.index):
+        seeds = found[objective]
+        row: dict[str, Any] = {"objective": objective, "seeds": len(seeds)}
+        for metric in METRICS:
+            values = [own[metric].value for own in seeds.values() if metric in own]
+            if values:
+                apart = None if objective == reference else difference(seeds, found.get(reference, {}), metric)
+                row[metric] = f"{np.mean(values):.3f}" + (f" ({apart:+.3f})" if apart else "")
+        rows.append(row)
+    return pd.DataFrame(rows).fillna("-")
+
+
+def tried(cells: Iterable[Cell], splits: Splits) -> pd.DataFrame:
+    """What was tried on the valid part, one row a cell: the settings that differ, and the figures; best NDCG@10 first."""
+    rows = []
+    for cell in cells:
+        found = report.measurements(cell, splits)
+        settings = {name: value for name, value in cell["config"].items() if name not in ("ablations", "part")}
+        rows.append(settings | {m: found[m].value for m in ("NDCG@10", "NLL", "MGU@5 popularity", "bias attention")})
+    frame = pd.DataFrame(rows)
+    differs = [c for c in frame if c == "objective" or frame[c].nunique() > 1]
+    return frame[differs].sort_values(["objective", "NDCG@10"], ascending=[True, False], ignore_index=True).round(3)
+
+
+def curves(cells: Iterable[Cell]) -> pd.DataFrame:
+    """The learning curves of cells that have one: objective, seed, epoch, and the figures on the valid part."""
+    rows = [
+        {"objective": cell["config"]["objective"], "seed": cell["config"]["seed"], **row}
+        for cell in sorted(cells, key=lambda cell: ORDER.index(cell["config"]["objective"]))
+        for row in cell.get("curve", [])
+    ]
+    return pd.DataFrame(rows)
+
+
+def write_report(cells_folder: Path, folder: Path) -> str:
+    """Write REPORT.md, with a table for each protocol, and its figures into `folder`; return the text."""
+    cells = read_cells(cells_folder)
+    lines = ["# Study", "", f"{len(cells)} cells. Rendered by `python -m gdrt_lite study --report` from `cells/` alone.", ""]
+    for config, own in protocols(cells):
+        splits = experiment.load_splits(config)
+        lines += [f"## {splits.name}, {Path(config.model).name}", "", _describe(config, own), ""]
+        lines += [table(own, splits).to_markdown(index=False, disable_numparse=True), ""]
+        lines += _figures(config, curves(own), folder)
+    for (model, dataset), own in _valid_cells(cells).items():
+        splits = experiment.load_splits(experiment.config_of(own[0]["config"]))
+        lines += [f"## Tried on the valid part: {splits.name}, {Path(model).name}", ""]
+        lines += [f"{len(own)} trainings, {len(own[0]['users'])} examples of users that neither trained nor tested.", ""]
+        lines += [tried(own, splits).to_markdown(index=False), ""]
+    text = "\n".join(lines)
+    files.write_text(Path(folder) / "REPORT.md", text)
+    return text
+
+
+def _figures(config: Config, frame: pd.DataFrame, folder: Path) -> list[str]:
+    lines = []
+    for metric, name in (("NDCG@10", "ndcg"), ("bias attention", "bias"), ("coverage@10", "coverage")) if len(frame) else ():
+        file = f"curve-{Path(config.data).name}-{Path(config.model).name}-{name}.png"
+        title = f"{metric} on the valid part after each epoch, bars over seeds"
+        plots.save(plots.learning_curve(frame, "epoch", metric, "objective", title=title), Path(folder) / file)
+        lines += [f"![{title}]({file})", ""]
+    return lines
+
+
+def _valid_cells(cells: Iterable[Cell]) -> dict[tuple[str, str], list[Cell]]:
+    gathered: dict[tuple[str, str], list[Cell]] = defaultdict(list)
+    for cell in cells:
+        if cell["config"]["part"] == "valid":
+            gathered[cell["config"]["model"], cell["config"]["data"]].append(cell)
+    return gathered
+
+
+def _describe(config: Config, cells: Sequence[Cell]) -> str:
+    example = next((c for c in cells if "nll" in c), cells[0])
+    return (
+        f"Split `{config.split}`, history {config.history}, {config.train_windows} training windows x {config.epochs:g} epoch(s), "
+        f"batch {config.batch_size}, learning rate {config.learning_rate:g}, tau {config.tau:g}, K {config.k}, prior {config.prior}; "
+        f"{len(example['users'])} {config.part} examples of {len(set(example['users']))} users, beam {config.beams}, history titles "
+        f"{'not ' if config.exclude_history else ''}recommended again. In brackets: difference to SFT, 95% over users, and over seeds where there are several."
+    )
