@@ -27,6 +27,7 @@ METRICS = (
     "NDCG@5", "NDCG@10", "HR@5", "HR@10", "NLL", "MGU@5 popularity", "MGU@10 popularity", "DGU@5 popularity",
     "DGU@10 popularity", "MGU@5 genre", "DGU@5 genre", "bias attention", "bias token", "bias delete", "bias resample",
 )  # fmt: skip
+FREE = ("objective", "seed", "learning_rate")  # what may differ within a protocol
 ORDER = ("pre-trained", *OBJECTIVES, *experiment.BASELINES)
 
 
@@ -48,21 +49,34 @@ def read_cells(folder: Path) -> list[dict[str, Any]]:
 
 
 def protocols(cells: Iterable[Cell], part: str = "test") -> list[tuple[Config, list[Cell]]]:
-    """Cells of one part of the data, gathered by protocol: all settings equal but objective and seed. Largest first."""
+    """Cells of one part of the data, gathered by protocol, the largest first.
+
+    All settings of a protocol are equal but the objective, the seed, and the learning rate, which may be chosen for each objective.
+    """
     gathered: dict[str, list[Cell]] = defaultdict(list)
     for cell in cells:
         if cell["config"]["part"] == part:
-            settings = {name: value for name, value in cell["config"].items() if name not in ("objective", "seed")}
+            settings = {name: value for name, value in cell["config"].items() if name not in FREE}
             gathered[json.dumps(settings, sort_keys=True)].append(cell)
     found = [(experiment.config_of(json.loads(settings)), own) for settings, own in gathered.items()]
     return sorted(found, key=lambda pair: -len(pair[1]))
 
 
 def measured(cells: Iterable[Cell], splits: Splits) -> dict[str, dict[int, dict[str, report.Measured]]]:
-    """The metrics of the cells of one protocol: objective -> seed -> metric."""
+    """The metrics of the cells of one protocol: objective -> seed -> metric.
+
+    Raises:
+        GdrtError: an objective was trained twice with one seed.
+    """
     found: dict[str, dict[int, dict[str, report.Measured]]] = defaultdict(dict)
     for cell in cells:
-        found[cell["config"]["objective"]][cell["config"]["seed"]] = report.measurements(cell, splits)
+        objective, seed = cell["config"]["objective"], cell["config"]["seed"]
+        if seed in found[objective]:
+            raise GdrtError(
+                f"the cells hold {objective} with seed {seed} twice, at two learning rates; a table takes one. Move the other "
+                "out of the folder, or give it part: valid."
+            )
+        found[objective][seed] = report.measurements(cell, splits)
     return dict(found)
 
 
@@ -93,11 +107,15 @@ def difference(
 
 def table(cells: Iterable[Cell], splits: Splits, reference: str = "sft") -> pd.DataFrame:
     """One row per objective: each metric as its mean over seeds, and in brackets its `difference` to the reference."""
+    cells = list(cells)
     found = measured(cells, splits)
+    rates = {cell["config"]["objective"]: cell["config"]["learning_rate"] for cell in cells}
     rows = []
     for objective in sorted(found, key=ORDER.index):
         seeds = found[objective]
         row: dict[str, Any] = {"objective": objective, "seeds": len(seeds)}
+        if len(set(rates.values())) > 1 and objective in OBJECTIVES:
+            row["learning rate"] = rates[objective]
         for metric in METRICS:
             values = [own[metric].value for own in seeds.values() if metric in own]
             if values:
@@ -109,14 +127,24 @@ def table(cells: Iterable[Cell], splits: Splits, reference: str = "sft") -> pd.D
 
 def tried(cells: Iterable[Cell], splits: Splits) -> pd.DataFrame:
     """What was tried on the valid part, one row a cell: the settings that differ, and the figures; best NDCG@10 first."""
+    shown = ("NDCG@10", "NLL", "MGU@5 popularity", "bias attention")
     rows = []
     for cell in cells:
         found = report.measurements(cell, splits)
         settings = {name: value for name, value in cell["config"].items() if name not in ("ablations", "part")}
-        rows.append(settings | {m: found[m].value for m in ("NDCG@10", "NLL", "MGU@5 popularity", "bias attention")})
+        rows.append(settings | {metric: found[metric].value for metric in shown})
     frame = pd.DataFrame(rows)
-    differs = [c for c in frame if c == "objective" or frame[c].nunique() > 1]
-    return frame[differs].sort_values(["objective", "NDCG@10"], ascending=[True, False], ignore_index=True).round(3)
+    columns = [c for c in frame if c in ("objective", *shown) or frame[c].nunique() > 1]
+    return frame[columns].sort_values(["objective", "NDCG@10"], ascending=[True, False], ignore_index=True).round(3)
+
+
+def by_model(cells: Iterable[Cell], part: str = "valid") -> dict[tuple[str, str], list[Cell]]:
+    """The cells of one part of the data, by (model, data set)."""
+    gathered: dict[tuple[str, str], list[Cell]] = defaultdict(list)
+    for cell in cells:
+        if cell["config"]["part"] == part:
+            gathered[cell["config"]["model"], cell["config"]["data"]].append(cell)
+    return dict(gathered)
 
 
 def curves(cells: Iterable[Cell]) -> pd.DataFrame:
@@ -138,7 +166,7 @@ def write_report(cells_folder: Path, folder: Path) -> str:
         lines += [f"## {splits.name}, {Path(config.model).name}", "", _describe(config, own), ""]
         lines += [table(own, splits).to_markdown(index=False, disable_numparse=True), ""]
         lines += _figures(config, curves(own), folder)
-    for (model, dataset), own in _valid_cells(cells).items():
+    for (model, _), own in by_model(cells).items():
         splits = experiment.load_splits(experiment.config_of(own[0]["config"]))
         lines += [f"## Tried on the valid part: {splits.name}, {Path(model).name}", ""]
         lines += [f"{len(own)} trainings, {len(own[0]['users'])} examples of users that neither trained nor tested.", ""]
@@ -158,19 +186,13 @@ def _figures(config: Config, frame: pd.DataFrame, folder: Path) -> list[str]:
     return lines
 
 
-def _valid_cells(cells: Iterable[Cell]) -> dict[tuple[str, str], list[Cell]]:
-    gathered: dict[tuple[str, str], list[Cell]] = defaultdict(list)
-    for cell in cells:
-        if cell["config"]["part"] == "valid":
-            gathered[cell["config"]["model"], cell["config"]["data"]].append(cell)
-    return gathered
-
-
 def _describe(config: Config, cells: Sequence[Cell]) -> str:
     example = next((c for c in cells if "nll" in c), cells[0])
+    rates = sorted({cell["config"]["learning_rate"] for cell in cells if cell["config"]["objective"] in OBJECTIVES})
     return (
         f"Split `{config.split}`, history {config.history}, {config.train_windows} training windows x {config.epochs:g} epoch(s), "
-        f"batch {config.batch_size}, learning rate {config.learning_rate:g}, tau {config.tau:g}, K {config.k}, prior {config.prior}; "
+        f"batch {config.batch_size}, learning rate {' or '.join(f'{rate:g}' for rate in rates)}, tau {config.tau:g}, K {config.k}, prior {config.prior}; "
         f"{len(example['users'])} {config.part} examples of {len(set(example['users']))} users, beam {config.beams}, history titles "
-        f"{'not ' if config.exclude_history else ''}recommended again. In brackets: difference to SFT, 95% over users, and over seeds where there are several."
+        f"{'not ' if config.exclude_history else ''}recommended again. In brackets: difference to SFT with its 95% interval, over users, "
+        "and over seeds where there are several."
     )

@@ -68,6 +68,11 @@ class Config:
     curve_examples: int = 0  # valid examples measured after each epoch; 0: no learning curve
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            if field.type == "float":  # 1 and 1.0 are one configuration
+                object.__setattr__(self, field.name, float(getattr(self, field.name)))
+
     @property
     def key(self) -> str:
         """A file name that tells cells apart."""
@@ -196,7 +201,7 @@ def run_cell(config: Config, folder: Path, bench: Bench | None = None, resume: b
         run = _tune(config, bench, train, folder, resume, progress, learning)
         cell |= measure(run.lm, test, bench.splits, config, progress)
         cell["training_seconds"] = run.seconds
-        cell["history"] = curve.thinned(run.history.drop(columns="epoch")).to_dict("list")
+        cell["history"] = curve.thinned(run.history.drop(columns="epoch")).round(7).to_dict("list")
         cell["curve"] = [row for callback in learning for row in callback.rows]
         run.save(folder / config.key)
     cell["seconds"] = time.perf_counter() - start

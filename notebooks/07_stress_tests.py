@@ -58,7 +58,7 @@ from scipy import stats
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from gdrt_lite import cooccurrence, data, dro, evidence, experiment, groups, lm, relevance, report, training
+from gdrt_lite import canvas, cooccurrence, data, dro, evidence, experiment, groups, lm, relevance, report, training
 
 # %% [markdown]
 # ## 1. Turn the weights round
@@ -435,6 +435,39 @@ for config, own in evidence.protocols(cells):
     say("**{model}**, {n} cells: {windows:,} windows, {epochs:g} epoch(s), tau {tau:g}. In brackets: minus SFT.", model=config.model,
         n=len(own), windows=config.train_windows, epochs=config.epochs, tau=config.tau)
     display(show[[c for c in ("seeds", "NDCG@10", "NLL", "bias attention", "MGU@5 popularity") if c in show]])
+
+# %% [markdown]
+# Where do tau, K and the learning rates come from? From the **valid** part, that is, from users of whom neither training nor test saw a thing. Every
+# training that was tried is listed, not only the best; the test part was touched once.
+
+# %%
+for (model, name), own in evidence.by_model(cells).items():
+    if name == "movielens":
+        known = experiment.load_splits(experiment.config_of(own[0]["config"]))
+        say("**{model}**, tried on {n} windows of {users} valid users:", model=model, n=len(own[0]["users"]), users=len(set(own[0]["users"])))
+        display(evidence.tried(own, known))
+
+# %% [markdown]
+# And how did the trainings get there? After each epoch the cells measured themselves, on valid users again. A model that knows only the
+# marginal fills all lists with few titles. **Predict:** which rises first, the number of different titles, or the accuracy?
+
+# %%
+for config, own in evidence.protocols(cells):
+    curve = evidence.curves(own)
+    if config.data != "movielens" or curve.empty:
+        continue
+    fig, axes = plt.subplots(1, 3, figsize=(10.5, 3.6))
+    last = curve[curve.epoch == curve.epoch.max()].groupby("objective")["NDCG@10"].mean()
+    names = list(dict.fromkeys(curve.objective))
+    for ax, what in zip(axes, ("coverage@10", "NDCG@10", "bias attention")):
+        for name, (colour, marker, style) in zip(names, canvas.cues(len(names))):
+            mean = curve[curve.objective == name].groupby("epoch")[what].mean()
+            ax.plot(mean.index, mean, color=colour, marker=marker, ls=style, label=name)
+        ax.set(xlabel="epoch", ylabel=what, xticks=sorted(curve.epoch.unique()))
+    fig.suptitle(f"On valid users {last.idxmax()} ends with the best lists, {last.idxmin()} with the worst (means over seeds)")
+    fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(names), frameon=False)
+    fig.tight_layout(rect=(0, 0.1, 1, 1))
+    plots.show(fig, alt=f"Coverage, NDCG@10 and bias ratio of {len(names)} objectives after each epoch, on valid users")
 
 # %%
 say("**{n}** cells were read." if found else "No cells lie in `data/results` here, so the table below rests on the live trials alone.",

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from gdrt_lite import __main__ as cli
-from gdrt_lite import data, experiment, run, study, training
+from gdrt_lite import data, evidence, experiment, run, study, training
 from gdrt_lite.errors import GdrtError
 
 TINY = dict(model="pocket", train_windows=64, test_examples=12, faa_examples=4, batch_size=16, ablations=("attention",))
@@ -146,3 +146,16 @@ def test_a_bad_grid_is_named(tmp_path, text, message):
 def test_the_committed_grid_is_sound_and_its_keys_differ():
     configs = study.read_grid(data.data_folder() / "results" / "grid.yaml")
     assert len({config.key for config in configs}) == len(configs) > 50
+
+
+def test_every_committed_cell_is_one_that_the_grid_declares():
+    folder = data.data_folder() / "results"
+    declared = {config.key for config in study.read_grid(folder / "grid.yaml")}
+    for path, cell in zip(sorted((folder / "cells").glob("*.json")), evidence.read_cells(folder / "cells"), strict=True):
+        assert path.stem == experiment.config_of(cell["config"]).key, f"{path.name} was renamed, or its settings changed"
+        assert path.stem in declared, f"grid.yaml does not declare {path.name}"
+
+
+def test_a_whole_number_names_the_same_cell_as_a_decimal_one():
+    assert experiment.Config(epochs=1, tau=2).key == experiment.Config(epochs=1.0, tau=2.0).key
+    assert experiment.Config(epochs=1).key != experiment.Config(epochs=2).key

@@ -1,0 +1,86 @@
+"""What the cells of a study say together: intervals over users and seeds, protocols, and what was tried."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+from test_report import make_cell, splits  # noqa: F401 (a fixture)
+
+from gdrt_lite import evidence, experiment, files, report
+from gdrt_lite.errors import GdrtError
+
+
+def make(objective: str, seed: int, luck: float, **settings) -> dict:
+    config = experiment.Config(objective=objective, seed=seed, **settings)
+    return make_cell(seed + 10 * len(objective), luck) | {"config": json.loads(json.dumps(dataclasses.asdict(config)))}
+
+
+def constant(value: float, n: int = 20) -> report.Measured:
+    return report.Measured(np.full((n, 1), value), [f"u{i}" for i in range(n)], lambda means: means[..., 0])
+
+
+def test_the_difference_over_one_seed_is_that_over_users(splits):  # noqa: F811
+    one, other = (report.measurements(make(name, 0, luck), splits) for name, luck in (("gdrt", 0.9), ("sft", 0.3)))
+    found = evidence.difference({0: one}, {0: other}, "NDCG@10")
+    assert found == pytest.approx(one["NDCG@10"].minus(other["NDCG@10"]))
+
+
+def test_the_difference_over_seeds_draws_seeds_too():
+    """Users all alike, so that only the seeds spread: 1, 2 and 3. Three draws of three give means from 1 to 3."""
+    one = {seed: {"NLL": constant(float(seed))} for seed in (1, 2, 3)}
+    other = {seed: {"NLL": constant(0.0)} for seed in (1, 2, 3, 4)}  # seed 4 has no partner
+    found = evidence.difference(one, other, "NLL")
+    assert found.estimate == pytest.approx(2.0)
+    assert found.low == pytest.approx(1.0) and found.high == pytest.approx(3.0)  # 1/27 of the draws each, over 2.5%
+
+
+def test_without_a_shared_seed_there_is_no_difference():
+    assert evidence.difference({0: {"NLL": constant(1.0)}}, {1: {"NLL": constant(1.0)}}, "NLL") is None
+    assert evidence.difference({0: {"NLL": constant(1.0)}}, {0: {}}, "NLL") is None
+
+
+def test_the_table_has_a_row_an_objective_in_the_order_of_the_course(splits):  # noqa: F811
+    cells = [make(name, seed, 0.5) for name in ("gdrt", "sft", "pre-trained") for seed in (0, 1)]
+    table = evidence.table(cells, splits)
+    assert table.objective.tolist() == ["pre-trained", "sft", "gdrt"] and table.seeds.tolist() == [2, 2, 2]
+    mean = np.mean([report.measurements(cell, splits)["NLL"].value for cell in cells[:2]])
+    assert table.NLL[2].startswith(f"{mean:.3f} (") and "(" not in table.NLL[1]
+
+
+def test_a_protocol_is_all_settings_but_objective_and_seed():
+    cells = [make("sft", 0, 0.5), make("gdrt", 1, 0.5), make("gdrt", 0, 0.5, tau=3.0), make("sft", 0, 0.5, part="valid")]
+    found = evidence.protocols(cells)
+    assert [(config.tau, len(own)) for config, own in found] == [(1.0, 2), (3.0, 1)]
+
+
+def test_one_objective_and_seed_at_two_learning_rates_is_refused(splits):  # noqa: F811
+    cells = [make("sft", 0, 0.5, learning_rate=rate) for rate in (0.1, 0.2)]
+    assert len(evidence.protocols(cells)) == 1
+    with pytest.raises(GdrtError, match="sft with seed 0 twice"):
+        evidence.table(cells, splits)
+
+
+def test_what_was_tried_shows_the_settings_that_differ_best_first(splits):  # noqa: F811
+    cells = [make("gdrt", 0, luck, tau=tau, part="valid") for tau, luck in ((1.0, 0.1), (2.0, 0.9), (4.0, 0.5))]
+    table = evidence.tried(cells, splits)
+    assert table.tau.tolist() == [2.0, 4.0, 1.0] and "learning_rate" not in table and "objective" in table
+
+
+def test_a_file_that_is_no_cell_is_named(tmp_path):
+    files.write_json(tmp_path / "a.json", {"config": {"colour": "red"}})
+    with pytest.raises(GdrtError, match="a.json is no cell"):
+        evidence.read_cells(tmp_path)
+
+
+def test_the_report_shows_curves_and_what_was_tried(tmp_path, monkeypatch, splits):  # noqa: F811
+    monkeypatch.setattr(experiment, "load_splits", lambda config: splits)
+    curve = [{"epoch": n, "step": 3 * n, "NDCG@10": 0.1 * n, "bias attention": 2.0, "coverage@10": 5} for n in (1, 2)]
+    files.write_json(tmp_path / "cells" / "a.json", make("sft", 0, 0.5) | {"curve": curve})
+    files.write_json(tmp_path / "cells" / "b.json", make("gdrt", 0, 0.5, part="valid"))
+    text = evidence.write_report(tmp_path / "cells", tmp_path)
+    assert (tmp_path / "REPORT.md").read_text() == text and "2 cells" in text and "Tried on the valid part" in text
+    shown = [line.split("](")[1].rstrip(")") for line in text.splitlines() if line.startswith("![")]
+    assert len(shown) == 3 and all((tmp_path / name).stat().st_size > 5000 for name in shown)
