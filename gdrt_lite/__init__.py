@@ -27,7 +27,8 @@ The modules in the order in which data flows through them; each uses only those 
     baselines         popularity and item-kNN, the recommenders to beat
     canvas, plots     what figures share; one figure a function
 
-    experiment        settings and the single steps of a run, each kept on disk when done
+    config            the settings of an experiment, and three profiles of sizes
+    experiment        the single steps of a run, each kept on disk when done
     report            results as a table, json and markdown
     run               the whole chain once; `python -m gdrt_lite run`
     evidence          tables and figures of many experiments
@@ -54,6 +55,7 @@ _MODULES = (
     "canvas",
     "checks",
     "collation",
+    "config",
     "cooccurrence",
     "curve",
     "data",

@@ -15,8 +15,8 @@ import numpy as np
 import pandas as pd
 
 from gdrt_lite import experiment, files, plots, report
+from gdrt_lite.config import Config
 from gdrt_lite.errors import GdrtError
-from gdrt_lite.experiment import Config
 from gdrt_lite.metrics import Interval
 from gdrt_lite.objectives import OBJECTIVES
 from gdrt_lite.windows import Splits
@@ -41,7 +41,7 @@ def read_cells(folder: Path) -> list[dict[str, Any]]:
     for path in sorted(Path(folder).glob("*.json")):
         try:
             cell = json.loads(path.read_text(encoding="utf-8"))
-            experiment.config_of(cell["config"])
+            Config.of(cell["config"])
         except (ValueError, KeyError, TypeError) as error:
             raise GdrtError(f"{path} is no cell of this version ({error}); move it out of the folder.") from error
         cells.append(cell)
@@ -58,7 +58,7 @@ def protocols(cells: Iterable[Cell], part: str = "test") -> list[tuple[Config, l
         if cell["config"]["part"] == part:
             settings = {name: value for name, value in cell["config"].items() if name not in FREE}
             gathered[json.dumps(settings, sort_keys=True)].append(cell)
-    found = [(experiment.config_of(json.loads(settings)), own) for settings, own in gathered.items()]
+    found = [(Config.of(json.loads(settings)), own) for settings, own in gathered.items()]
     return sorted(found, key=lambda pair: -len(pair[1]))
 
 
@@ -167,7 +167,7 @@ def write_report(cells_folder: Path, folder: Path) -> str:
         lines += [table(own, splits).to_markdown(index=False, disable_numparse=True), ""]
         lines += _figures(config, curves(own), folder)
     for (model, _), own in by_model(cells).items():
-        splits = experiment.load_splits(experiment.config_of(own[0]["config"]))
+        splits = experiment.load_splits(Config.of(own[0]["config"]))
         lines += [f"## Tried on the valid part: {splits.name}, {Path(model).name}", ""]
         lines += [f"{len(own)} trainings, {len(own[0]['users'])} examples of users that neither trained nor tested.", ""]
         lines += [tried(own, splits).to_markdown(index=False), ""]

@@ -12,7 +12,8 @@ from typing import Any
 import pandas as pd
 
 from gdrt_lite import experiment, files, machine, plots, report
-from gdrt_lite.experiment import BASELINES, PROFILES, Bench, Config
+from gdrt_lite.config import PROFILES, Config
+from gdrt_lite.experiment import BASELINES, Bench
 from gdrt_lite.objectives import Objective, check_objective
 
 
@@ -32,7 +33,7 @@ def run(
         out: folder of the report. Each finished cell is kept in `out/cells` at once.
         resume: use the cells and checkpoints of an earlier run with the same settings.
         progress: print what is being done, with progress bars.
-        **settings: fields of `experiment.Config` that replace the profile's.
+        **settings: fields of `config.Config` that replace the profile's.
 
     Returns:
         The table of `report.comparison`.
@@ -112,7 +113,9 @@ def _markdown(config: Config, profile: str, table: pd.DataFrame, bench: Bench, c
     ]
     for name, cell in cells.items():
         parts = report.warm_and_cold(cell, splits)
-        lines.append(f"| {name} | " + " | ".join(f"{value:.3f} ({n})" if n else "- (0)" for value, n in parts.values()) + " |")
+        lines.append(
+            f"| {name} | " + " | ".join(f"{value:.3f} ({n})" if n else "- (0)" for value, n in parts.values()) + " |"
+        )
     lines += ["", "## Wall time", "", "| cell | seconds | peak memory so far (GiB) |", "|---|---|---|"]
     lines += [f"| {name} | {cell['seconds']:.0f} | {cell['peak_memory_gib']:.1f} |" for name, cell in cells.items()]
     lines += [

@@ -16,8 +16,9 @@ from typing import Any
 import yaml
 
 from gdrt_lite import data, evidence, experiment
+from gdrt_lite.config import Config
 from gdrt_lite.errors import GdrtError
-from gdrt_lite.experiment import Bench, Config
+from gdrt_lite.experiment import Bench
 
 
 def main(grid: Path | None = None, results: Path | None = None, only: str = "", report_only: bool = False) -> int:
@@ -62,7 +63,7 @@ def read_grid(path: Path) -> list[Config]:
 def _product(block: Mapping[str, Any]) -> Iterator[Config]:
     names, lists = zip(*block["vary"].items(), strict=True)
     for values in itertools.product(*lists):
-        yield experiment.config_of({**block["set"], **dict(zip(names, values, strict=True))})
+        yield Config.of({**block["set"], **dict(zip(names, values, strict=True))})
 
 
 def _bench_key(config: Config) -> tuple[tuple[str, Any], ...]:

@@ -443,7 +443,7 @@ for config, own in evidence.protocols(cells):
 # %%
 for (model, name), own in evidence.by_model(cells).items():
     if name == "movielens":
-        known = experiment.load_splits(experiment.config_of(own[0]["config"]))
+        known = experiment.load_splits(experiment.Config.of(own[0]["config"]))
         say("**{model}**, tried on {n} windows of {users} valid users:", model=model, n=len(own[0]["users"]), users=len(set(own[0]["users"])))
         display(evidence.tried(own, known))
 
@@ -456,7 +456,7 @@ for config, own in evidence.protocols(cells):
     curve = evidence.curves(own)
     if config.data != "movielens" or curve.empty:
         continue
-    fig, axes = plt.subplots(1, 3, figsize=(10.5, 3.6))
+    fig, axes = plt.subplots(1, 3, figsize=(10.5, 3.8), layout="constrained")
     last = curve[curve.epoch == curve.epoch.max()].groupby("objective")["NDCG@10"].mean()
     names = list(dict.fromkeys(curve.objective))
     for ax, what in zip(axes, ("coverage@10", "NDCG@10", "bias attention")):
@@ -466,7 +466,6 @@ for config, own in evidence.protocols(cells):
         ax.set(xlabel="epoch", ylabel=what, xticks=sorted(curve.epoch.unique()))
     fig.suptitle(f"On valid users {last.idxmax()} ends with the best lists, {last.idxmin()} with the worst (means over seeds)")
     fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(names), frameon=False)
-    fig.tight_layout(rect=(0, 0.1, 1, 1))
     plots.show(fig, alt=f"Coverage, NDCG@10 and bias ratio of {len(names)} objectives after each epoch, on valid users")
 
 # %%

@@ -39,6 +39,7 @@ LAYERS = [
     {"canvas"},
     {"plots"},
     {"checks", "doctor", "notebook"},
+    {"config"},
     {"experiment"},
     {"report"},
     {"run"},

@@ -20,9 +20,7 @@ def naive(model: lm.LanguageModel, row) -> torch.Tensor:
     return torch.stack([logprobs[p, label] for p, label in zip(row.predict_at, row.labels, strict=True)])
 
 
-batches = st.lists(
-    st.tuples(st.lists(st.sampled_from(TITLES), max_size=5), st.sampled_from(TITLES)), min_size=1, max_size=8
-)
+batches = st.lists(st.tuples(st.lists(st.sampled_from(TITLES), max_size=5), st.sampled_from(TITLES)), min_size=1, max_size=8)
 
 
 @given(batches)

@@ -152,7 +152,7 @@ def test_every_committed_cell_is_one_that_the_grid_declares():
     folder = data.data_folder() / "results"
     declared = {config.key for config in study.read_grid(folder / "grid.yaml")}
     for path, cell in zip(sorted((folder / "cells").glob("*.json")), evidence.read_cells(folder / "cells"), strict=True):
-        assert path.stem == experiment.config_of(cell["config"]).key, f"{path.name} was renamed, or its settings changed"
+        assert path.stem == experiment.Config.of(cell["config"]).key, f"{path.name} was renamed, or its settings changed"
         assert path.stem in declared, f"grid.yaml does not declare {path.name}"
 
 

@@ -1,0 +1,83 @@
+"""The settings of a cell, and the three profiles of sizes.
+
+Used in notebook 06, section 4.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gdrt_lite import attribution, lm
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything that shapes a cell. Two cells with equal configurations hold equal figures on one machine."""
+
+    objective: str = "sft"  # one of training.OBJECTIVES, "pre-trained", or one of BASELINES
+    model: str = lm.SMOLLM2  # or "pocket", a folder, a hub name
+    data: str = "movielens"  # or "movielens-100k", or a folder in the Amazon form
+    split: str = "new_users"
+    top_items: int = 500  # most interacted titles kept; 0 keeps all
+    history: int = 5
+    train_windows: int = 320
+    epochs: float = 1.0
+    batch_size: int = 16
+    learning_rate: float = 1e-3
+    tau: float = 1.0
+    k: int = 5
+    prior: str = "uniform"  # or "counts": P(g) by the tokens in the group
+    ema: float = 0.0  # 0: the group losses of the batch
+    dropout: float = 0.0
+    scorer: str = "pre-trained"  # whose token relevance makes the groups; a folder of a saved adapter to use another
+    part: str = "test"  # or "valid", for choosing tau, K, learning rate and epochs
+    test_examples: int = 100
+    faa_examples: int = 32
+    ablations: tuple[str, ...] = ("attention",)
+    beams: int = 10
+    exclude_history: bool = True
+    curve_examples: int = 0  # valid examples measured after each epoch; 0: no learning curve
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            if field.type == "float":  # 1 and 1.0 are one configuration
+                object.__setattr__(self, field.name, float(getattr(self, field.name)))
+
+    @property
+    def key(self) -> str:
+        """A file name that tells cells apart."""
+        values = json.dumps(dataclasses.asdict(self), sort_keys=True)
+        name = Path(self.data).name if os.sep in self.data else self.data
+        model = Path(self.model).name
+        return f"{name}-{model}-{self.objective}-s{self.seed}-{hashlib.sha256(values.encode()).hexdigest()[:8]}"
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Config:
+        """A configuration from a grid or a cell, where tuples are lists.
+
+        Raises:
+            TypeError: an unknown setting.
+        """
+        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+
+
+# Sizes only: the code paths of the three profiles are the same.
+PROFILES: dict[str, dict[str, Any]] = {
+    "quick": dict(train_windows=240, batch_size=8, test_examples=64, faa_examples=24),
+    "standard": dict(
+        history=10, train_windows=3000, epochs=2.0, test_examples=500, faa_examples=100,
+        ablations=attribution.ABLATIONS,
+    ),
+    "full": dict(
+        history=10, train_windows=10_000, epochs=10.0, batch_size=128, learning_rate=1e-4, dropout=0.05,
+        test_examples=5000, faa_examples=500, ablations=attribution.ABLATIONS,
+    ),
+}  # fmt: skip
