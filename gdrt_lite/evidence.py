@@ -28,6 +28,7 @@ METRICS = (
     "DGU@10 popularity", "MGU@5 genre", "DGU@5 genre", "bias attention", "bias token", "bias delete", "bias resample",
 )  # fmt: skip
 FREE = ("objective", "seed", "learning_rate")  # what may differ within a protocol
+UNSEEDED = ("pre-trained", *experiment.BASELINES)  # nothing random in them
 ORDER = ("pre-trained", *OBJECTIVES, *experiment.BASELINES)
 
 
@@ -112,14 +113,16 @@ def table(cells: Iterable[Cell], splits: Splits, reference: str = "sft") -> pd.D
     rates = {cell["config"]["objective"]: cell["config"]["learning_rate"] for cell in cells}
     rows = []
     for objective in sorted(found, key=ORDER.index):
-        seeds = found[objective]
-        row: dict[str, Any] = {"objective": objective, "seeds": len(seeds)}
+        seeds, base = found[objective], found.get(reference, {})
+        if objective in UNSEEDED:  # one measurement stands against every seed of the reference
+            seeds = dict.fromkeys(base or seeds, next(iter(seeds.values())))
+        row: dict[str, Any] = {"objective": objective, "seeds": len(found[objective])}
         if len(set(rates.values())) > 1 and objective in OBJECTIVES:
             row["learning rate"] = rates[objective]
         for metric in METRICS:
             values = [own[metric].value for own in seeds.values() if metric in own]
             if values:
-                apart = None if objective == reference else difference(seeds, found.get(reference, {}), metric)
+                apart = None if objective == reference else difference(seeds, base, metric)
                 row[metric] = f"{np.mean(values):.3f}" + (f" ({apart:+.3f})" if apart else "")
         rows.append(row)
     return pd.DataFrame(rows).fillna("-")

@@ -304,7 +304,7 @@ say(
 # a lesson. Its world is small too: the movies rated most, their titles without the year, the last three as history.
 
 # %%
-n_train = pick(quick=2400, standard=10_000, full=10_000)  # or all that there are
+n_train, n_test = pick(quick=(2400, 240), standard=(10_000, 700), full=(10_000, 700))  # or all that there are
 
 # %% tags=["arms"]
 def shorten(example: Example) -> Example:
@@ -318,7 +318,7 @@ world = data.load_movielens(50).split("new_users", history=3)
 catalogue = sorted({short(title) for title in world.catalogue})
 assert len(catalogue) == len(world.catalogue), "no two titles may become one"
 train = [shorten(e) for e in data.sample(world.train, n_train)]
-test = [shorten(e) for e in data.sample(world.test, pick(quick=240, standard=700, full=700))]
+test = [shorten(e) for e in data.sample(world.test, n_test)]
 arms = {"fixed": prompts.DEFAULT, "rotating": prompts.PARAPHRASES, "none": prompts.NO_TASK}
 
 # %%

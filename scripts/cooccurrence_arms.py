@@ -20,13 +20,13 @@ from build_notebooks import read_source, sources, tags  # noqa: E402
 from gdrt_lite.files import write_text  # noqa: E402
 from gdrt_lite.notebook import pick  # noqa: E402
 
-WINDOWS = 3600
+WINDOWS, TEST_WINDOWS = 3600, 300
 RESULT = ROOT / "data" / "results" / "cooccurrence_arms.csv"
 
 
 def run(seed: int, script: Path) -> pd.DataFrame:
     """One seed, all arms: arm, seed, worth (nats per title that the right history saves), pays (nats per title), windows."""
-    names: dict[str, Any] = {"pick": pick, "seeds": [seed], "n_train": WINDOWS}
+    names: dict[str, Any] = {"pick": pick, "seeds": [seed], "n_train": WINDOWS, "n_test": TEST_WINDOWS}
     for cell in read_source(script).cells:
         if {"imports", "arms"} & set(tags(cell)):
             exec(compile(cell.source, script.name, "exec"), names)  # noqa: S102

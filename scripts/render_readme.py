@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.__main__ import table as benchmark_table  # noqa: E402
-from gdrt_lite import notebook, report  # noqa: E402
+from gdrt_lite import evidence, experiment, notebook, report  # noqa: E402
 
 
 def course() -> str:
@@ -72,6 +72,22 @@ def run() -> str:
     )
 
 
+def study() -> str:
+    """The main figures of the study's test cells, one table a protocol."""
+    parts = []
+    for config, cells in evidence.protocols(evidence.read_cells(ROOT / "data" / "results" / "cells")):
+        splits = experiment.load_splits(config)
+        table = evidence.table(cells, splits)
+        shown = [c for c in ("objective", "seeds", "NDCG@10", "NLL", "MGU@5 popularity", "bias attention") if c in table]
+        example = next(cell for cell in cells if "lists" in cell)
+        parts += [
+            f"**{Path(config.model).name}** on {splits.name}: {config.train_windows:,} windows x {config.epochs:g} epoch(s), tau "
+            f"{config.tau:g}, {len(example['users']):,} test examples.",
+            table[shown].to_markdown(index=False, disable_numparse=True),
+        ]
+    return "\n\n".join(parts) or "Not measured yet: `make study`."
+
+
 def benchmarks() -> str:
     """The table of `make bench`."""
     path = ROOT / "data" / "results" / "benchmarks.json"
@@ -94,7 +110,7 @@ def benchmarks() -> str:
 
 def rendered(text: str) -> str:
     """README with every block filled."""
-    for name, fill in (("course", course), ("sheet", sheet), ("run", run), ("benchmarks", benchmarks)):
+    for name, fill in (("course", course), ("sheet", sheet), ("run", run), ("study", study), ("benchmarks", benchmarks)):
         pattern = rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)"
         if not re.search(pattern, text, re.S):
             raise SystemExit(f"README.md has no block {name!r}: put <!-- {name} --> and <!-- /{name} --> where it belongs.")

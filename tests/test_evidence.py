@@ -50,6 +50,13 @@ def test_the_table_has_a_row_an_objective_in_the_order_of_the_course(splits):  #
     assert table.NLL[2].startswith(f"{mean:.3f} (") and "(" not in table.NLL[1]
 
 
+def test_what_has_no_seed_stands_against_every_seed(splits):  # noqa: F811
+    cells = [make("sft", 0, 0.2), make("sft", 1, 0.8), make("popularity", 0, 0.5)]
+    gains = [report.measurements(cell, splits)["NDCG@10"].value for cell in cells]
+    row = evidence.table(cells, splits).set_index("objective").loc["popularity"]
+    assert row.seeds == 1 and row["NDCG@10"].startswith(f"{gains[2]:.3f} ({gains[2] - np.mean(gains[:2]):+.3f} [")
+
+
 def test_a_protocol_is_all_settings_but_objective_and_seed():
     cells = [make("sft", 0, 0.5), make("gdrt", 1, 0.5), make("gdrt", 0, 0.5, tau=3.0), make("sft", 0, 0.5, part="valid")]
     found = evidence.protocols(cells)
