@@ -184,7 +184,9 @@ def _figures(config: Config, frame: pd.DataFrame, folder: Path) -> list[str]:
     for metric, name in (("NDCG@10", "ndcg"), ("bias attention", "bias"), ("coverage@10", "coverage")) if len(frame) else ():
         file = f"curve-{Path(config.data).name}-{Path(config.model).name}-{name}.png"
         title = f"{metric} on the valid part after each epoch, bars over seeds"
-        plots.save(plots.learning_curve(frame, "epoch", metric, "objective", title=title), Path(folder) / file)
+        figure = plots.learning_curve(frame, "epoch", metric, "objective", title=title)
+        figure.axes[0].set_xticks(sorted(frame.epoch.unique()))
+        plots.save(figure, Path(folder) / file)
         lines += [f"![{title}]({file})", ""]
     return lines
 
