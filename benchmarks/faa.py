@@ -58,7 +58,8 @@ def run() -> dict:
         lambda: attribution.feature_ablation(model, some, "token"), lambda: llm_attribution(model, [median]), len(some), 1
     )
     tokens, labels = (sum(map(size, rows)) / len(rows) for size in (len, lambda r: len(r.labels)))
-    gflop = forward_gflop(model, 4 * tokens, 4 * labels)
+    # The prompt without PREFIX is read with the whole one: only its target is read again.
+    gflop = forward_gflop(model, 3 * tokens + labels, 4 * labels)
     return found | {
         "max_difference_fp32": difference,
         "roofline": gflop / found["ours_s"] / matmul_gflops(model.model.dtype),
