@@ -85,6 +85,14 @@ def study() -> str:
             f"{config.tau:g}, {len(example['users']):,} test examples.",
             table[shown].to_markdown(index=False, disable_numparse=True),
         ]
+        found = evidence.measured(cells, splits)
+        gaps = {
+            name: evidence.difference(found.get("gdrt", {}), found[name], "NDCG@10")
+            for name in ("balanced", "reversed", "random", "item")
+            if name in found
+        }
+        if gaps:
+            parts.append("NDCG@10, gdrt minus " + "; minus ".join(f"{name} {gap:+.3f}" for name, gap in gaps.items() if gap) + ".")
     return "\n\n".join(parts) or "Not measured yet: `make study`."
 
 
