@@ -27,9 +27,9 @@ The modules in the order in which data flows through them; each uses only those 
     baselines         popularity and item-kNN, the recommenders to beat
     canvas, plots     what figures share; one figure a function
 
+    report            the figures of a model with their intervals, and tables of them
     config            the settings of an experiment, and three profiles of sizes
     experiment        the single steps of a run, each kept on disk when done
-    report            results as a table, json and markdown
     run               the whole chain once; `python -m gdrt_lite run`
     evidence          tables and figures of many experiments
     study             the chain over seeds and settings; `python -m gdrt_lite study`

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,17 +49,16 @@ def read_cells(folder: Path) -> list[dict[str, Any]]:
     return cells
 
 
-def protocols(cells: Iterable[Cell], part: str = "test") -> list[tuple[Config, list[Cell]]]:
-    """Cells of one part of the data, gathered by protocol, the largest first.
+def protocols(cells: Iterable[Cell]) -> list[tuple[Config, list[Cell]]]:
+    """The cells measured on the test part, gathered by protocol, the largest first.
 
     All settings of a protocol are equal but the objective, the seed, and the learning rate, which may be chosen for each objective.
     """
-    gathered: dict[str, list[Cell]] = defaultdict(list)
-    for cell in cells:
-        if cell["config"]["part"] == part:
-            settings = {name: value for name, value in cell["config"].items() if name not in FREE}
-            gathered[json.dumps(settings, sort_keys=True)].append(cell)
-    found = [(Config.of(json.loads(settings)), own) for settings, own in gathered.items()]
+
+    def settings(config: Mapping[str, Any]) -> str:
+        return json.dumps({name: value for name, value in config.items() if name not in FREE}, sort_keys=True)
+
+    found = [(Config.of(json.loads(key)), own) for key, own in _gathered(cells, "test", settings).items()]
     return sorted(found, key=lambda pair: -len(pair[1]))
 
 
@@ -106,7 +105,7 @@ def difference(
     return Interval(float(value), float(low), float(high))
 
 
-def table(cells: Iterable[Cell], splits: Splits, reference: str = "sft") -> pd.DataFrame:
+def table(cells: Iterable[Cell], splits: Splits, reference: str = "sft", metrics: Sequence[str] = METRICS) -> pd.DataFrame:
     """One row per objective: each metric as its mean over seeds, and in brackets its `difference` to the reference."""
     cells = list(cells)
     found = measured(cells, splits)
@@ -119,7 +118,7 @@ def table(cells: Iterable[Cell], splits: Splits, reference: str = "sft") -> pd.D
         row: dict[str, Any] = {"objective": objective, "seeds": len(found[objective])}
         if len(set(rates.values())) > 1 and objective in OBJECTIVES:
             row["learning rate"] = rates[objective]
-        for metric in METRICS:
+        for metric in metrics:
             values = [own[metric].value for own in seeds.values() if metric in own]
             if values:
                 apart = None if objective == reference else difference(seeds, base, metric)
@@ -141,13 +140,9 @@ def tried(cells: Iterable[Cell], splits: Splits) -> pd.DataFrame:
     return frame[columns].sort_values(["objective", "NDCG@10"], ascending=[True, False], ignore_index=True).round(3)
 
 
-def by_model(cells: Iterable[Cell], part: str = "valid") -> dict[tuple[str, str], list[Cell]]:
-    """The cells of one part of the data, by (model, data set)."""
-    gathered: dict[tuple[str, str], list[Cell]] = defaultdict(list)
-    for cell in cells:
-        if cell["config"]["part"] == part:
-            gathered[cell["config"]["model"], cell["config"]["data"]].append(cell)
-    return dict(gathered)
+def by_model(cells: Iterable[Cell]) -> dict[tuple[str, str], list[Cell]]:
+    """The cells measured on the valid part, by (model, data set)."""
+    return _gathered(cells, "valid", lambda config: (config["model"], config["data"]))
 
 
 def curves(cells: Iterable[Cell]) -> pd.DataFrame:
@@ -177,6 +172,15 @@ def write_report(cells_folder: Path, folder: Path) -> str:
     text = "\n".join(lines)
     files.write_text(Path(folder) / "REPORT.md", text)
     return text
+
+
+def _gathered(cells: Iterable[Cell], part: str, key: Callable[[Mapping[str, Any]], Any]) -> dict[Any, list[Cell]]:
+    """The cells of one part of the data, by what `key` makes of their configuration."""
+    found: dict[Any, list[Cell]] = defaultdict(list)
+    for cell in cells:
+        if cell["config"]["part"] == part:
+            found[key(cell["config"])].append(cell)
+    return dict(found)
 
 
 def _figures(config: Config, frame: pd.DataFrame, folder: Path) -> list[str]:

@@ -14,7 +14,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from gdrt_lite import (
@@ -27,9 +26,9 @@ from gdrt_lite import (
     groups,
     lm,
     machine,
-    metrics,
     prompts,
     relevance,
+    report,
     training,
 )
 from gdrt_lite.config import Config
@@ -175,13 +174,9 @@ def _learning_curve(config: Config, bench: Bench) -> list[curve.LearningCurve]:
 
     def figures(model: lm.LanguageModel) -> dict[str, float]:
         found = measure(model, valid, bench.splits, small)
-        means = {segment: float(np.mean(found["faa"]["attention"][segment])) for segment in ("TASK", "PREFIX", "HISTORY")}
-        return {
-            "NDCG@10": float(metrics.ndcg_at_k(found["lists"], found["targets"], 10).mean()),
-            "NLL": float(np.mean(found["nll"])),
-            "coverage@10": metrics.coverage(found["lists"]),
-            "bias attention": (means["TASK"] + means["PREFIX"]) / means["HISTORY"],
-        }
+        known = report.measurements(found, bench.splits)
+        values = {metric: known[metric].value for metric in ("NDCG@10", "NLL", "bias attention")}
+        return values | {"coverage@10": report.coverage(found)}
 
     return [curve.LearningCurve(bench.base, figures)]
 

@@ -77,13 +77,12 @@ def study() -> str:
     parts = []
     for config, cells in evidence.protocols(evidence.read_cells(ROOT / "data" / "results" / "cells")):
         splits = experiment.load_splits(config)
-        table = evidence.table(cells, splits)
-        shown = [c for c in ("objective", "seeds", "NDCG@10", "NLL", "MGU@5 popularity", "bias attention") if c in table]
+        table = evidence.table(cells, splits, metrics=("NDCG@10", "NLL", "MGU@5 popularity", "bias attention"))
         example = next(cell for cell in cells if "lists" in cell)
         parts += [
             f"**{Path(config.model).name}** on {splits.name}: {config.train_windows:,} windows x {config.epochs:g} epoch(s), tau "
             f"{config.tau:g}, {len(example['users']):,} test examples.",
-            table[shown].to_markdown(index=False, disable_numparse=True),
+            table.drop(columns="learning rate", errors="ignore").to_markdown(index=False, disable_numparse=True),
         ]
         found = evidence.measured(cells, splits)
         gaps = {

@@ -8,14 +8,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers import TrainerCallback
+from test_training import Kill
 
 from gdrt_lite import curve, data, lm, training
-
-
-@pytest.fixture(scope="module")
-def pocket(splits):
-    return lm.pocket(splits.catalogue)
 
 
 @pytest.fixture(scope="module")
@@ -43,20 +38,12 @@ def test_the_curve_has_a_row_an_epoch_and_leaves_the_training_as_it_was(pocket, 
     assert watched.rows[-1]["NLL"] == watch(pocket, examples).measure(run.lm)["NLL"] < watched.rows[0]["NLL"]
 
 
-class Kill(TrainerCallback):
-    """Ctrl-C at a step."""
-
-    def on_step_end(self, args, state, control, **_):
-        if state.global_step == 5:
-            raise KeyboardInterrupt
-
-
 @pytest.mark.parametrize("save_every", [2, 3])  # the last checkpoint lies within an epoch, or at its end
 def test_a_resumed_training_has_the_whole_curve(pocket, examples, tmp_path, save_every):
     whole, dies, resumed = (watch(pocket, examples) for _ in range(3))
     tune(pocket, examples, [whole])
     with pytest.raises(KeyboardInterrupt):
-        tune(pocket, examples, [dies, Kill()], output=tmp_path, save_every=save_every)
+        tune(pocket, examples, [dies, Kill(5)], output=tmp_path, save_every=save_every)
     tune(pocket, examples, [resumed], output=tmp_path, save_every=save_every, resume=True)
     assert resumed.rows == whole.rows
 
