@@ -41,6 +41,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--profile", default=os.environ.get("GDRT_PROFILE", "quick"), help="quick, standard or full: sizes")
     run.add_argument("--model", help="smollm2-135m, pocket, a folder, or a hub name")
     run.add_argument("--data", help="movielens, movielens-100k, or a folder in the Amazon form")
+    run.add_argument("--split", help="new_users, time, leave_one_out; for a folder also published: its files as they are")
     run.add_argument("--objectives", default="sft,balanced,gdrt", help="comma-separated (default: %(default)s)")
     run.add_argument("--tau", type=float, help="temperature of the group weights, nats")
     run.add_argument("--groups", type=int, help="number of token groups")
@@ -77,6 +78,7 @@ def _run(options: argparse.Namespace) -> int:
     overrides = {
         "model": options.model,
         "data": options.data,
+        "split": options.split,
         "tau": options.tau,
         "k": options.groups,
         "seed": options.seed,

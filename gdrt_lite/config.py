@@ -23,8 +23,8 @@ class Config:
 
     objective: str = "sft"  # one of training.OBJECTIVES, "pre-trained", or one of BASELINES
     model: str = lm.SMOLLM2  # or "pocket", a folder, a hub name
-    data: str = "movielens"  # or "movielens-100k", or a folder in the Amazon form
-    split: str = "new_users"
+    data: str = "movielens"  # or "movielens-100k", or a folder in the Amazon form, as it stands or under data/
+    split: str = "new_users"  # one of data.SPLITS; "published" for the files of the Amazon form as they are
     top_items: int = 500  # most interacted titles kept; 0 keeps all
     history: int = 5
     train_windows: int = 320

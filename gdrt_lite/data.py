@@ -25,6 +25,7 @@ __all__ = [
     "Example",
     "Interactions",
     "Splits",
+    "amazon_interactions",
     "data_folder",
     "from_frame",
     "load_amazon",
@@ -236,3 +237,22 @@ def load_amazon(
     training, valid = cut(parts[0], 1 - valid_fraction) if valid_fraction else (parts[0], [])
     catalogue = sorted(set(titles.values()) - {""})
     return Splits(training, valid, parts[1], catalogue, {}, f"Amazon {folder.resolve().name}")
+
+
+def amazon_interactions(folder: str | Path) -> Interactions:
+    """The interactions behind the windows of all csv files in a folder of the Amazon form, for splits of our own choice.
+
+    An item's time is that of the first window it is seen in; the order of the items in that window is kept.
+
+    Raises:
+        GdrtError: a file is missing or malformed (with the line).
+    """
+    folder = Path(folder)
+    titles = loaders.read_amazon_titles(folder / "id2name4Rec.json")
+    files = sorted(folder.glob("*.csv"))
+    if not files:
+        raise GdrtError(f"{folder} holds no csv file of windows; it needs at least one with user_id,item_ids,timestamp.")
+    windows = [window for file in files for window in loaders.read_amazon_windows(file, titles)]
+    windows.sort(key=lambda window: window[2])
+    rows = [(user, item, time) for user, items, time in windows for item in items]
+    return _interactions(pd.DataFrame(rows, columns=["user", "item", "time"]), {}, f"Amazon {folder.resolve().name}")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,6 @@ from gdrt_lite.config import Config
 from gdrt_lite.errors import GdrtError
 from gdrt_lite.metrics import Interval
 from gdrt_lite.objectives import OBJECTIVES
-from gdrt_lite.windows import Splits
 
 Cell = Mapping[str, Any]
 
@@ -28,6 +27,9 @@ METRICS = (
     "DGU@10 popularity", "MGU@5 genre", "DGU@5 genre", "bias attention", "bias token", "bias delete", "bias resample",
 )  # fmt: skip
 FREE = ("objective", "seed", "learning_rate")  # what may differ within a protocol
+GROUPING = ("k", "scorer")
+WEIGHING = ("tau", "prior", "ema")
+UNUSED = {name: (*GROUPING, *WEIGHING) for name in ("sft", "pre-trained", *experiment.BASELINES)} | {"balanced": WEIGHING}
 UNSEEDED = ("pre-trained", *experiment.BASELINES)  # nothing random in them
 ORDER = ("pre-trained", *OBJECTIVES, *experiment.BASELINES)
 
@@ -53,16 +55,25 @@ def protocols(cells: Iterable[Cell]) -> list[tuple[Config, list[Cell]]]:
     """The cells measured on the test part, gathered by protocol, the largest first.
 
     All settings of a protocol are equal but the objective, the seed, and the learning rate, which may be chosen for each objective.
+    A cell whose objective has no use for a setting (SFT for tau) belongs to every protocol that differs from it in that alone.
     """
+    tests = [cell for cell in cells if cell["config"]["part"] == "test"]
+    # Those that use all settings come first: they make the protocols, and the others join.
+    tests.sort(key=lambda cell: len(UNUSED.get(cell["config"]["objective"], ())))
+    found: list[tuple[dict[str, Any], list[Cell]]] = []
+    for cell in tests:
+        config = {name: value for name, value in cell["config"].items() if name not in FREE}
+        used = [name for name in config if name not in UNUSED.get(cell["config"]["objective"], ())]
+        homes = [own for settings, own in found if all(settings[name] == config[name] for name in used)]
+        if not homes:
+            homes = [[]]
+            found.append((config, homes[0]))
+        for own in homes:
+            own.append(cell)
+    return sorted(((Config.of(settings), own) for settings, own in found), key=lambda pair: -len(pair[1]))
 
-    def settings(config: Mapping[str, Any]) -> str:
-        return json.dumps({name: value for name, value in config.items() if name not in FREE}, sort_keys=True)
 
-    found = [(Config.of(json.loads(key)), own) for key, own in _gathered(cells, "test", settings).items()]
-    return sorted(found, key=lambda pair: -len(pair[1]))
-
-
-def measured(cells: Iterable[Cell], splits: Splits) -> dict[str, dict[int, dict[str, report.Measured]]]:
+def measured(cells: Iterable[Cell]) -> dict[str, dict[int, dict[str, report.Measured]]]:
     """The metrics of the cells of one protocol: objective -> seed -> metric.
 
     Raises:
@@ -76,7 +87,7 @@ def measured(cells: Iterable[Cell], splits: Splits) -> dict[str, dict[int, dict[
                 f"the cells hold {objective} with seed {seed} twice, at two learning rates; a table takes one. Move the other "
                 "out of the folder, or give it part: valid."
             )
-        found[objective][seed] = report.measurements(cell, splits)
+        found[objective][seed] = report.measurements(cell)
     return dict(found)
 
 
@@ -105,10 +116,24 @@ def difference(
     return Interval(float(value), float(low), float(high))
 
 
-def table(cells: Iterable[Cell], splits: Splits, reference: str = "sft", metrics: Sequence[str] = METRICS) -> pd.DataFrame:
+def relative_change(
+    one: Mapping[int, Mapping[str, report.Measured]], other: Mapping[int, Mapping[str, report.Measured]], metric: str
+) -> float:
+    """How much larger the metric of one objective is than that of another, means over the seeds that both have: 0.1 is 10%.
+
+    Raises:
+        ValueError: no seed has the metric in both.
+    """
+    seeds = [s for s in one if s in other and metric in one[s] and metric in other[s]]
+    if not seeds:
+        raise ValueError(f"no seed has {metric} under both objectives, so there is nothing to compare.")
+    return sum(one[s][metric].value for s in seeds) / sum(other[s][metric].value for s in seeds) - 1
+
+
+def table(cells: Iterable[Cell], reference: str = "sft", metrics: Sequence[str] = METRICS) -> pd.DataFrame:
     """One row per objective: each metric as its mean over seeds, and in brackets its `difference` to the reference."""
     cells = list(cells)
-    found = measured(cells, splits)
+    found = measured(cells)
     rates = {cell["config"]["objective"]: cell["config"]["learning_rate"] for cell in cells}
     rows = []
     for objective in sorted(found, key=ORDER.index):
@@ -127,12 +152,12 @@ def table(cells: Iterable[Cell], splits: Splits, reference: str = "sft", metrics
     return pd.DataFrame(rows).fillna("-")
 
 
-def tried(cells: Iterable[Cell], splits: Splits) -> pd.DataFrame:
+def tried(cells: Iterable[Cell]) -> pd.DataFrame:
     """What was tried on the valid part, one row a cell: the settings that differ, and the figures; best NDCG@10 first."""
     shown = ("NDCG@10", "NLL", "MGU@5 popularity", "bias attention")
     rows = []
     for cell in cells:
-        found = report.measurements(cell, splits)
+        found = report.measurements(cell)
         settings = {name: value for name, value in cell["config"].items() if name not in ("ablations", "part")}
         rows.append(settings | {metric: found[metric].value for metric in shown})
     frame = pd.DataFrame(rows)
@@ -142,7 +167,11 @@ def tried(cells: Iterable[Cell], splits: Splits) -> pd.DataFrame:
 
 def by_model(cells: Iterable[Cell]) -> dict[tuple[str, str], list[Cell]]:
     """The cells measured on the valid part, by (model, data set)."""
-    return _gathered(cells, "valid", lambda config: (config["model"], config["data"]))
+    found: dict[tuple[str, str], list[Cell]] = defaultdict(list)
+    for cell in cells:
+        if cell["config"]["part"] == "valid":
+            found[cell["config"]["model"], cell["config"]["data"]].append(cell)
+    return dict(found)
 
 
 def curves(cells: Iterable[Cell]) -> pd.DataFrame:
@@ -160,27 +189,16 @@ def write_report(cells_folder: Path, folder: Path) -> str:
     cells = read_cells(cells_folder)
     lines = ["# Study", "", f"{len(cells)} cells. Rendered by `python -m gdrt_lite study --report` from `cells/` alone.", ""]
     for config, own in protocols(cells):
-        splits = experiment.load_splits(config)
-        lines += [f"## {splits.name}, {Path(config.model).name}", "", _describe(config, own), ""]
-        lines += [table(own, splits).to_markdown(index=False, disable_numparse=True), ""]
+        lines += [f"## {own[0]['data']}, {Path(config.model).name}", "", _describe(config, own), ""]
+        lines += [table(own).to_markdown(index=False, disable_numparse=True), ""]
         lines += _figures(config, curves(own), folder)
     for (model, _), own in by_model(cells).items():
-        splits = experiment.load_splits(Config.of(own[0]["config"]))
-        lines += [f"## Tried on the valid part: {splits.name}, {Path(model).name}", ""]
+        lines += [f"## Tried on the valid part: {own[0]['data']}, {Path(model).name}", ""]
         lines += [f"{len(own)} trainings, {len(own[0]['users'])} examples of users that neither trained nor tested.", ""]
-        lines += [tried(own, splits).to_markdown(index=False), ""]
+        lines += [tried(own).to_markdown(index=False), ""]
     text = "\n".join(lines)
     files.write_text(Path(folder) / "REPORT.md", text)
     return text
-
-
-def _gathered(cells: Iterable[Cell], part: str, key: Callable[[Mapping[str, Any]], Any]) -> dict[Any, list[Cell]]:
-    """The cells of one part of the data, by what `key` makes of their configuration."""
-    found: dict[Any, list[Cell]] = defaultdict(list)
-    for cell in cells:
-        if cell["config"]["part"] == part:
-            found[key(cell["config"])].append(cell)
-    return dict(found)
 
 
 def _figures(config: Config, frame: pd.DataFrame, folder: Path) -> list[str]:

@@ -26,6 +26,7 @@ from gdrt_lite import (
     groups,
     lm,
     machine,
+    metrics,
     prompts,
     relevance,
     report,
@@ -43,16 +44,22 @@ def load_splits(config: Config) -> Splits:
     Raises:
         ValueError: an unknown data set.
     """
+    folder = next((f for f in (Path(config.data), data.data_folder() / config.data) if f.is_dir()), None)
     if config.data == "movielens":
-        return data.load_movielens(config.top_items or None).split(config.split, history=config.history)
-    if config.data == "movielens-100k":
-        return data.load_movielens_100k(config.top_items or None).split(config.split, history=config.history)
-    if Path(config.data).is_dir():
-        return data.load_amazon(config.data)
-    raise ValueError(
-        f"unknown data set {config.data!r}; choose 'movielens', 'movielens-100k', or a folder in the Amazon form "
-        "(id2name4Rec.json, train_10000.csv, test_5000.csv)."
-    )
+        interactions = data.load_movielens(None)
+    elif config.data == "movielens-100k":
+        interactions = data.load_movielens_100k()
+    elif folder and config.split == "published":
+        return data.load_amazon(folder)
+    elif folder:
+        interactions = data.amazon_interactions(folder)
+    else:
+        raise ValueError(
+            f"unknown data set {config.data!r}; choose 'movielens', 'movielens-100k', or a folder in the Amazon form "
+            "(id2name4Rec.json, train_10000.csv, test_5000.csv), named as it stands or under data/."
+        )
+    kept = interactions.top_items(config.top_items) if config.top_items else interactions
+    return kept.split(config.split, history=config.history)
 
 
 class Bench:
@@ -146,8 +153,8 @@ def measure(
     """Lists, ranks, item NLL and attribution of a model on the test examples, example by example.
 
     Returns:
-        users, targets, histories and lists as catalogue numbers; nll in nats per title; faa: per ablation and user the
-        mean |A| of each segment.
+        data: what was measured on; item_groups: for each kind, the groups of each title; users; targets, histories and lists as
+        catalogue numbers; nll in nats per title; faa: per ablation and user the mean |A| of each segment.
     """
     lists = decoding.recommend(
         model, [e.history for e in test], splits.catalogue, k=config.beams, exclude_history=config.exclude_history,
@@ -174,7 +181,7 @@ def _learning_curve(config: Config, bench: Bench) -> list[curve.LearningCurve]:
 
     def figures(model: lm.LanguageModel) -> dict[str, float]:
         found = measure(model, valid, bench.splits, small)
-        known = report.measurements(found, bench.splits)
+        known = report.measurements(found)
         values = {metric: known[metric].value for metric in ("NDCG@10", "NLL", "bias attention")}
         return values | {"coverage@10": report.coverage(found)}
 
@@ -218,7 +225,13 @@ def _measure_baseline(config: Config, bench: Bench, test: list[Example]) -> dict
 
 def _lists_as_numbers(lists: list[list[str]], test: Sequence[Example], splits: Splits) -> dict[str, Any]:
     number = {title: i for i, title in enumerate(splits.catalogue)}
+    bins = metrics.popularity_groups(splits.train, splits.catalogue)
+    item_groups = {"popularity": [list(bins[title]) for title in splits.catalogue]}
+    if splits.genres:
+        item_groups["genre"] = [list(splits.genres.get(title, ())) for title in splits.catalogue]
     return {
+        "data": splits.name,
+        "item_groups": item_groups,
         "users": [e.user for e in test],
         "targets": [number[e.target] for e in test],
         "histories": [[number[title] for title in e.history] for e in test],

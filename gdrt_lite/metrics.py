@@ -14,7 +14,8 @@ import pandas as pd
 
 from gdrt_lite.data import Example
 
-Memberships = Mapping[str, Mapping[str, float]]  # {title: {group: share}}, shares of a title sum to 1
+Item = str | int  # a title, or its number in the catalogue
+Memberships = Mapping[Item, Mapping[str, float]]  # {title: {group: share}}, shares of a title sum to 1
 
 
 class Interval(NamedTuple):
@@ -33,12 +34,12 @@ class Interval(NamedTuple):
         return f"{self.estimate:{spec}} [{self.low:{spec}}, {self.high:{spec}}]"
 
 
-def rank_of(target: str, ranked: Sequence[str]) -> int | None:
+def rank_of(target: Item, ranked: Sequence[Item]) -> int | None:
     """Place of the target in a list, from 0; None when it is not there."""
     return ranked.index(target) if target in ranked else None
 
 
-def ndcg_at_k(lists: Sequence[Sequence[str]], targets: Sequence[str], k: int) -> np.ndarray:
+def ndcg_at_k(lists: Sequence[Sequence[Item]], targets: Sequence[Item], k: int) -> np.ndarray:
     """NDCG@k per user with one target each: 1 / log2(rank + 2), rank from 0; 0 when the target is not in the top k.
 
     Args:
@@ -52,12 +53,12 @@ def ndcg_at_k(lists: Sequence[Sequence[str]], targets: Sequence[str], k: int) ->
     return np.array([0.0 if r is None else 1.0 / np.log2(r + 2) for r in _ranks(lists, targets, k)])
 
 
-def hit_rate_at_k(lists: Sequence[Sequence[str]], targets: Sequence[str], k: int) -> np.ndarray:
+def hit_rate_at_k(lists: Sequence[Sequence[Item]], targets: Sequence[Item], k: int) -> np.ndarray:
     """1 per user whose target is in the top k, else 0; shape (users,)."""
     return np.array([0.0 if r is None else 1.0 for r in _ranks(lists, targets, k)])
 
 
-def coverage(lists: Sequence[Sequence[str]], k: int = 10) -> int:
+def coverage(lists: Sequence[Sequence[Item]], k: int = 10) -> int:
     """How many different titles fill all top-k lists."""
     return len({title for ranked in lists for title in ranked[:k]})
 
@@ -76,13 +77,13 @@ def popularity_groups(train: Sequence[Example], catalogue: Sequence[str], bins: 
     return {order[i]: {f"{b + 1}": 1.0} for b, part in enumerate(parts) for i in part}
 
 
-def genre_groups(genres: Mapping[str, Sequence[str]]) -> dict[str, dict[str, float]]:
-    """Genres with fractional credit: a title of two genres counts half for each."""
-    return {title: {genre: 1.0 / len(own) for genre in own} for title, own in genres.items() if own}
+def fractional_credit(groups: Mapping[Item, Sequence[str]]) -> dict[Item, dict[str, float]]:
+    """What a title counts for each of its groups: one that has two genres counts half for each."""
+    return {title: {group: 1.0 / len(own) for group in own} for title, own in groups.items() if own}
 
 
 def share_rows(
-    lists: Sequence[Sequence[str]], histories: Sequence[Sequence[str]], groups: Memberships, k: int
+    lists: Sequence[Sequence[Item]], histories: Sequence[Sequence[Item]], groups: Memberships, k: int
 ) -> np.ndarray:
     """Per user how much of each group is recommended and was chosen: the rows whose means give GU.
 
@@ -121,7 +122,7 @@ def dgu_of_means(means: np.ndarray) -> np.ndarray:
 
 
 def group_unfairness(
-    lists: Sequence[Sequence[str]], histories: Sequence[Sequence[str]], groups: Memberships, k: int
+    lists: Sequence[Sequence[Item]], histories: Sequence[Sequence[Item]], groups: Memberships, k: int
 ) -> pd.Series:
     """GU(g): share of group g in the top-k lists minus its share in the users' histories.
 
@@ -145,12 +146,12 @@ def group_unfairness(
     return pd.Series(unfairness_of_means(means), index=_names(groups), name="GU")
 
 
-def mgu(lists: Sequence[Sequence[str]], histories: Sequence[Sequence[str]], groups: Memberships, k: int) -> float:
+def mgu(lists: Sequence[Sequence[Item]], histories: Sequence[Sequence[Item]], groups: Memberships, k: int) -> float:
     """MGU@k = mean over groups of |GU|: 0 is fair."""
     return float(group_unfairness(lists, histories, groups, k).abs().mean())
 
 
-def dgu(lists: Sequence[Sequence[str]], histories: Sequence[Sequence[str]], groups: Memberships, k: int) -> float:
+def dgu(lists: Sequence[Sequence[Item]], histories: Sequence[Sequence[Item]], groups: Memberships, k: int) -> float:
     """DGU@k = max GU - min GU: 0 is fair."""
     return float(np.ptp(group_unfairness(lists, histories, groups, k)))
 
@@ -201,7 +202,7 @@ def paired_bootstrap(
     return bootstrap(np.asarray(a, dtype=float) - np.asarray(b, dtype=float), clusters, n, seed)
 
 
-def _ranks(lists: Sequence[Sequence[str]], targets: Sequence[str], k: int) -> list[int | None]:
+def _ranks(lists: Sequence[Sequence[Item]], targets: Sequence[Item], k: int) -> list[int | None]:
     if len(lists) != len(targets):
         raise ValueError(f"there are {len(lists)} lists but {len(targets)} targets; each user needs one of both.")
     if k < 1:

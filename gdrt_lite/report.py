@@ -54,28 +54,21 @@ class Measured:
         return _interval(self.value - other.value, self.draws() - other.draws())
 
 
-def measurements(cell: Mapping, splits: Splits) -> dict[str, Measured]:
+def measurements(cell: Mapping) -> dict[str, Measured]:
     """The metrics of a cell, by name. A baseline has no NLL and no attribution.
 
     Args:
-        cell: what `experiment.run_cell` returned.
-        splits: the data it was measured on.
+        cell: what `experiment.run_cell` or `experiment.measure` returned.
     """
-    catalogue = splits.catalogue
-    lists = [[catalogue[i] for i in ranked] for ranked in cell["lists"]]
-    targets = [catalogue[i] for i in cell["targets"]]
-    histories = [[catalogue[i] for i in history] for history in cell["histories"]]
-    users = cell["users"]
+    lists, targets, histories, users = cell["lists"], cell["targets"], cell["histories"], cell["users"]
     found: dict[str, Measured] = {}
     for k in (5, 10):
         found[f"NDCG@{k}"] = _mean(metrics.ndcg_at_k(lists, targets, k), users)
         found[f"HR@{k}"] = _mean(metrics.hit_rate_at_k(lists, targets, k), users)
     if "nll" in cell:
         found["NLL"] = _mean(cell["nll"], users)
-    kinds = {"popularity": metrics.popularity_groups(splits.train, catalogue)}
-    if splits.genres:
-        kinds["genre"] = metrics.genre_groups(splits.genres)
-    for kind, memberships in kinds.items():
+    for kind, names in cell["item_groups"].items():
+        memberships = metrics.fractional_credit(dict(enumerate(names)))
         for k in (5, 10):
             rows = metrics.share_rows(lists, histories, memberships, k)
             found[f"MGU@{k} {kind}"] = Measured(rows, users, metrics.mgu_of_means)
@@ -103,15 +96,14 @@ def coverage(cell: Mapping, k: int = 10) -> int:
     return len({i for ranked in cell["lists"] for i in ranked[:k]})
 
 
-def comparison(cells: Mapping[str, Mapping], splits: Splits, reference: str = "sft") -> pd.DataFrame:
+def comparison(cells: Mapping[str, Mapping], reference: str = "sft") -> pd.DataFrame:
     """One row per model and metric: estimate, low, high, and the difference to the reference with its interval.
 
     Args:
-        cells: by model name.
-        splits: the data all of them were measured on.
+        cells: by model name, all measured on the same examples.
         reference: model that the differences refer to.
     """
-    known = {name: measurements(cell, splits) for name, cell in cells.items()}
+    known = {name: measurements(cell) for name, cell in cells.items()}
     rows = []
     for name, found in known.items():
         for metric, measured in found.items():

@@ -58,7 +58,7 @@ def run(
         cells[name] = experiment.run_cell(
             dataclasses.replace(config, objective=name), out / "cells", bench, resume, progress
         )
-    table = report.comparison(cells, bench.splits)
+    table = report.comparison(cells)
     seconds = {name: cell["seconds"] for name, cell in cells.items()}
     files.write_json(
         out / "report.json",

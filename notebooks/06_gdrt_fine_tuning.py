@@ -600,7 +600,7 @@ cells = {name: experiment.measure(run.lm, test, splits, config) for name, run in
 with tempfile.TemporaryDirectory() as folder:
     for name in experiment.BASELINES:
         cells[name] = experiment.run_cell(dataclasses.replace(config, objective=name), Path(folder), bench, progress=False)
-pocket_table = report.comparison(cells, splits)
+pocket_table = report.comparison(cells)
 display(report.headline(pocket_table).set_index("model"))
 
 # %%

@@ -445,6 +445,23 @@ def test_amazon_missing_parts(amazon, tmp_path):
         data.load_amazon(folder)
 
 
+def test_amazon_interactions_put_overlapping_windows_together(amazon):
+    """User 7: Lamp, Desk and Stapler by 5, Pens at 9; the later windows come first and repeat the earlier items."""
+    folder = amazon(train='7,"[4, 3, 1]",9\n7,"[6, 4, 3, 1]",9\n7,"[6, 4, 3]",5\n', test='7,"[4, 3, 1]",9\n8,"[6, 4]",2\n')
+    found = data.amazon_interactions(folder)
+    frame = found.frame[found.frame["user"] == "7"]
+    assert frame["item"].tolist() == ["Lamp", "Desk", "Stapler Red", "Pens & Paper"]
+    assert frame["time"].tolist() == [5, 5, 5, 9] and len(found.frame) == 6 and found.name.startswith("Amazon ")
+
+
+def test_amazon_interactions_need_a_csv(amazon):
+    folder = amazon()
+    for file in folder.glob("*.csv"):
+        file.unlink()
+    with pytest.raises(GdrtError, match="holds no csv file"):
+        data.amazon_interactions(folder)
+
+
 def test_ten_thousand_amazon_windows_take_under_a_second(amazon):
     rng = np.random.default_rng(0)
     lines = [f'{i},"{rng.choice([1, 2, 3, 4, 6], 11).tolist()}",{i}\n' for i in range(10_000)]

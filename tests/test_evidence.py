@@ -7,7 +7,7 @@ import json
 
 import numpy as np
 import pytest
-from test_report import make_cell, splits  # noqa: F401 (a fixture)
+from test_report import make_cell
 
 from gdrt_lite import evidence, experiment, files, report
 from gdrt_lite.errors import GdrtError
@@ -22,8 +22,8 @@ def constant(value: float, n: int = 20) -> report.Measured:
     return report.Measured(np.full((n, 1), value), [f"u{i}" for i in range(n)], lambda means: means[..., 0])
 
 
-def test_the_difference_over_one_seed_is_that_over_users(splits):  # noqa: F811
-    one, other = (report.measurements(make(name, 0, luck), splits) for name, luck in (("gdrt", 0.9), ("sft", 0.3)))
+def test_the_difference_over_one_seed_is_that_over_users():
+    one, other = (report.measurements(make(name, 0, luck)) for name, luck in (("gdrt", 0.9), ("sft", 0.3)))
     found = evidence.difference({0: one}, {0: other}, "NDCG@10")
     assert found == pytest.approx(one["NDCG@10"].minus(other["NDCG@10"]))
 
@@ -42,37 +42,57 @@ def test_without_a_shared_seed_there_is_no_difference():
     assert evidence.difference({0: {"NLL": constant(1.0)}}, {0: {}}, "NLL") is None
 
 
-def test_the_table_has_a_row_an_objective_in_the_order_of_the_course(splits):  # noqa: F811
+def test_the_table_has_a_row_an_objective_in_the_order_of_the_course():
     cells = [make(name, seed, 0.5) for name in ("gdrt", "sft", "pre-trained") for seed in (0, 1)]
-    table = evidence.table(cells, splits)
+    table = evidence.table(cells)
     assert table.objective.tolist() == ["pre-trained", "sft", "gdrt"] and table.seeds.tolist() == [2, 2, 2]
-    mean = np.mean([report.measurements(cell, splits)["NLL"].value for cell in cells[:2]])
+    mean = np.mean([report.measurements(cell)["NLL"].value for cell in cells[:2]])
     assert table.NLL[2].startswith(f"{mean:.3f} (") and "(" not in table.NLL[1]
 
 
-def test_what_has_no_seed_stands_against_every_seed(splits):  # noqa: F811
+def test_what_has_no_seed_stands_against_every_seed():
     cells = [make("sft", 0, 0.2), make("sft", 1, 0.8), make("popularity", 0, 0.5)]
-    gains = [report.measurements(cell, splits)["NDCG@10"].value for cell in cells]
-    row = evidence.table(cells, splits).set_index("objective").loc["popularity"]
+    gains = [report.measurements(cell)["NDCG@10"].value for cell in cells]
+    row = evidence.table(cells).set_index("objective").loc["popularity"]
     assert row.seeds == 1 and row["NDCG@10"].startswith(f"{gains[2]:.3f} ({gains[2] - np.mean(gains[:2]):+.3f} [")
 
 
 def test_a_protocol_is_all_settings_but_objective_and_seed():
     cells = [make("sft", 0, 0.5), make("gdrt", 1, 0.5), make("gdrt", 0, 0.5, tau=3.0), make("sft", 0, 0.5, part="valid")]
     found = evidence.protocols(cells)
-    assert [(config.tau, len(own)) for config, own in found] == [(1.0, 2), (3.0, 1)]
+    assert [(config.tau, len(own)) for config, own in found] == [(1.0, 2), (3.0, 2)]
 
 
-def test_one_objective_and_seed_at_two_learning_rates_is_refused(splits):  # noqa: F811
+def test_what_has_no_use_for_a_setting_belongs_to_every_protocol_that_differs_in_it():
+    cells = [
+        make("sft", 0, 0.5, tau=9.0), make("balanced", 0, 0.5, tau=9.0), make("gdrt", 0, 0.5), make("gdrt", 0, 0.5, tau=3.0),
+        make("gdrt", 1, 0.5, k=10), make("sft", 1, 0.5, epochs=2),
+    ]  # fmt: skip
+    found = {(c.tau, c.k, c.epochs): sorted(cell["config"]["objective"] for cell in own) for c, own in evidence.protocols(cells)}
+    assert found == {
+        (1.0, 5, 1.0): ["balanced", "gdrt", "sft"], (3.0, 5, 1.0): ["balanced", "gdrt", "sft"], (1.0, 10, 1.0): ["gdrt", "sft"],
+        (1.0, 5, 2.0): ["sft"],
+    }  # fmt: skip
+
+
+def test_relative_change_is_that_of_the_means_over_shared_seeds():
+    one = {0: {"NLL": constant(3.0)}, 1: {"NLL": constant(6.0)}, 2: {"NLL": constant(99.0)}}
+    other = {0: {"NLL": constant(2.0)}, 1: {"NLL": constant(4.0)}}
+    assert evidence.relative_change(one, other, "NLL") == pytest.approx(0.5)
+    with pytest.raises(ValueError, match="nothing to compare"):
+        evidence.relative_change(one, {}, "NLL")
+
+
+def test_one_objective_and_seed_at_two_learning_rates_is_refused():
     cells = [make("sft", 0, 0.5, learning_rate=rate) for rate in (0.1, 0.2)]
     assert len(evidence.protocols(cells)) == 1
     with pytest.raises(GdrtError, match="sft with seed 0 twice"):
-        evidence.table(cells, splits)
+        evidence.table(cells)
 
 
-def test_what_was_tried_shows_the_settings_that_differ_best_first(splits):  # noqa: F811
+def test_what_was_tried_shows_the_settings_that_differ_best_first():
     cells = [make("gdrt", 0, luck, tau=tau, part="valid") for tau, luck in ((1.0, 0.1), (2.0, 0.9), (4.0, 0.5))]
-    table = evidence.tried(cells, splits)
+    table = evidence.tried(cells)
     assert table.tau.tolist() == [2.0, 4.0, 1.0] and "learning_rate" not in table and "objective" in table
 
 
@@ -82,8 +102,7 @@ def test_a_file_that_is_no_cell_is_named(tmp_path):
         evidence.read_cells(tmp_path)
 
 
-def test_the_report_shows_curves_and_what_was_tried(tmp_path, monkeypatch, splits):  # noqa: F811
-    monkeypatch.setattr(experiment, "load_splits", lambda config: splits)
+def test_the_report_shows_curves_and_what_was_tried(tmp_path):
     curve = [{"epoch": n, "step": 3 * n, "NDCG@10": 0.1 * n, "bias attention": 2.0, "coverage@10": 5} for n in (1, 2)]
     files.write_json(tmp_path / "cells" / "a.json", make("sft", 0, 0.5) | {"curve": curve})
     files.write_json(tmp_path / "cells" / "b.json", make("gdrt", 0, 0.5, part="valid"))

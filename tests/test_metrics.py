@@ -87,7 +87,7 @@ def test_popularity_counts_targets_not_histories():
 
 
 def test_genres_share_the_credit():
-    assert metrics.genre_groups({"a": ("War", "Drama"), "b": ("War",), "c": ()}) == {
+    assert metrics.fractional_credit({"a": ("War", "Drama"), "b": ("War",), "c": ()}) == {
         "a": {"War": 0.5, "Drama": 0.5}, "b": {"War": 1.0},
     }  # fmt: skip
 

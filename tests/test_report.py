@@ -14,11 +14,8 @@ CATALOGUE = [f"t{i:02}" for i in range(12)]
 USERS = [f"u{i // 2}" for i in range(40)]  # two examples a user
 
 
-@pytest.fixture(scope="module")
-def splits() -> Splits:
-    rng = np.random.default_rng(0)
-    train = [Example(f"v{i}", (CATALOGUE[i % 7],), CATALOGUE[int(rng.integers(0, 10))], i) for i in range(60)]
-    return Splits(train, [], [], CATALOGUE, {t: ("War", "Drama")[: 1 + i % 2] for i, t in enumerate(CATALOGUE)}, "tiny")
+POPULARITY = {t: str(1 + i % 5) for i, t in enumerate(CATALOGUE)}
+GENRES = {t: ("War", "Drama")[: 1 + i % 2] for i, t in enumerate(CATALOGUE)}
 
 
 def make_cell(seed: int, luck: float, baseline: bool = False) -> dict:
@@ -30,7 +27,8 @@ def make_cell(seed: int, luck: float, baseline: bool = False) -> dict:
     for target in targets:
         ranked = [i for i in rng.permutation(12).tolist() if i != target][:10]
         lists.append([target, *ranked[:9]] if rng.random() < luck else ranked)
-    cell = {"users": USERS, "targets": targets, "histories": histories, "lists": lists}
+    groups = {"popularity": [[POPULARITY[t]] for t in CATALOGUE], "genre": [list(GENRES[t]) for t in CATALOGUE]}
+    cell = {"data": "tiny", "item_groups": groups, "users": USERS, "targets": targets, "histories": histories, "lists": lists}
     if not baseline:
         cell["nll"] = rng.uniform(3, 9, 40).tolist()
         faa = {segment: rng.uniform(1, 5, 20).tolist() for segment in ("TASK", "HISTORY", "PREFIX")}
@@ -43,61 +41,61 @@ def cells() -> dict[str, dict]:
     return {"sft": make_cell(1, 0.3), "gdrt": make_cell(2, 0.9), "popularity": make_cell(3, 0.1, baseline=True)}
 
 
-def test_metrics_of_a_cell_are_those_of_the_metrics_module(cells, splits):
+def test_metrics_of_a_cell_are_those_of_the_metrics_module(cells):
     cell = cells["sft"]
-    found = report.measurements(cell, splits)
+    found = report.measurements(cell)
     lists = [[CATALOGUE[i] for i in ranked] for ranked in cell["lists"]]
     histories = [[CATALOGUE[i] for i in own] for own in cell["histories"]]
     targets = [CATALOGUE[i] for i in cell["targets"]]
     assert found["NDCG@5"].value == pytest.approx(metrics.ndcg_at_k(lists, targets, 5).mean())
     assert found["HR@10"].value == pytest.approx(metrics.hit_rate_at_k(lists, targets, 10).mean())
     assert found["NLL"].value == pytest.approx(np.mean(cell["nll"]))
-    popularity = metrics.popularity_groups(splits.train, CATALOGUE)
+    popularity = {title: {name: 1.0} for title, name in POPULARITY.items()}
     assert found["MGU@5 popularity"].value == pytest.approx(metrics.mgu(lists, histories, popularity, 5))
-    genres = metrics.genre_groups(splits.genres)
+    genres = metrics.fractional_credit(GENRES)
     assert found["DGU@10 genre"].value == pytest.approx(metrics.dgu(lists, histories, genres, 10))
 
 
-def test_bias_ratio_is_a_ratio_of_means(splits):
+def test_bias_ratio_is_a_ratio_of_means():
     cell = make_cell(1, 0.5)
     cell["faa"] = {"token": {"user": ["a", "b"], "TASK": [1, 5], "PREFIX": [1, 1], "HISTORY": [1, 4]}}
-    measured = report.measurements(cell, splits)["bias token"]
+    measured = report.measurements(cell)["bias token"]
     assert measured.value == pytest.approx((3 + 1) / 2.5)  # the mean of the users' ratios would be 1.75
     interval = measured.interval()
     assert (interval.low, interval.high) == pytest.approx((6 / 4, 2 / 1))
 
 
-def test_identical_cells_differ_by_exactly_nothing(cells, splits):
-    one, two = report.measurements(cells["sft"], splits), report.measurements(make_cell(1, 0.3), splits)
+def test_identical_cells_differ_by_exactly_nothing(cells):
+    one, two = report.measurements(cells["sft"]), report.measurements(make_cell(1, 0.3))
     for name, measured in one.items():
         assert measured.minus(two[name]) == (0, 0, 0), name
 
 
-def test_differences_are_paired(splits):
+def test_differences_are_paired():
     """A model better by the same amount for everybody: no doubt is left, whatever users differ by."""
     worse = make_cell(1, 0.5)
     better = worse | {"nll": [value - 1.0 for value in worse["nll"]]}
-    a, b = report.measurements(better, splits)["NLL"], report.measurements(worse, splits)["NLL"]
+    a, b = report.measurements(better)["NLL"], report.measurements(worse)["NLL"]
     assert a.minus(b) == pytest.approx((-1, -1, -1))
     assert a.interval().high - a.interval().low > 0.5
 
 
-def test_intervals_draw_users_not_examples(cells, splits):
+def test_intervals_draw_users_not_examples(cells):
     cell = cells["sft"]
-    measured = report.measurements(cell, splits)["NLL"]
+    measured = report.measurements(cell)["NLL"]
     expected = metrics.bootstrap(cell["nll"], USERS, n=report.DRAWS)
     assert measured.interval() == pytest.approx(tuple(expected))
     assert measured.interval() != pytest.approx(tuple(metrics.bootstrap(cell["nll"], n=report.DRAWS)))
 
 
-def test_other_examples_cannot_be_paired(cells, splits):
+def test_other_examples_cannot_be_paired(cells):
     other = make_cell(1, 0.3) | {"users": [f"x{i}" for i in range(40)]}
     with pytest.raises(ValueError, match="different test examples"):
-        report.measurements(cells["sft"], splits)["NLL"].minus(report.measurements(other, splits)["NLL"])
+        report.measurements(cells["sft"])["NLL"].minus(report.measurements(other)["NLL"])
 
 
-def test_comparison_refers_every_metric_to_sft(cells, splits):
-    table = report.comparison(cells, splits).set_index(["model", "metric"])
+def test_comparison_refers_every_metric_to_sft(cells):
+    table = report.comparison(cells).set_index(["model", "metric"])
     assert table.loc["sft", "difference"].isna().all()
     row = table.loc[("gdrt", "NDCG@10")]
     assert row.difference == pytest.approx(row.estimate - table.loc[("sft", "NDCG@10"), "estimate"])
@@ -108,8 +106,8 @@ def test_comparison_refers_every_metric_to_sft(cells, splits):
     assert table.loc[("gdrt", "coverage@10"), "estimate"] == len(covered)
 
 
-def test_headline_has_a_dash_for_what_a_baseline_lacks(cells, splits):
-    table = report.headline(report.comparison(cells, splits))
+def test_headline_has_a_dash_for_what_a_baseline_lacks(cells):
+    table = report.headline(report.comparison(cells))
     assert table.model.tolist() == ["sft", "gdrt", "  minus SFT [95%]", "popularity", "  minus SFT [95%]"]
     popularity, spans = table.iloc[3], table.iloc[4]
     assert popularity["bias ratio"] == popularity["item NLL"] == spans["bias ratio"] == spans["item NLL"] == "-"
@@ -118,26 +116,28 @@ def test_headline_has_a_dash_for_what_a_baseline_lacks(cells, splits):
     assert not table.isna().any().any()
 
 
-def test_headline_without_a_reference_has_no_difference_rows(cells, splits):
-    table = report.headline(report.comparison({"gdrt": cells["gdrt"]}, splits))
+def test_headline_without_a_reference_has_no_difference_rows(cells):
+    table = report.headline(report.comparison({"gdrt": cells["gdrt"]}))
     assert table.model.tolist() == ["gdrt"]
 
 
-def test_warm_and_cold_targets_are_told_apart(cells, splits):
+def test_warm_and_cold_targets_are_told_apart(cells):
+    train = [Example("v", (CATALOGUE[i],), CATALOGUE[i + 1], i) for i in range(7)]
+    splits = Splits(train, [], [], CATALOGUE, {}, "tiny")
     parts = report.warm_and_cold(cells["gdrt"], splits)
     warm = splits.warm()
     assert parts["warm"][1] == sum(CATALOGUE[i] in warm for i in cells["gdrt"]["targets"]) > 0
     assert parts["warm"][1] + parts["cold"][1] == 40 and parts["cold"][1] > 0
     both = sum(gain * n for gain, n in parts.values()) / 40
-    assert both == pytest.approx(report.measurements(cells["gdrt"], splits)["NDCG@10"].value)
+    assert both == pytest.approx(report.measurements(cells["gdrt"])["NDCG@10"].value)
     all_warm = Splits([Example("u", tuple(CATALOGUE), "t00", 0)], [], [], CATALOGUE, {}, "warm")
     gain, n = report.warm_and_cold(cells["gdrt"], all_warm)["cold"]
     assert math.isnan(gain) and n == 0
 
 
-def test_no_genres_no_genre_metrics(cells, splits):
-    plain = Splits(splits.train, [], [], CATALOGUE, {}, "plain")
-    assert not any("genre" in name for name in report.measurements(cells["sft"], plain))
+def test_no_genres_no_genre_metrics(cells):
+    plain = cells["sft"] | {"item_groups": {"popularity": cells["sft"]["item_groups"]["popularity"]}}
+    assert not any("genre" in name for name in report.measurements(plain))
 
 
 def test_coverage_looks_at_the_top_only():

@@ -7,7 +7,8 @@ import json
 import pytest
 
 from gdrt_lite import __main__ as cli
-from gdrt_lite import data, evidence, experiment, run, study, training
+from gdrt_lite import data, evidence, experiment, files, metrics, run, study, training
+from gdrt_lite.config import Config
 from gdrt_lite.errors import GdrtError
 
 TINY = dict(model="pocket", train_windows=64, test_examples=12, faa_examples=4, batch_size=16, ablations=("attention",))
@@ -49,6 +50,32 @@ def test_the_report_holds_every_model_metric_and_interval(finished):
     text = (finished / "report.md").read_text()
     assert "not recommended again" in text and "unmasked" in text and "minus SFT" in text
     assert {p.name for p in finished.glob("*.png")} >= {"accuracy.png", "differences.png", "training-gdrt.png"}
+
+
+def test_a_cell_carries_all_that_its_tables_need(finished):
+    cell = evidence.read_cells(finished / "cells")[0]
+    splits = experiment.load_splits(Config.of(cell["config"]))
+    bins = metrics.popularity_groups(splits.train, splits.catalogue)
+    assert cell["data"] == splits.name == "MovieLens small, top 500, new_users"
+    assert cell["item_groups"]["popularity"] == [list(bins[title]) for title in splits.catalogue]
+    assert cell["item_groups"]["genre"] == [list(splits.genres[title]) for title in splits.catalogue]
+
+
+def test_a_folder_is_split_as_asked_or_kept_as_published(tmp_path, monkeypatch):
+    names = {str(i): f"thing {i}" for i in range(12)}
+    files.write_json(tmp_path / "amazon" / "Tiny" / "id2name4Rec.json", names)
+    rows = [f'{u},"{[(u + i) % 12 for i in range(6)]}",{10 * u}' for u in range(40)]
+    for name in ("train_10000.csv", "test_5000.csv"):
+        files.write_text(tmp_path / "amazon" / "Tiny" / name, "\n".join(["user_id,item_ids,timestamp", *rows]) + "\n")
+    monkeypatch.setattr(data, "data_folder", lambda: tmp_path)
+    published = experiment.load_splits(Config(data="amazon/Tiny", split="published"))
+    assert len(published.test) == 40 and published.name == "Amazon Tiny"
+    ours = experiment.load_splits(Config(data="amazon/Tiny", top_items=10, history=3))
+    assert ours.name == "Amazon Tiny, top 10, new_users" and len(ours.catalogue) == 10
+    assert not {e.user for e in ours.train} & {e.user for e in ours.test}
+    assert ours.name == experiment.load_splits(Config(data=str(tmp_path / "amazon" / "Tiny"), top_items=10, history=3)).name
+    with pytest.raises(ValueError, match="unknown data set 'amazon/None'"):
+        experiment.load_splits(Config(data="amazon/None"))
 
 
 def test_two_runs_with_one_seed_give_the_same_report(finished, tmp_path):
