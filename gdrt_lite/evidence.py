@@ -52,7 +52,7 @@ def read_cells(folder: Path) -> list[dict[str, Any]]:
 
 
 def protocols(cells: Iterable[Cell]) -> list[tuple[Config, list[Cell]]]:
-    """The cells measured on the test part, gathered by protocol, the largest first.
+    """The cells measured on the test part, gathered by protocol: that with the most cells first, of two as large the larger tau.
 
     All settings of a protocol are equal but the objective, the seed, and the learning rate, which may be chosen for each objective.
     A cell whose objective has no use for a setting (SFT for tau) belongs to every protocol that differs from it in that alone.
@@ -70,7 +70,8 @@ def protocols(cells: Iterable[Cell]) -> list[tuple[Config, list[Cell]]]:
             found.append((config, homes[0]))
         for own in homes:
             own.append(cell)
-    return sorted(((Config.of(settings), own) for settings, own in found), key=lambda pair: -len(pair[1]))
+    ordered = [(Config.of(settings), own) for settings, own in found]
+    return sorted(ordered, key=lambda pair: (-len(pair[1]), -pair[0].tau))
 
 
 def measured(cells: Iterable[Cell]) -> dict[str, dict[int, dict[str, report.Measured]]]:
@@ -153,7 +154,10 @@ def table(cells: Iterable[Cell], reference: str = "sft", metrics: Sequence[str] 
 
 
 def tried(cells: Iterable[Cell]) -> pd.DataFrame:
-    """What was tried on the valid part, one row a cell: the settings that differ, and the figures; best NDCG@10 first."""
+    """What was tried on the valid part, one row a cell: the settings that differ, and the figures; best NDCG@10 first.
+
+    A setting that an objective has no use for is "-".
+    """
     shown = ("NDCG@10", "NLL", "MGU@5 popularity", "bias attention")
     rows = []
     for cell in cells:
@@ -162,7 +166,8 @@ def tried(cells: Iterable[Cell]) -> pd.DataFrame:
         rows.append(settings | {metric: found[metric].value for metric in shown})
     frame = pd.DataFrame(rows)
     columns = [c for c in frame if c in ("objective", *shown) or frame[c].nunique() > 1]
-    return frame[columns].sort_values(["objective", "NDCG@10"], ascending=[True, False], ignore_index=True).round(3)
+    frame = frame[columns].sort_values(["objective", "NDCG@10"], ascending=[True, False], ignore_index=True).round(3)
+    return frame.apply(lambda row: row.where([c not in UNUSED.get(row["objective"], ()) for c in row.index], "-"), axis=1)
 
 
 def by_model(cells: Iterable[Cell]) -> dict[tuple[str, str], list[Cell]]:
@@ -217,7 +222,7 @@ def _describe(config: Config, cells: Sequence[Cell]) -> str:
     example = next((c for c in cells if "nll" in c), cells[0])
     rates = sorted({cell["config"]["learning_rate"] for cell in cells if cell["config"]["objective"] in OBJECTIVES})
     return (
-        f"Split `{config.split}`, history {config.history}, {config.train_windows} training windows x {config.epochs:g} epoch(s), "
+        f"Split `{config.split}`, history {config.history}, {example['train_windows']} training windows x {config.epochs:g} epoch(s), "
         f"batch {config.batch_size}, learning rate {' or '.join(f'{rate:g}' for rate in rates)}, tau {config.tau:g}, K {config.k}, prior {config.prior}; "
         f"{len(example['users'])} {config.part} examples of {len(set(example['users']))} users, beam {config.beams}, history titles "
         f"{'not ' if config.exclude_history else ''}recommended again. In brackets: difference to SFT with its 95% interval, over users, "

@@ -119,7 +119,7 @@ def run_cell(config: Config, folder: Path, bench: Bench | None = None, resume: b
         progress: show progress bars.
 
     Returns:
-        The cell: config, environment, seconds, peak_memory_gib, and the measurements of `measure`.
+        The cell: config, environment, train_windows, seconds, peak_memory_gib, and the measurements of `measure`.
     """
     folder = Path(folder)
     file = folder / f"{config.key}.json"
@@ -129,6 +129,7 @@ def run_cell(config: Config, folder: Path, bench: Bench | None = None, resume: b
     bench = bench or Bench(config)
     train, test = bench.train(config), bench.test(config)
     cell: dict[str, Any] = {"config": dataclasses.asdict(config), "environment": machine.environment()}
+    cell["train_windows"] = len(train)  # fewer than asked for where the data has fewer
     if config.objective in BASELINES:
         cell |= _measure_baseline(config, bench, test)
     elif config.objective == "pre-trained":

@@ -80,12 +80,12 @@ def study() -> str:
     better = fairer = 0
     for config, cells in evidence.protocols(evidence.read_cells(ROOT / "data" / "results" / "cells")):
         name = f"{Path(config.model).name} on {cells[0]['data'].split(',')[0]}"
-        if name in seen:  # the report has every protocol; here stands the one with the most cells
+        if name in seen:  # the report has every protocol; here stands the first
             continue
         seen.add(name)
         table = evidence.table(cells, metrics=("NDCG@10", "NLL", "MGU@5 popularity", "bias attention"))
         parts += [
-            f"**{Path(config.model).name}** on {cells[0]['data']}: {config.train_windows:,} windows x {config.epochs:g} epoch(s), tau "
+            f"**{Path(config.model).name}** on {cells[0]['data']}: {cells[0]['train_windows']:,} windows x {config.epochs:g} epoch(s), tau "
             f"{config.tau:g}, {len(cells[0]['users']):,} test examples.",
             table.drop(columns="learning rate", errors="ignore").to_markdown(index=False, disable_numparse=True),
         ]

@@ -60,7 +60,7 @@ def test_what_has_no_seed_stands_against_every_seed():
 def test_a_protocol_is_all_settings_but_objective_and_seed():
     cells = [make("sft", 0, 0.5), make("gdrt", 1, 0.5), make("gdrt", 0, 0.5, tau=3.0), make("sft", 0, 0.5, part="valid")]
     found = evidence.protocols(cells)
-    assert [(config.tau, len(own)) for config, own in found] == [(1.0, 2), (3.0, 2)]
+    assert [(config.tau, len(own)) for config, own in found] == [(3.0, 2), (1.0, 2)]  # of two as large the larger tau
 
 
 def test_what_has_no_use_for_a_setting_belongs_to_every_protocol_that_differs_in_it():
@@ -94,6 +94,8 @@ def test_what_was_tried_shows_the_settings_that_differ_best_first():
     cells = [make("gdrt", 0, luck, tau=tau, part="valid") for tau, luck in ((1.0, 0.1), (2.0, 0.9), (4.0, 0.5))]
     table = evidence.tried(cells)
     assert table.tau.tolist() == [2.0, 4.0, 1.0] and "learning_rate" not in table and "objective" in table
+    table = evidence.tried([*cells, make("sft", 0, 0.5, tau=9.0, part="valid")])
+    assert table.tau.tolist() == [2.0, 4.0, 1.0, "-"]
 
 
 def test_a_file_that_is_no_cell_is_named(tmp_path):

@@ -28,7 +28,7 @@ def make_cell(seed: int, luck: float, baseline: bool = False) -> dict:
         ranked = [i for i in rng.permutation(12).tolist() if i != target][:10]
         lists.append([target, *ranked[:9]] if rng.random() < luck else ranked)
     groups = {"popularity": [[POPULARITY[t]] for t in CATALOGUE], "genre": [list(GENRES[t]) for t in CATALOGUE]}
-    cell = {"data": "tiny", "item_groups": groups, "users": USERS, "targets": targets, "histories": histories, "lists": lists}
+    cell = {"data": "tiny", "train_windows": 60, "item_groups": groups, "users": USERS, "targets": targets, "histories": histories, "lists": lists}
     if not baseline:
         cell["nll"] = rng.uniform(3, 9, 40).tolist()
         faa = {segment: rng.uniform(1, 5, 20).tolist() for segment in ("TASK", "HISTORY", "PREFIX")}

@@ -56,6 +56,7 @@ def test_a_cell_carries_all_that_its_tables_need(finished):
     cell = evidence.read_cells(finished / "cells")[0]
     splits = experiment.load_splits(Config.of(cell["config"]))
     bins = metrics.popularity_groups(splits.train, splits.catalogue)
+    assert cell["train_windows"] == TINY["train_windows"]
     assert cell["data"] == splits.name == "MovieLens small, top 500, new_users"
     assert cell["item_groups"]["popularity"] == [list(bins[title]) for title in splits.catalogue]
     assert cell["item_groups"]["genre"] == [list(splits.genres[title]) for title in splits.catalogue]
