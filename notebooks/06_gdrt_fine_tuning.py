@@ -666,7 +666,7 @@ real_config = experiment.Config(history=5, test_examples=pick(quick=16, standard
 real_test = data.sample(movies.test, real_config.test_examples, seed=0)
 real_cells = {name: experiment.measure(model, real_test, movies, real_config, progress=True) for name, model in models.items()}
 reference = "sft, released" if "sft, released" in real_cells else "sft, live"
-real_table = report.comparison(real_cells, movies, reference=reference)
+real_table = report.comparison(real_cells, reference=reference)
 columns = ["NDCG@10", "NLL", "bias attention", "MGU@5 popularity", "coverage@10"]
 display(real_table.pivot(index="model", columns="metric", values="estimate").loc[list(real_cells), columns].round(3))
 
