@@ -690,12 +690,11 @@ studied = [
 ]
 if studied:
     settings, found = studied[0]
-    known = experiment.load_splits(settings)
-    larger = evidence.table(found, known).set_index("objective")
-    say("**{n}** cells, {windows:,} windows each, {test} test windows; in brackets: minus SFT.", n=len(found), windows=settings.train_windows,
-        test=len(found[0]["users"]))
+    larger = evidence.table(found).set_index("objective")
+    say("**{n}** cells, {windows:,} windows each, tau {tau:g}, {test} test windows; in brackets: minus SFT.", n=len(found), windows=settings.train_windows,
+        tau=settings.tau, test=len(found[0]["users"]))
     display(larger[[c for c in ("seeds", "NDCG@10", "NLL", "bias attention", "MGU@5 popularity") if c in larger]])
-    first_seed = {c["config"]["objective"]: report.measurements(c, known) for c in reversed(found) if c["config"]["seed"] == 0}
+    first_seed = {c["config"]["objective"]: report.measurements(c) for c in reversed(found) if c["config"]["seed"] == 0}
     if {"sft", "gdrt"} <= set(first_seed):
         change = {m: first_seed["gdrt"][m].minus(first_seed["sft"][m]) for m in ("bias attention", "NLL", "NDCG@10")}
         moved = {m: "rose" if c.low > 0 else "fell" if c.high < 0 else "did not clearly change" for m, c in change.items()}
