@@ -107,7 +107,7 @@ def difference(
     Returns:
         None where no seed has the metric in both.
     """
-    seeds = [s for s in one if s in other and metric in one[s] and metric in other[s]]
+    seeds = _shared_seeds(one, other, metric)
     if not seeds:
         return None
     draws = np.array([one[s][metric].draws() - other[s][metric].draws() for s in seeds])  # (seeds, draws)
@@ -125,7 +125,7 @@ def relative_change(
     Raises:
         ValueError: no seed has the metric in both.
     """
-    seeds = [s for s in one if s in other and metric in one[s] and metric in other[s]]
+    seeds = _shared_seeds(one, other, metric)
     if not seeds:
         raise ValueError(f"no seed has {metric} under both objectives, so there is nothing to compare.")
     return sum(one[s][metric].value for s in seeds) / sum(other[s][metric].value for s in seeds) - 1
@@ -204,6 +204,13 @@ def write_report(cells_folder: Path, folder: Path) -> str:
     text = "\n".join(lines)
     files.write_text(Path(folder) / "REPORT.md", text)
     return text
+
+
+def _shared_seeds(
+    one: Mapping[int, Mapping[str, report.Measured]], other: Mapping[int, Mapping[str, report.Measured]], metric: str
+) -> list[int]:
+    """The seeds with which both objectives were trained and measured by the metric."""
+    return [s for s in one if s in other and metric in one[s] and metric in other[s]]
 
 
 def _figures(config: Config, frame: pd.DataFrame, folder: Path) -> list[str]:
