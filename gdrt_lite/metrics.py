@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -94,15 +95,15 @@ def share_rows(
         raise ValueError(f"there are {len(lists)} lists but {len(histories)} histories; each user needs one of both.")
     if k < 1:
         raise ValueError(f"k={k} must be 1 or more.")
-    names = _names(groups)
-    column = {name: i for i, name in enumerate(names)}
-    rows = np.zeros((len(lists), 2, len(names)))
-    for u, (ranked, history) in enumerate(zip(lists, histories, strict=True)):
-        for side, titles in enumerate((ranked[:k], history)):
+    names, place = _names(groups), {title: i for i, title in enumerate(groups)}
+    credit = np.array([[own.get(name, 0.0) for name in names] for own in groups.values()]).reshape(len(groups), len(names))
+    times = np.zeros((2, len(lists), len(groups)))  # how often a user's list, and history, holds a title
+    for side, rows in enumerate(([ranked[:k] for ranked in lists], histories)):
+        for u, titles in enumerate(rows):
             for title in titles:
-                for name, share in groups.get(title, {}).items():
-                    rows[u, side, column[name]] += share
-    return rows.reshape(len(lists), -1)
+                if title in place:
+                    times[side, u, place[title]] += 1
+    return np.concatenate(list(times @ credit), axis=1)
 
 
 def unfairness_of_means(means: np.ndarray) -> np.ndarray:
@@ -169,8 +170,16 @@ def resampled_means(rows: np.ndarray, users: Sequence[str], draws: int = 2000, s
     sums = np.zeros((len(names), rows.shape[1]))
     np.add.at(sums, index, rows)
     sizes = np.bincount(index, minlength=len(names))
-    times = np.random.default_rng(seed).multinomial(len(names), np.full(len(names), 1 / len(names)), size=draws)
+    times = _drawn(len(names), draws, seed)
     return (times @ sums) / (times @ sizes)[:, None]
+
+
+@lru_cache(maxsize=8)
+def _drawn(n: int, draws: int, seed: int) -> np.ndarray:
+    """How often each of n users is in each bootstrap sample, shape (draws, n); kept, since every metric of a table asks for it."""
+    times = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=draws).astype(float)
+    times.flags.writeable = False
+    return times
 
 
 def bootstrap(values: Sequence[float], clusters: Sequence[str] | None = None, n: int = 2000, seed: int = 0) -> Interval:
