@@ -131,6 +131,37 @@ def relative_change(
     return sum(one[s][metric].value for s in seeds) / sum(other[s][metric].value for s in seeds) - 1
 
 
+def against(
+    cells: Iterable[Cell], objective: str = "gdrt", reference: str = "sft", metrics: Sequence[str] = ("NDCG@10", "MGU@5 popularity")
+) -> pd.DataFrame:
+    """An objective beside its reference in each protocol that has both: the two figures in which the paper sums up.
+
+    Returns:
+        One row per protocol and metric, in the order of `protocols`: where (model and data), first (is it the first protocol
+        there?), prior, tau, seeds (that both have), metric, relative (see `relative_change`), and the difference with its 95%
+        interval as difference, difference_low, difference_high.
+    """
+    rows, places = [], set()
+    for config, own in protocols(cells):
+        found, where = measured(own), place(config, own)
+        one, other = found.get(objective, {}), found.get(reference, {})
+        first = where not in places
+        for metric in metrics:
+            seeds, apart = _shared_seeds(one, other, metric), difference(one, other, metric)
+            if apart is None:
+                continue
+            places.add(where)
+            setting = {"where": where, "first": first, "prior": config.prior, "tau": config.tau, "seeds": len(seeds)}
+            numbers = dict(zip(("difference", "difference_low", "difference_high"), apart, strict=True))
+            rows.append(setting | {"metric": metric, "relative": relative_change(one, other, metric)} | numbers)
+    return pd.DataFrame(rows)
+
+
+def place(config: Config, cells: Sequence[Cell]) -> str:
+    """The model and the data set of a protocol, in words."""
+    return f"{Path(config.model).name}, {cells[0]['data'].split(',')[0]}"
+
+
 def table(cells: Iterable[Cell], reference: str = "sft", metrics: Sequence[str] = METRICS) -> pd.DataFrame:
     """One row per objective: each metric as its mean over seeds, and in brackets its `difference` to the reference."""
     cells = list(cells)
@@ -193,10 +224,13 @@ def write_report(cells_folder: Path, folder: Path) -> str:
     """Write REPORT.md, with a table for each protocol, and its figures into `folder`; return the text."""
     cells = read_cells(cells_folder)
     lines = ["# Study", "", f"{len(cells)} cells. Rendered by `python -m gdrt_lite study --report` from `cells/` alone.", ""]
+    places = set()
     for config, own in protocols(cells):
         lines += [f"## {own[0]['data']}, {Path(config.model).name}", "", _describe(config, own), ""]
         lines += [table(own).to_markdown(index=False, disable_numparse=True), ""]
-        lines += _figures(config, curves(own), folder)
+        if place(config, own) not in places:  # the figures' names hold one setting a place: the first
+            lines += _figures(config, curves(own), folder)
+        places.add(place(config, own))
     for (model, _), own in by_model(cells).items():
         lines += [f"## Tried on the valid part: {own[0]['data']}, {Path(model).name}", ""]
         lines += [f"{len(own)} trainings, {len(own[0]['users'])} examples of users that neither trained nor tested.", ""]

@@ -75,42 +75,61 @@ def run() -> str:
 
 
 def study() -> str:
-    """The main figures of the study's test cells, one table a protocol."""
-    parts, seen, changes = [], set(), []
-    better = fairer = 0
-    for config, cells in evidence.protocols(evidence.read_cells(ROOT / "data" / "results" / "cells")):
-        name = f"{Path(config.model).name} on {cells[0]['data'].split(',')[0]}"
+    """The main figures of the study's test cells: GDRT against SFT everywhere, then one table a model and data set."""
+    cells = evidence.read_cells(ROOT / "data" / "results" / "cells")
+    parts, seen = _summary(evidence.against(cells)), set()
+    for config, own in evidence.protocols(cells):
+        name = evidence.place(config, own)
         if name in seen:  # the report has every protocol; here stands the first
             continue
         seen.add(name)
-        table = evidence.table(cells, metrics=("NDCG@10", "NLL", "MGU@5 popularity", "bias attention"))
+        table = evidence.table(own, metrics=("NDCG@10", "NLL", "MGU@5 popularity", "bias attention"))
         parts += [
-            f"**{Path(config.model).name}** on {cells[0]['data']}: {cells[0]['train_windows']:,} windows x {config.epochs:g} epoch(s), tau "
-            f"{config.tau:g}, {len(cells[0]['users']):,} test examples.",
+            f"**{Path(config.model).name}** on {own[0]['data']}: {own[0]['train_windows']:,} windows x {config.epochs:g} epoch(s), "
+            f"prior {config.prior}, tau {config.tau:g}, {len(own[0]['users']):,} test examples.",
             table.drop(columns="learning rate", errors="ignore").to_markdown(index=False, disable_numparse=True),
         ]
-        found = evidence.measured(cells)
-        gdrt = found.get("gdrt", {})
+        found = evidence.measured(own)
         gaps = {
-            name: evidence.difference(gdrt, found[name], "NDCG@10")
+            name: evidence.difference(found.get("gdrt", {}), found[name], "NDCG@10")
             for name in ("balanced", "reversed", "random", "item")
             if name in found
         }
-        if gaps:
+        if any(gaps.values()):
             parts.append("NDCG@10, gdrt minus " + "; minus ".join(f"{name} {gap:+.3f}" for name, gap in gaps.items() if gap) + ".")
-        sft = found.get("sft", {})
-        if gdrt.keys() & sft.keys():
-            pair = [evidence.relative_change(gdrt, sft, metric) for metric in ("NDCG@10", "MGU@5 popularity")]
-            changes.append({"gdrt against sft": name, "NDCG@10": pair[0], "MGU@5": pair[1]})
-            better += evidence.difference(gdrt, sft, "NDCG@10").low > 0
-            fairer += evidence.difference(gdrt, sft, "MGU@5 popularity").high < 0
-    if changes:
-        frame = pd.DataFrame(changes).set_index("gdrt against sft")
-        frame.loc["mean"] = frame.mean()
-        frame.loc["the paper, mean of its data sets"] = PAPER
-        count = f"GDRT recommends better than SFT in {better} of {len(changes)}, more fairly in {fairer} (95% interval without zero)."
-        parts = [frame.map("{:+.1%}".format).to_markdown(), count, *parts]
     return "\n\n".join(parts) or "Not measured yet: `make study`."
+
+
+def _summary(changes: pd.DataFrame) -> list[str]:
+    """GDRT against SFT in per cent: a row per setting, the first of each place before the others; bold where the interval leaves out zero."""
+    if changes.empty:
+        return []
+    clear = (changes.difference_low > 0) | (changes.difference_high < 0)
+    percent = changes.relative.map("{:+.1%}".format)
+    changes = changes.assign(shown=percent.where(~clear, "**" + percent + "**"), better=changes.difference_low > 0, fairer=changes.difference_high < 0)
+    one, two = changes[changes.metric == "NDCG@10"], changes[changes.metric == "MGU@5 popularity"]
+    frame = pd.DataFrame(
+        {
+            "gdrt against sft": one["where"].to_numpy(),
+            "prior": one.prior.to_numpy(),
+            "tau": one.tau.map("{:g}".format).to_numpy(),
+            "seeds": one.seeds.to_numpy(),
+            "NDCG@10": one.shown.to_numpy(),
+            "MGU@5": two.shown.to_numpy(),
+        }
+    )
+    first = one["first"].to_numpy()
+    means = [part.relative[part["first"]].mean() for part in (one, two)]
+    total = pd.DataFrame(
+        [["mean of these", "", "", "", *map("{:+.1%}".format, means)], ["the paper, mean of its data sets", "", "", "", *map("{:+.1%}".format, PAPER)]],
+        columns=frame.columns,
+    )
+    parts = [pd.concat([frame[first], total]).to_markdown(index=False, disable_numparse=True)]
+    better, fairer = int(one.better[first].sum()), int(two.fairer[first].sum())
+    parts += [f"GDRT recommends better than SFT in {better} of {first.sum()}, more fairly in {fairer}. In bold: the 95% interval leaves out zero."]
+    if not first.all():
+        parts += ["Other settings that were tested:", frame[~first].to_markdown(index=False, disable_numparse=True)]
+    return parts
 
 
 def benchmarks() -> str:

@@ -83,6 +83,19 @@ def test_relative_change_is_that_of_the_means_over_shared_seeds():
         evidence.relative_change(one, {}, "NLL")
 
 
+def test_an_objective_stands_against_its_reference_in_every_protocol_that_has_both():
+    cells = [make(name, seed, luck) for name, luck in (("sft", 0.4), ("gdrt", 0.9)) for seed in (0, 1)]
+    cells += [make("gdrt", 0, 0.6, tau=9.0), make("balanced", 0, 0.5), make("gdrt", 0, 0.6, data="elsewhere")]
+    cells[-1]["data"] = "Elsewhere, all"
+    found = evidence.against(cells, metrics=("NDCG@10",))
+    assert found[["where", "first", "tau", "seeds"]].to_numpy().tolist() == [
+        [found["where"][0], True, 1.0, 2], [found["where"][0], False, 9.0, 1],
+    ]  # fmt: skip
+    one, other = ([report.measurements(cell)["NDCG@10"] for cell in cells[i : i + 2]] for i in (2, 0))
+    assert found.relative[0] == pytest.approx((one[0].value + one[1].value) / (other[0].value + other[1].value) - 1)
+    assert found.difference[1] == pytest.approx(report.measurements(cells[4])["NDCG@10"].minus(other[0]).estimate)
+
+
 def test_one_objective_and_seed_at_two_learning_rates_is_refused():
     cells = [make("sft", 0, 0.5, learning_rate=rate) for rate in (0.1, 0.2)]
     assert len(evidence.protocols(cells)) == 1
