@@ -181,7 +181,7 @@ def table(cells: Iterable[Cell], reference: str = "sft", metrics: Sequence[str] 
                 apart = None if objective == reference else difference(seeds, base, metric)
                 row[metric] = f"{np.mean(values):.3f}" + (f" ({apart:+.3f})" if apart else "")
         rows.append(row)
-    return pd.DataFrame(rows).fillna("-")
+    return pd.DataFrame(rows).astype(object).fillna("-")
 
 
 def tried(cells: Iterable[Cell]) -> pd.DataFrame:
