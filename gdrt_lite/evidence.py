@@ -21,6 +21,7 @@ from gdrt_lite.metrics import Interval
 from gdrt_lite.objectives import OBJECTIVES
 
 Cell = Mapping[str, Any]
+BySeed = Mapping[int, Mapping[str, report.Measured]]  # seed -> metric -> what was measured
 
 METRICS = (
     "NDCG@5", "NDCG@10", "HR@5", "HR@10", "NLL", "MGU@5 popularity", "MGU@10 popularity", "DGU@5 popularity",
@@ -92,9 +93,7 @@ def measured(cells: Iterable[Cell]) -> dict[str, dict[int, dict[str, report.Meas
     return dict(found)
 
 
-def difference(
-    one: Mapping[int, Mapping[str, report.Measured]], other: Mapping[int, Mapping[str, report.Measured]], metric: str
-) -> Interval | None:
+def difference(one: BySeed, other: BySeed, metric: str) -> Interval | None:
     """Mean difference of two objectives over the seeds that both have, with its 95% interval.
 
     The bootstrap draws users, the same for both objectives, and where there are several seeds it draws seeds as well: would other
@@ -117,9 +116,7 @@ def difference(
     return Interval(float(value), float(low), float(high))
 
 
-def relative_change(
-    one: Mapping[int, Mapping[str, report.Measured]], other: Mapping[int, Mapping[str, report.Measured]], metric: str
-) -> float:
+def relative_change(one: BySeed, other: BySeed, metric: str) -> float:
     """How much larger the metric of one objective is than that of another, means over the seeds that both have: 0.1 is 10%.
 
     Raises:
@@ -141,20 +138,28 @@ def against(
         there?), prior, tau, seeds (that both have), metric, relative (see `relative_change`), and the difference with its 95%
         interval as difference, difference_low, difference_high.
     """
-    rows, places = [], set()
+    rows, seen = [], set()
     for config, own in protocols(cells):
         found, where = measured(own), place(config, own)
         one, other = found.get(objective, {}), found.get(reference, {})
-        first = where not in places
+        first = where not in seen
         for metric in metrics:
             seeds, apart = _shared_seeds(one, other, metric), difference(one, other, metric)
             if apart is None:
                 continue
-            places.add(where)
+            seen.add(where)
             setting = {"where": where, "first": first, "prior": config.prior, "tau": config.tau, "seeds": len(seeds)}
             numbers = dict(zip(("difference", "difference_low", "difference_high"), apart, strict=True))
             rows.append(setting | {"metric": metric, "relative": relative_change(one, other, metric)} | numbers)
     return pd.DataFrame(rows)
+
+
+def places(cells: Iterable[Cell]) -> dict[str, tuple[Config, list[Cell]]]:
+    """The first protocol of each `place`, in the order of `protocols`: what a summary shows where several settings were tested."""
+    found: dict[str, tuple[Config, list[Cell]]] = {}
+    for config, own in protocols(cells):
+        found.setdefault(place(config, own), (config, own))
+    return found
 
 
 def place(config: Config, cells: Sequence[Cell]) -> str:
@@ -224,13 +229,12 @@ def write_report(cells_folder: Path, folder: Path) -> str:
     """Write REPORT.md, with a table for each protocol, and its figures into `folder`; return the text."""
     cells = read_cells(cells_folder)
     lines = ["# Study", "", f"{len(cells)} cells. Rendered by `python -m gdrt_lite study --report` from `cells/` alone.", ""]
-    places = set()
+    firsts = places(cells)
     for config, own in protocols(cells):
         lines += [f"## {own[0]['data']}, {Path(config.model).name}", "", _describe(config, own), ""]
         lines += [table(own).to_markdown(index=False, disable_numparse=True), ""]
-        if place(config, own) not in places:  # the figures' names hold one setting a place: the first
+        if config == firsts[place(config, own)][0]:  # the figures' names hold one setting a place
             lines += _figures(config, curves(own), folder)
-        places.add(place(config, own))
     for (model, _), own in by_model(cells).items():
         lines += [f"## Tried on the valid part: {own[0]['data']}, {Path(model).name}", ""]
         lines += [f"{len(own)} trainings, {len(own[0]['users'])} examples of users that neither trained nor tested.", ""]
@@ -240,9 +244,7 @@ def write_report(cells_folder: Path, folder: Path) -> str:
     return text
 
 
-def _shared_seeds(
-    one: Mapping[int, Mapping[str, report.Measured]], other: Mapping[int, Mapping[str, report.Measured]], metric: str
-) -> list[int]:
+def _shared_seeds(one: BySeed, other: BySeed, metric: str) -> list[int]:
     """The seeds with which both objectives were trained and measured by the metric."""
     return [s for s in one if s in other and metric in one[s] and metric in other[s]]
 

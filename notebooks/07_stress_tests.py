@@ -436,10 +436,7 @@ cells = evidence.read_cells(results) if results.is_dir() else []
 found: dict[str, dict[str, dict[int, dict[str, report.Measured]]]] = {}  # model and data -> objective -> seed -> metric
 trained: dict[str, list] = {}  # model and data -> cells
 main = ("NDCG@10", "NLL", "bias attention", "MGU@5 popularity")
-for config, own in evidence.protocols(cells):
-    where = evidence.place(config, own)
-    if where in found:  # of several settings the first, which has most cells
-        continue
+for where, (config, own) in evidence.places(cells).items():
     found[where], trained[where] = evidence.measured(own), own
     say("**{where}**, {n} cells: {titles} titles, {windows:,} windows, {epochs:g} epoch(s), prior {prior}, tau {tau:g}.", where=where,
         n=len(own), titles=len(own[0]["item_groups"]["popularity"]), windows=own[0]["train_windows"], epochs=config.epochs, prior=config.prior, tau=config.tau)

@@ -78,12 +78,8 @@ def run() -> str:
 def study() -> str:
     """The main figures of the study's test cells: GDRT against SFT everywhere, then one table a model and data set."""
     cells = evidence.read_cells(ROOT / "data" / "results" / "cells")
-    parts, seen = _summary(evidence.against(cells, metrics=tuple(SUMMED))), set()
-    for config, own in evidence.protocols(cells):
-        name = evidence.place(config, own)
-        if name in seen:  # the report has every protocol; here stands the first
-            continue
-        seen.add(name)
+    parts = _summary(evidence.against(cells, metrics=tuple(SUMMED)))
+    for config, own in evidence.places(cells).values():  # the report has every protocol
         table = evidence.table(own, metrics=("NDCG@10", "NLL", "MGU@5 popularity", "bias attention"))
         parts += [
             f"**{Path(config.model).name}** on {own[0]['data']}: {own[0]['train_windows']:,} windows x {config.epochs:g} epoch(s), "
