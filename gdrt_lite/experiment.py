@@ -155,7 +155,7 @@ def measure(
 
     Returns:
         data: what was measured on; item_groups: for each kind, the groups of each title; users; targets, histories and lists as
-        catalogue numbers; nll in nats per title; faa: per ablation and user the mean |A| of each segment.
+        catalogue numbers; nll in nats per title; faa: per ablation and user the mean |A| of each segment; dtype of the weights.
     """
     lists = decoding.recommend(
         model, [e.history for e in test], splits.catalogue, k=config.beams, exclude_history=config.exclude_history,
@@ -170,6 +170,7 @@ def measure(
     return _lists_as_numbers([[title for title, _ in ranked] for ranked in lists], test, splits) | {
         "nll": [round(-float(score.sum()), 5) for score in scores],
         "faa": faa,
+        "dtype": str(model.model.dtype).removeprefix("torch."),
     }
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
+import re
 import sys
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,13 +15,17 @@ import torch
 
 def peak_memory_gib() -> float:
     """The largest memory this process has held, in GiB."""
+    status = Path("/proc/self/status")
+    # On Linux getrusage starts with what the parent held when it forked; this figure is the process's own.
+    if own := re.search(r"^VmHWM:\s+(\d+) kB", status.read_text() if status.exists() else "", re.M):
+        return int(own[1]) / 2**20
     if sys.platform == "win32":
         import psutil
 
         return psutil.Process().memory_info().peak_wset / 2**30
     import resource
 
-    unit = 1 if sys.platform == "darwin" else 2**10  # ru_maxrss: bytes on macOS, KiB on Linux
+    unit = 1 if sys.platform == "darwin" else 2**10  # ru_maxrss: bytes on macOS, KiB elsewhere
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
 
 

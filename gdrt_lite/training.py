@@ -107,6 +107,8 @@ def finetune(
 ) -> Run:
     """Tune a copy of `lm` on (history, target) examples; `lm` itself stays as it is.
 
+    With LoRA both share the frozen weights in memory, so merge adapters only in a model of their own: `lm.load(adapter=...)`.
+
     Args:
         lm: the model to start from.
         examples: the training set.
@@ -270,10 +272,12 @@ class _Bar(TrainerCallback):
 
 
 def _trainable_copy(model: PreTrainedModel | PeftModel, lora: LoraConfig | None, seed: int) -> PeftModel:
-    model = copy.deepcopy(model)
     if isinstance(model, PeftModel):
-        model = model.merge_and_unload()
+        model = copy.deepcopy(model).merge_and_unload()
     lora = lora or LoraConfig(r=8, lora_alpha=16, lora_dropout=0.0, task_type="CAUSAL_LM")
+    # What stays frozen is shared, not copied: deepcopy takes what its memo holds for an object.
+    frozen = model.parameters() if lora.bias == "none" else ()
+    model = copy.deepcopy(model, {id(p): torch.nn.Parameter(p.data, requires_grad=False) for p in frozen})
     with torch.random.fork_rng(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.manual_seed(seed)

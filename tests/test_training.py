@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import json
 
 import pytest
 import torch
+from peft import LoraConfig
 from transformers import TrainerCallback
 
 from gdrt_lite import data, dro, lm, training
@@ -145,6 +147,28 @@ def test_lora_trains_adapters_only_and_reloads_to_the_same_scores(smollm2, examp
     for a, b, c in zip(*(lm.target_logprobs(m, rows) for m in (run.lm, again, smollm2)), strict=True):
         torch.testing.assert_close(a, b, atol=1e-4, rtol=0)
         assert not torch.allclose(a, c, atol=1e-3)
+
+
+def test_lora_shares_the_frozen_weights_and_leaves_them_as_they_are(smollm2, examples):
+    before = [p.clone() for p in smollm2.model.parameters()]
+    run = tune(smollm2, examples[:4], "sft", batch_size=2)
+    assert all(torch.equal(a, b) for a, b in zip(before, smollm2.model.parameters(), strict=True))
+    assert all(p.requires_grad for p in smollm2.model.parameters())
+    ours = {p.data_ptr() for p in smollm2.model.parameters()}
+    trained = {p.requires_grad for p in run.lm.model.parameters() if p.data_ptr() not in ours}
+    shared = {p.requires_grad for p in run.lm.model.parameters() if p.data_ptr() in ours}
+    assert (trained, shared) == ({True}, {False})
+
+
+def test_biases_that_are_trained_are_not_shared(pocket, examples):
+    layer = torch.nn.Linear(128, 128)
+    biased = copy.deepcopy(pocket.model)
+    biased.model.layers[0].self_attn.q_proj = layer
+    before = layer.bias.clone()
+    lora = LoraConfig(r=2, bias="all", task_type="CAUSAL_LM")
+    run = tune(lm.LanguageModel(biased, pocket.tokenizer, pocket.prompt, "biased"), examples[:32], "sft", lora=lora)
+    tuned = run.lm.model.base_model.model.model.layers[0].self_attn.q_proj.base_layer.bias
+    assert torch.equal(layer.bias, before) and not torch.equal(tuned, before)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,28 @@
+"""What is recorded beside every figure."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+CODE = """
+import numpy as np
+from gdrt_lite.machine import peak_memory_gib
+print(peak_memory_gib())
+ballast = np.ones(1 << 27)
+print(peak_memory_gib())
+del ballast
+print(peak_memory_gib())
+"""
+
+
+def test_peak_memory_is_what_this_process_has_held_and_not_its_parent():
+    of_the_parent = np.ones(3 << 27)  # 3 GiB
+    printed = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, check=True).stdout
+    before, held, after = map(float, printed.split())
+    assert 0.05 < before < 1.5 < of_the_parent.nbytes / 2**30
+    assert held - before == pytest.approx(1, abs=0.1)  # 1 << 27 numbers of 8 bytes
+    assert after == pytest.approx(held, abs=0.01)
