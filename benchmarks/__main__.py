@@ -24,14 +24,14 @@ ROWS = {
 
 
 def table(found: dict) -> str:
-    """The benchmarks as a Markdown table."""
-    lines = ["| step | peer | ours, s | peer, s | peer / ours | of the matmul roofline |", "|---|---|---|---|---|---|"]
+    """The benchmarks of one machine as a Markdown table."""
+    lines = ["| step | peer | ours, s | peer, s | peer / ours | of the matmul roofline | ratio at the roofline |", "|---|---|---|---|---|---|---|"]
     for name, (step, peer, unit) in ROWS.items():
         if name in found:
             row = found[name]
-            share = f"{row['roofline']:.0%}" if "roofline" in row else "-"
             ratio = 1 / row["ratio"] if name == "gdrt_overhead" else row["ratio"]
-            lines.append(f"| {step} | {peer} | {row['ours_s']:.3g} {unit} | {row['peer_s']:.3g} | {ratio:.2f} | {share} |")
+            share, bound = (f"{row['roofline']:.0%}", f"{ratio / row['roofline']:.1f}") if "roofline" in row else ("-", "-")
+            lines.append(f"| {step} | {peer} | {row['ours_s']:.3g} {unit} | {row['peer_s']:.3g} | {ratio:.2f} | {share} | {bound} |")
     return "\n".join(lines)
 
 
@@ -55,17 +55,20 @@ def growth_figure(rows: pd.DataFrame) -> Figure:
 
 
 def main(names: list[str]) -> int:
-    """Run the named benchmarks, or all; keep the others' figures."""
+    """Run the named benchmarks, or all; keep the others' figures, and those of other kinds of machine."""
     folder = data.data_folder() / "results"
     path = folder / "benchmarks.json"
-    found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    machines = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    dtype = torch.bfloat16 if lm.has_fast_bf16(torch.device("cpu")) else torch.float32
+    environment = machine.environment()
+    kind = f"{environment['cores']} cores, {environment['cpu_capability']}, {str(dtype).removeprefix('torch.')}"
+    found = machines.setdefault(kind, {})
     for name in names or NAMES:
         print(name, flush=True)
         found[name] = importlib.import_module(f"benchmarks.{name}").run()
         print({key: value for key, value in found[name].items() if key != "rows"}, flush=True)
-        dtype = torch.bfloat16 if lm.has_fast_bf16(torch.device("cpu")) else torch.float32
-        found |= {"environment": machine.environment(), "dtype": str(dtype), "matmul_gflops": matmul_gflops(dtype)}
-        files.write_json(path, found)
+        found |= {"environment": environment, "matmul_gflops": matmul_gflops(dtype)}
+        files.write_json(path, machines)
     if "growth" in found:
         plots.save(growth_figure(pd.DataFrame(found["growth"]["rows"])), folder / "growth.png")
     print(table(found))

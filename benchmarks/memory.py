@@ -1,4 +1,4 @@
-"""Peak memory of a process that does one thing: a LoRA training step of the quick profile, and one of batch 16."""
+"""Peak memory of a process that trains: LoRA steps of batch 8, as in the quick profile, and of batch 16, in both dtypes."""
 
 from __future__ import annotations
 
@@ -7,19 +7,20 @@ import sys
 
 CODE = """
 import sys
+import torch
 from benchmarks.common import examples
 from gdrt_lite import lm, machine, training
-batch = int(sys.argv[1])
-training.finetune(lm.load(), examples(2 * batch, history=5), "gdrt", batch_size=batch, progress=False)
+batch, model = int(sys.argv[1]), lm.load(dtype=getattr(torch, sys.argv[2]))
+training.finetune(model, examples(2 * batch, history=5), "gdrt", batch_size=batch, progress=False)
 print(machine.peak_memory_gib())
 """
 
 
 def run() -> dict:
-    """GiB, each in a process of its own."""
+    """GiB by dtype and batch size, each in a process of its own."""
 
-    def peak(batch: int) -> float:
-        done = subprocess.run([sys.executable, "-c", CODE, str(batch)], capture_output=True, text=True, check=True)
+    def peak(batch: int, dtype: str) -> float:
+        done = subprocess.run([sys.executable, "-c", CODE, str(batch), dtype], capture_output=True, text=True, check=True)
         return float(done.stdout.split()[-1])
 
-    return {"training_step_batch_8_gib": peak(8), "training_step_batch_16_gib": peak(16)}
+    return {dtype: {batch: peak(batch, dtype) for batch in (8, 16)} for dtype in ("float32", "bfloat16")}

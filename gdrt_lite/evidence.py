@@ -128,6 +128,30 @@ def relative_change(one: BySeed, other: BySeed, metric: str) -> float:
     return sum(one[s][metric].value for s in seeds) / sum(other[s][metric].value for s in seeds) - 1
 
 
+def mean_change(
+    cells: Iterable[Cell], metric: str, objective: str = "gdrt", reference: str = "sft"
+) -> tuple[Interval, int] | None:
+    """The mean over `places` of the `relative_change` in each, with its 95% interval, and the number of places that have both.
+
+    Each place counts once, whatever its users and seeds; the bootstrap draws users and seeds in each, as `difference` does.
+    """
+    values, draws = [], []
+    for i, (_, own) in enumerate(places(cells).values()):
+        found = measured(own)
+        one, other = found.get(objective, {}), found.get(reference, {})
+        seeds = _shared_seeds(one, other, metric)
+        if seeds:
+            pair = np.array([[side[s][metric].draws() for s in seeds] for side in (one, other)])  # (2, seeds, draws)
+            chosen = np.random.default_rng(i).integers(len(seeds), size=pair.shape[1:])
+            mean = np.take_along_axis(pair, chosen[None], axis=1).mean(1)
+            values.append(relative_change(one, other, metric))
+            draws.append(mean[0] / mean[1] - 1)
+    if not values:
+        return None
+    low, high = np.quantile(np.mean(draws, axis=0), [0.025, 0.975])
+    return Interval(float(np.mean(values)), float(low), float(high)), len(values)
+
+
 def against(
     cells: Iterable[Cell], objective: str = "gdrt", reference: str = "sft", metrics: Sequence[str] = ("NDCG@10", "MGU@5 popularity")
 ) -> pd.DataFrame:
@@ -225,8 +249,42 @@ def curves(cells: Iterable[Cell]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def reruns(
+    cells: Iterable[Cell], again: Iterable[Cell], metrics: Sequence[str] = ("NDCG@10", "NLL", "MGU@5 popularity", "bias attention")
+) -> pd.DataFrame:
+    """Cells beside the same cells on another machine: how much hangs on the hardware?
+
+    Args:
+        cells: the study's.
+        again: reruns, with the configurations of some of them.
+        metrics: names of the metrics.
+
+    Returns:
+        One row per rerun and metric: cell (model, data set, objective and its seed), machines (instruction set and dtype of both), metric,
+        estimate with low and high (the study's cell, 95% over users), again (the rerun), inside (does it lie in the interval?).
+    """
+    known = {Config.of(cell["config"]).key: cell for cell in cells}
+    rows = []
+    for other in again:
+        config = Config.of(other["config"])
+        if config.key not in known:
+            continue
+        cell = known[config.key]
+        machines = " / ".join(f"{c['environment']['cpu_capability']} {c.get('dtype', '')}".strip() for c in (cell, other))
+        label = {"cell": f"{place(config, [cell])}, {config.objective}, seed {config.seed}", "machines": machines}
+        first, second = report.measurements(cell), report.measurements(other)
+        for metric in (metric for metric in metrics if metric in first):
+            interval, value = first[metric].interval(), second[metric].value
+            inside = interval.low <= value <= interval.high
+            rows.append(label | {"metric": metric, **interval._asdict(), "again": value, "inside": inside})
+    return pd.DataFrame(rows)
+
+
 def write_report(cells_folder: Path, folder: Path) -> str:
-    """Write REPORT.md, with a table for each protocol, and its figures into `folder`; return the text."""
+    """Write REPORT.md, with a table for each protocol, and its figures into `folder`; return the text.
+
+    Cells that were run again elsewhere are looked for in `folder/reruns/cells`.
+    """
     cells = read_cells(cells_folder)
     lines = ["# Study", "", f"{len(cells)} cells. Rendered by `python -m gdrt_lite study --report` from `cells/` alone.", ""]
     firsts = places(cells)
@@ -239,6 +297,11 @@ def write_report(cells_folder: Path, folder: Path) -> str:
         lines += [f"## Tried on the valid part: {own[0]['data']}, {Path(model).name}", ""]
         lines += [f"{len(own)} trainings, {len(own[0]['users'])} examples of users that neither trained nor tested.", ""]
         lines += [tried(own).to_markdown(index=False), ""]
+    again = reruns(cells, read_cells(Path(folder) / "reruns" / "cells"))
+    if len(again):
+        lines += ["## The same cells on another machine", ""]
+        lines += [f"{again.inside.sum()} of {len(again)} figures lie in the first one's 95% interval over users.", ""]
+        lines += [again.round(3).to_markdown(index=False), ""]
     text = "\n".join(lines)
     files.write_text(Path(folder) / "REPORT.md", text)
     return text

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.__main__ import table as benchmark_table  # noqa: E402
-from gdrt_lite import evidence, notebook, report  # noqa: E402
+from gdrt_lite import evidence, metrics, notebook, report  # noqa: E402
 
 SUMMED = {"NDCG@10": "NDCG@10", "MGU@5 popularity": "MGU@5", "bias attention": "bias ratio"}
 PAPER = {"NDCG@10": "+24.3%", "MGU@5": "-37.4%"}  # arXiv 2510.10978: against SFT, averages over its data sets
@@ -78,7 +78,7 @@ def run() -> str:
 def study() -> str:
     """The main figures of the study's test cells: GDRT against SFT everywhere, then one table a model and data set."""
     cells = evidence.read_cells(ROOT / "data" / "results" / "cells")
-    parts = _summary(evidence.against(cells, metrics=tuple(SUMMED)))
+    parts = _summary(cells)
     for config, own in evidence.places(cells).values():  # the report has every protocol
         table = evidence.table(own, metrics=("NDCG@10", "NLL", "MGU@5 popularity", "bias attention"))
         parts += [
@@ -97,8 +97,9 @@ def study() -> str:
     return "\n\n".join(parts) or "Not measured yet: `make study`."
 
 
-def _summary(changes: pd.DataFrame) -> list[str]:
+def _summary(cells: list[dict]) -> list[str]:
     """GDRT against SFT in per cent: a row per setting, the first of each place before the others; bold where the interval leaves out zero."""
+    changes = evidence.against(cells, metrics=tuple(SUMMED))
     if changes.empty:
         return []
     up, down = changes.difference_low > 0, changes.difference_high < 0
@@ -109,8 +110,8 @@ def _summary(changes: pd.DataFrame) -> list[str]:
     frame = frame.reindex(dict.fromkeys(changes[setting].itertuples(index=False, name=None))).rename(columns=SUMMED).reset_index()
     frame = frame.rename(columns={"where": "gdrt against sft"})
     first = changes[changes["first"]]
-    means = first.groupby("metric").relative.mean().map("{:+.1%}".format).rename(SUMMED)
-    ends = [{"gdrt against sft": "mean of these", **means}, {"gdrt against sft": "the paper, mean of its data sets", **PAPER}]
+    means = {name: _mean(evidence.mean_change(cells, metric)[0]) for metric, name in SUMMED.items()}
+    ends = [{"gdrt against sft": "mean of these [95%]", **means}, {"gdrt against sft": "the paper, mean of its data sets", **PAPER}]
     tables = [
         rows.drop(columns="first").astype(object).fillna("").to_markdown(index=False, disable_numparse=True)
         for rows in (pd.concat([frame[frame["first"]], pd.DataFrame(ends)]), frame[~frame["first"]])
@@ -123,24 +124,24 @@ def _summary(changes: pd.DataFrame) -> list[str]:
     return [tables[0], count, *(["Other settings that were tested:", tables[1]] if len(frame) > n else [])]
 
 
+def _mean(interval: metrics.Interval) -> str:
+    text = f"{interval.estimate:+.1%}"
+    return f"{text if interval.low <= 0 <= interval.high else f'**{text}**'} [{interval.low:+.1%}, {interval.high:+.1%}]"
+
+
 def benchmarks() -> str:
-    """The table of `make bench`."""
+    """The tables of `make bench`, one a kind of machine."""
     path = ROOT / "data" / "results" / "benchmarks.json"
     if not path.exists():
         return "Not measured yet: `make bench`."
-    found = json.loads(path.read_text(encoding="utf-8"))
-    machine = found["environment"]
-    text = (
-        f"Measured on {machine['cores']} cores, {machine['cpu_capability']}, {machine['accelerator'].replace('none', 'no')} accelerator, "
-        f"{found['dtype'].removeprefix('torch.')}, matrix products at {found['matmul_gflops']:.0f} GFLOP/s.\n\n" + benchmark_table(found)
-    )
-    if "memory" in found:
-        one, two = found["memory"]["training_step_batch_8_gib"], found["memory"]["training_step_batch_16_gib"]
-        text += f"\n\nPeak memory of a process that trains: {one:.1f} GiB with batches of 8, {two:.1f} GiB with batches of 16."
-    if "startup" in found:
-        start = found["startup"]
-        text += f"\n\n`import gdrt_lite` {start['import_s']:.2f} s, model load {start['model_load_s']:.1f} s (warm)."
-    return text
+    parts = []
+    for kind, found in json.loads(path.read_text(encoding="utf-8")).items():
+        parts += [f"**{kind}**, matrix products at {found['matmul_gflops']:.0f} GFLOP/s:", benchmark_table(found)]
+        start, memory = found["startup"], found.get("memory", {})
+        peaks = [f"{peak['8']:.1f} GiB with batches of 8 and {peak['16']:.1f} GiB with batches of 16 in {dtype}" for dtype, peak in memory.items()]
+        text = f"`import gdrt_lite` {start['import_s']:.3f} s, model load {start['model_load_s']:.1f} s (warm)."
+        parts.append(text + (f" Peak memory of a process that trains: {'; '.join(peaks)}." if peaks else ""))
+    return "\n\n".join(parts)
 
 
 def rendered(text: str) -> str:

@@ -117,11 +117,47 @@ def test_a_file_that_is_no_cell_is_named(tmp_path):
         evidence.read_cells(tmp_path)
 
 
+def test_the_mean_change_over_places_counts_each_place_once():
+    """Without spread between users: +100% where two seeds agree, -50% elsewhere; the other setting of a place is left out."""
+    def flat(objective, seed, nll, **settings):
+        cell = make(objective, seed, 0.5, **settings)
+        return cell | {"nll": [nll] * 40, "data": settings.get("data", "tiny")}
+
+    cells = [flat("sft", seed, 4.0) for seed in (0, 1)] + [flat("gdrt", seed, 8.0) for seed in (0, 1)]
+    cells += [flat("sft", 0, 4.0, data="elsewhere"), flat("gdrt", 0, 2.0, data="elsewhere"), flat("gdrt", 0, 40.0, tau=0.5)]
+    interval, n = evidence.mean_change(cells, "NLL")
+    assert n == 2 and interval == pytest.approx((0.25, 0.25, 0.25))
+    assert evidence.mean_change(cells[:2], "NLL") is None
+
+
+def test_the_mean_change_spreads_with_the_users_and_seeds_of_its_places():
+    cells = [make(name, seed, luck) for name, luck in (("sft", 0.4), ("gdrt", 0.9)) for seed in (0, 1)]
+    interval, _ = evidence.mean_change(cells, "NDCG@10")
+    found = evidence.measured(cells)
+    assert interval.estimate == pytest.approx(evidence.relative_change(found["gdrt"], found["sft"], "NDCG@10"))
+    assert 0 < interval.low < interval.estimate < interval.high
+    assert (evidence.difference(found["gdrt"], found["sft"], "NDCG@10").low > 0) == (interval.low > 0)
+
+
+def test_a_rerun_stands_beside_its_cell_and_is_inside_its_interval_or_not():
+    old, new = {"environment": {"cpu_capability": "AVX2"}}, {"environment": {"cpu_capability": "AVX512"}, "dtype": "bfloat16"}
+    cells = [make("sft", seed, 0.3) | old for seed in (0, 1)]
+    lucky = make("sft", 0, 0.9) | {"nll": cells[0]["nll"], "faa": cells[0]["faa"]} | new
+    found = evidence.reruns(cells, [lucky, make("gdrt", 0, 0.9) | new]).set_index("metric")  # gdrt has no first cell
+    assert set(found.cell) == {"smollm2-135m, tiny, sft, seed 0"} and set(found.machines) == {"AVX2 / AVX512 bfloat16"}
+    assert not found.inside["NDCG@10"] and found.again["NDCG@10"] == report.measurements(lucky)["NDCG@10"].value
+    assert found.inside["NLL"] and found.low["NLL"] < found.estimate["NLL"] == found.again["NLL"] < found.high["NLL"]
+    assert not len(evidence.reruns(cells, []))
+
+
 def test_the_report_shows_curves_and_what_was_tried(tmp_path):
     curve = [{"epoch": n, "step": 3 * n, "NDCG@10": 0.1 * n, "bias attention": 2.0, "coverage@10": 5} for n in (1, 2)]
-    files.write_json(tmp_path / "cells" / "a.json", make("sft", 0, 0.5) | {"curve": curve})
+    machine = {"environment": {"cpu_capability": "AVX2"}}
+    files.write_json(tmp_path / "cells" / "a.json", make("sft", 0, 0.5) | {"curve": curve} | machine)
     files.write_json(tmp_path / "cells" / "b.json", make("gdrt", 0, 0.5, part="valid"))
+    files.write_json(tmp_path / "reruns" / "cells" / "a.json", make("sft", 0, 0.5) | machine)
     text = evidence.write_report(tmp_path / "cells", tmp_path)
     assert (tmp_path / "REPORT.md").read_text() == text and "2 cells" in text and "Tried on the valid part" in text
+    assert "4 of 4 figures lie in the first one's 95% interval" in text
     shown = [line.split("](")[1].rstrip(")") for line in text.splitlines() if line.startswith("![")]
     assert len(shown) == 3 and all((tmp_path / name).stat().st_size > 5000 for name in shown)
