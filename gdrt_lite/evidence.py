@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from gdrt_lite import experiment, files, plots, report
+from gdrt_lite import experiment, report
 from gdrt_lite.config import Config
 from gdrt_lite.errors import GdrtError
 from gdrt_lite.metrics import Interval
@@ -280,57 +280,6 @@ def reruns(
     return pd.DataFrame(rows)
 
 
-def write_report(cells_folder: Path, folder: Path) -> str:
-    """Write REPORT.md, with a table for each protocol, and its figures into `folder`; return the text.
-
-    Cells that were run again elsewhere are looked for in `folder/reruns/cells`.
-    """
-    cells = read_cells(cells_folder)
-    lines = ["# Study", "", f"{len(cells)} cells. Rendered by `python -m gdrt_lite study --report` from `cells/` alone.", ""]
-    firsts = places(cells)
-    for config, own in protocols(cells):
-        lines += [f"## {own[0]['data']}, {Path(config.model).name}", "", _describe(config, own), ""]
-        lines += [table(own).to_markdown(index=False, disable_numparse=True), ""]
-        if config == firsts[place(config, own)][0]:  # the figures' names hold one setting a place
-            lines += _figures(config, curves(own), folder)
-    for (model, _), own in by_model(cells).items():
-        lines += [f"## Tried on the valid part: {own[0]['data']}, {Path(model).name}", ""]
-        lines += [f"{len(own)} trainings, {len(own[0]['users'])} examples of users that neither trained nor tested.", ""]
-        lines += [tried(own).to_markdown(index=False), ""]
-    again = reruns(cells, read_cells(Path(folder) / "reruns" / "cells"))
-    if len(again):
-        lines += ["## The same cells on another machine", ""]
-        lines += [f"{again.inside.sum()} of {len(again)} figures lie in the first one's 95% interval over users.", ""]
-        lines += [again.round(3).to_markdown(index=False), ""]
-    text = "\n".join(lines)
-    files.write_text(Path(folder) / "REPORT.md", text)
-    return text
-
-
 def _shared_seeds(one: BySeed, other: BySeed, metric: str) -> list[int]:
     """The seeds with which both objectives were trained and measured by the metric."""
     return [s for s in one if s in other and metric in one[s] and metric in other[s]]
-
-
-def _figures(config: Config, frame: pd.DataFrame, folder: Path) -> list[str]:
-    lines = []
-    for metric, name in (("NDCG@10", "ndcg"), ("bias attention", "bias"), ("coverage@10", "coverage")) if len(frame) else ():
-        file = f"curve-{Path(config.data).name}-{Path(config.model).name}-{name}.png"
-        title = f"{metric} on the valid part after each epoch, bars over seeds"
-        figure = plots.learning_curve(frame, "epoch", metric, "objective", title=title)
-        figure.axes[0].set_xticks(sorted(frame.epoch.unique()))
-        plots.save(figure, Path(folder) / file)
-        lines += [f"![{title}]({file})", ""]
-    return lines
-
-
-def _describe(config: Config, cells: Sequence[Cell]) -> str:
-    example = next((c for c in cells if "nll" in c), cells[0])
-    rates = sorted({cell["config"]["learning_rate"] for cell in cells if cell["config"]["objective"] in OBJECTIVES})
-    return (
-        f"Split `{config.split}`, history {config.history}, {example['train_windows']} training windows x {config.epochs:g} epoch(s), "
-        f"batch {config.batch_size}, learning rate {' or '.join(f'{rate:g}' for rate in rates)}, tau {config.tau:g}, K {config.k}, prior {config.prior}; "
-        f"{len(example['users'])} {config.part} examples of {len(set(example['users']))} users, beam {config.beams}, history titles "
-        f"{'not ' if config.exclude_history else ''}recommended again. In brackets: difference to SFT with its 95% interval, over users, "
-        "and over seeds where there are several."
-    )

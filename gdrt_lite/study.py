@@ -1,4 +1,4 @@
-"""The study: a declared grid of cells, run one by one.
+"""The study: a declared grid of cells, run one by one, and the report on them.
 
 The grid (data/results/grid.yaml) is a list of blocks; a block's cells are the product of its `vary` lists. Cells that exist are
 skipped, so a study survives a kill at any moment and runs in parts on several machines: copy the JSON files together.
@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import yaml
 
-from gdrt_lite import data, evidence, experiment
+from gdrt_lite import data, evidence, experiment, files, plots
 from gdrt_lite.config import Config
 from gdrt_lite.errors import GdrtError
 from gdrt_lite.experiment import Bench
+from gdrt_lite.objectives import OBJECTIVES
 
 
 def main(grid: Path | None = None, results: Path | None = None, only: str = "", report_only: bool = False) -> int:
@@ -41,8 +43,35 @@ def main(grid: Path | None = None, results: Path | None = None, only: str = "", 
             for config in block:
                 print(config.key, flush=True)
                 experiment.run_cell(config, results, bench)
-    print(evidence.write_report(results, results.parent))
+    print(write_report(results, results.parent))
     return 0
+
+
+def write_report(cells_folder: Path, folder: Path) -> str:
+    """Write REPORT.md, with a table for each protocol, and its figures into `folder`; return the text.
+
+    Cells that were run again elsewhere are looked for in `folder/reruns/cells`.
+    """
+    cells = evidence.read_cells(cells_folder)
+    lines = ["# Study", "", f"{len(cells)} cells. Rendered by `python -m gdrt_lite study --report` from `cells/` and `reruns/cells/` alone.", ""]
+    firsts = evidence.places(cells)
+    for config, own in evidence.protocols(cells):
+        lines += [f"## {own[0]['data']}, {Path(config.model).name}", "", _describe(config, own), ""]
+        lines += [evidence.table(own).to_markdown(index=False, disable_numparse=True), ""]
+        if config == firsts[evidence.place(config, own)][0]:  # the figures' names hold one setting a place
+            lines += _figures(config, evidence.curves(own), folder)
+    for (model, _), own in evidence.by_model(cells).items():
+        lines += [f"## Tried on the valid part: {own[0]['data']}, {Path(model).name}", ""]
+        lines += [f"{len(own)} trainings, {len(own[0]['users'])} examples of users that neither trained nor tested.", ""]
+        lines += [evidence.tried(own).to_markdown(index=False), ""]
+    again = evidence.reruns(cells, evidence.read_cells(Path(folder) / "reruns" / "cells"))
+    if len(again):
+        lines += ["## The same cells on another machine", ""]
+        lines += [f"{again.inside.sum()} of {len(again)} figures lie in the first one's 95% interval over users.", ""]
+        lines += [again.round(3).to_markdown(index=False), ""]
+    text = "\n".join(lines)
+    files.write_text(Path(folder) / "REPORT.md", text)
+    return text
 
 
 def read_grid(path: Path) -> list[Config]:
@@ -73,3 +102,28 @@ def _bench_key(config: Config) -> tuple[tuple[str, Any], ...]:
     names += ["seed", "train_windows"] if config.model == "pocket" else []
     values = dataclasses.asdict(config)
     return tuple((name, values[name]) for name in names)
+
+
+def _figures(config: Config, frame: pd.DataFrame, folder: Path) -> list[str]:
+    lines = []
+    for metric, name in (("NDCG@10", "ndcg"), ("bias attention", "bias"), ("coverage@10", "coverage")) if len(frame) else ():
+        file = f"curve-{Path(config.data).name}-{Path(config.model).name}-{name}.png"
+        title = f"{metric} on the valid part after each epoch, bars over seeds"
+        figure = plots.learning_curve(frame, "epoch", metric, "objective", title=title)
+        figure.axes[0].set_xticks(sorted(frame.epoch.unique()))
+        plots.save(figure, Path(folder) / file)
+        lines += [f"![{title}]({file})", ""]
+    return lines
+
+
+def _describe(config: Config, cells: Sequence[evidence.Cell]) -> str:
+    example = next((c for c in cells if "nll" in c), cells[0])
+    rates = sorted({cell["config"]["learning_rate"] for cell in cells if cell["config"]["objective"] in OBJECTIVES})
+    machines = sorted({f"{c['environment']['cpu_capability']} {c['dtype']}" for c in cells if "dtype" in c})
+    return (
+        f"Split `{config.split}`, history {config.history}, {example['train_windows']} training windows x {config.epochs:g} epoch(s), "
+        f"batch {config.batch_size}, learning rate {' or '.join(f'{rate:g}' for rate in rates)}, tau {config.tau:g}, K {config.k}, prior {config.prior}; "
+        f"{len(example['users'])} {config.part} examples of {len(set(example['users']))} users, beam {config.beams}, history titles "
+        f"{'not ' if config.exclude_history else ''}recommended again. In brackets: difference to SFT with its 95% interval, over users, "
+        f"and over seeds where there are several. Computed on {' and '.join(machines) or 'an unrecorded machine'}."
+    )

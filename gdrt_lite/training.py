@@ -218,11 +218,7 @@ class GroupTrainer(Trainer):
         return SeededLengthGroups(self.args.train_batch_size, lengths, self.args.seed)
 
     def compute_loss(
-        self,
-        model: torch.nn.Module,
-        inputs: dict,
-        return_outputs: bool = False,
-        num_items_in_batch: Any = None,
+        self, model: torch.nn.Module, inputs: dict, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> torch.Tensor:
         """-log P of every target token of the batch, weighted by the objective."""
         group_ids = inputs.pop("group_ids")

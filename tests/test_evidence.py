@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from test_report import make_cell
 
-from gdrt_lite import evidence, experiment, files, report
+from gdrt_lite import evidence, experiment, files, report, study
 from gdrt_lite.errors import GdrtError
 
 
@@ -156,7 +156,7 @@ def test_the_report_shows_curves_and_what_was_tried(tmp_path):
     files.write_json(tmp_path / "cells" / "a.json", make("sft", 0, 0.5) | {"curve": curve} | machine)
     files.write_json(tmp_path / "cells" / "b.json", make("gdrt", 0, 0.5, part="valid"))
     files.write_json(tmp_path / "reruns" / "cells" / "a.json", make("sft", 0, 0.5) | machine)
-    text = evidence.write_report(tmp_path / "cells", tmp_path)
+    text = study.write_report(tmp_path / "cells", tmp_path)
     assert (tmp_path / "REPORT.md").read_text() == text and "2 cells" in text and "Tried on the valid part" in text
     assert "4 of 4 figures lie in the first one's 95% interval" in text
     shown = [line.split("](")[1].rstrip(")") for line in text.splitlines() if line.startswith("![")]
