@@ -94,6 +94,12 @@ def study() -> str:
         }
         if any(gaps.values()):
             parts.append("NDCG@10, gdrt minus " + "; minus ".join(f"{name} {gap:+.3f}" for name, gap in gaps.items() if gap) + ".")
+    again = evidence.reruns(cells, evidence.read_cells(ROOT / "data" / "results" / "reruns" / "cells"))
+    if len(again):
+        parts.append(
+            f"{again.cell.nunique()} of these trainings were run again, with the same seed, on another kind of machine ({'; '.join(again.machines.unique())}): "
+            f"{again.inside.sum()} of {len(again)} figures lie in the first run's 95% interval over users."
+        )
     return "\n\n".join(parts) or "Not measured yet: `make study`."
 
 
@@ -111,7 +117,7 @@ def _summary(cells: list[dict]) -> list[str]:
     frame = frame.rename(columns={"where": "gdrt against sft"})
     first = changes[changes["first"]]
     means = {name: _mean(evidence.mean_change(cells, metric)[0]) for metric, name in SUMMED.items()}
-    ends = [{"gdrt against sft": "mean of these [95%]", **means}, {"gdrt against sft": "the paper, mean of its data sets", **PAPER}]
+    ends = [{"gdrt against sft": "mean of these [95% within them]", **means}, {"gdrt against sft": "the paper, mean of its data sets", **PAPER}]
     tables = [
         rows.drop(columns="first").astype(object).fillna("").to_markdown(index=False, disable_numparse=True)
         for rows in (pd.concat([frame[frame["first"]], pd.DataFrame(ends)]), frame[~frame["first"]])

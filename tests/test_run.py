@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+import torch
 
 from gdrt_lite import __main__ as cli
 from gdrt_lite import data, evidence, experiment, files, metrics, run, study, training
@@ -56,7 +57,7 @@ def test_a_cell_carries_all_that_its_tables_need(finished):
     cell = evidence.read_cells(finished / "cells")[0]
     splits = experiment.load_splits(Config.of(cell["config"]))
     bins = metrics.popularity_groups(splits.train, splits.catalogue)
-    assert cell["train_windows"] == TINY["train_windows"]
+    assert cell["train_windows"] == TINY["train_windows"] and cell["dtype"] == "float32"
     assert cell["data"] == splits.name == "MovieLens small, top 500, new_users"
     assert cell["item_groups"]["popularity"] == [list(bins[title]) for title in splits.catalogue]
     assert cell["item_groups"]["genre"] == [list(splits.genres[title]) for title in splits.catalogue]
@@ -153,6 +154,7 @@ def test_the_study_skips_what_is_done_and_reports_from_the_cells_alone(tmp_path,
     assert {p.name: p.read_bytes() for p in (tmp_path / "cells").glob("*.json")} == before
     text = (tmp_path / "REPORT.md").read_text()
     assert "| popularity" in text and "| sft" in text and "2 cells" in text
+    assert f"Computed on {torch.backends.cpu.get_cpu_capability()} float32." in text
 
 
 @pytest.mark.parametrize(
@@ -182,6 +184,15 @@ def test_every_committed_cell_is_one_that_the_grid_declares():
     for path, cell in zip(sorted((folder / "cells").glob("*.json")), evidence.read_cells(folder / "cells"), strict=True):
         assert path.stem == experiment.Config.of(cell["config"]).key, f"{path.name} was renamed, or its settings changed"
         assert path.stem in declared, f"grid.yaml does not declare {path.name}"
+
+
+def test_every_committed_rerun_is_of_a_committed_cell():
+    folder = data.data_folder() / "results"
+    known = {path.name for path in (folder / "cells").glob("*.json")}
+    again = {path.name for path in (folder / "reruns" / "cells").glob("*.json")}
+    assert again <= known
+    table = evidence.reruns(evidence.read_cells(folder / "cells"), evidence.read_cells(folder / "reruns" / "cells"))
+    assert table.cell.nunique() == len(again) if len(table) else not again
 
 
 def test_a_whole_number_names_the_same_cell_as_a_decimal_one():

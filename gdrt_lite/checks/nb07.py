@@ -27,32 +27,7 @@ _L1, _L2 = torch.tensor([0.5, 1.2, 2.0]), torch.tensor([3.0, 0.2, 0.9, 1.0])
 _P1, _P2 = torch.tensor([0.2, 0.3, 0.5]), torch.tensor([0.1, 0.4, 0.3, 0.2])
 
 
-def _swap(windows: Sequence[Window], n: int) -> list[Window]:
-    histories = [history for history, _ in windows]
-    histories[:n] = histories[1:n] + histories[:1] if n else []
-    return [(history, target) for history, (_, target) in zip(histories, windows)]
-
-
-def _swap_targets_too(windows: Sequence[Window], n: int) -> list[Window]:
-    return [*windows[1:n], *windows[:1], *windows[n:]] if n else list(windows)
-
-
-def _swap_all(windows: Sequence[Window], n: int) -> list[Window]:
-    return _swap(windows, len(windows)) if n else list(windows)
-
-
-def _shuffled_within(windows: Sequence[Window], n: int) -> list[Window]:
-    return [(history[::-1], target) for history, target in windows[:n]] + list(windows[n:])
-
-
-def _emptied(windows: Sequence[Window], n: int) -> list[Window]:
-    return [((), target) for _, target in windows[:n]] + list(windows[n:])
-
-
-_WINDOWS = [(("a", "b"), "c"), (("d", "e"), "f"), (("g", "h"), "i"), (("j", "k"), "l")]
-
-
-def _seed_interval(values: Sequence[float]) -> tuple[float, float]:
+def _t_interval(values: Sequence[float]) -> tuple[float, float]:
     half = stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values))
     return float(np.mean(values) - half), float(np.mean(values) + half)
 
@@ -76,6 +51,31 @@ def _no_root(values: Sequence[float]) -> tuple[float, float]:
 
 def _one_sided(values: Sequence[float]) -> tuple[float, float]:
     return _interval(values, stats.t.ppf(0.95, len(values) - 1), 1, True)
+
+
+def _swap(windows: Sequence[Window], n: int) -> list[Window]:
+    histories = [history for history, _ in windows]
+    histories[:n] = histories[1:n] + histories[:1] if n else []
+    return [(history, target) for history, (_, target) in zip(histories, windows)]
+
+
+def _swap_targets_too(windows: Sequence[Window], n: int) -> list[Window]:
+    return [*windows[1:n], *windows[:1], *windows[n:]] if n else list(windows)
+
+
+def _swap_all(windows: Sequence[Window], n: int) -> list[Window]:
+    return _swap(windows, len(windows)) if n else list(windows)
+
+
+def _shuffled_within(windows: Sequence[Window], n: int) -> list[Window]:
+    return [(history[::-1], target) for history, target in windows[:n]] + list(windows[n:])
+
+
+def _emptied(windows: Sequence[Window], n: int) -> list[Window]:
+    return [((), target) for _, target in windows[:n]] + list(windows[n:])
+
+
+_WINDOWS = [(("a", "b"), "c"), (("d", "e"), "f"), (("g", "h"), "i"), (("j", "k"), "l")]
 
 
 def _verdict(low: float, high: float, claim: str) -> str:
@@ -120,7 +120,18 @@ EXERCISES = [
         after="The same formula with one sign changed: a control costs nothing but the patience to run it.",
     ),
     Exercise(
-        "07.2", "Histories of strangers", reference=_swap, cases=[(_WINDOWS, 2), (_WINDOWS, 3), (_WINDOWS, 4), (_WINDOWS, 0)],
+        "07.2", "An interval over repetitions", reference=_t_interval,
+        cases=[([0.01, 0.03, 0.02],), ([-0.5, 0.1, 0.4, 0.2],), ([1.0, 2.0],)],
+        mistakes=[
+            Mistake("1.96 belongs to large samples. With few repetitions take Student's t with n - 1 degrees of freedom.", _normal),
+            Mistake("Estimate the spread with n - 1 (ddof=1): the mean was taken from the same values.", _population),
+            Mistake("That is the spread of single results. The mean of n is steadier by the root of n.", _no_root),
+            Mistake("2.5% are cut off on either side: the quantile is 0.975.", _one_sided),
+        ],
+        after="With three repetitions the factor is above four, and with one there is no interval at all.",
+    ),
+    Exercise(
+        "07.3", "Histories of strangers", reference=_swap, cases=[(_WINDOWS, 2), (_WINDOWS, 3), (_WINDOWS, 4), (_WINDOWS, 0)],
         mistakes=[
             Mistake("History and target moved together, so every window is as true as before. Move the histories alone.",
                     _swap_targets_too),
@@ -129,17 +140,6 @@ EXERCISES = [
             Mistake("An empty history is missing data, not noise, and it changes the length of the prompt.", _emptied),
         ],
         after="Lengths, titles and popularity are all as before; only the link from user to target is cut.",
-    ),
-    Exercise(
-        "07.3", "An interval over seeds", reference=_seed_interval,
-        cases=[([0.01, 0.03, 0.02],), ([-0.5, 0.1, 0.4, 0.2],), ([1.0, 2.0],)],
-        mistakes=[
-            Mistake("1.96 belongs to large samples. With few seeds take Student's t with n - 1 degrees of freedom.", _normal),
-            Mistake("Estimate the spread with n - 1 (ddof=1): the mean was taken from the same values.", _population),
-            Mistake("That is the spread of single seeds. The mean of n seeds is steadier by the root of n.", _no_root),
-            Mistake("2.5% are cut off on either side: the quantile is 0.975.", _one_sided),
-        ],
-        after="With three seeds the factor is above four. Seeds are cheap evidence only from the second on.",
     ),
     Exercise(
         "07.4", "From interval to verdict", reference=_verdict,
