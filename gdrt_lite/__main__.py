@@ -21,7 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         print(
-            "\ngdrt_lite: interrupted. What was finished is kept; the same command goes on from there.",
+            f"\ngdrt_lite: interrupted. What was finished is kept; the same command{' with --resume' * hasattr(options, 'resume')} goes on from there.",
             file=sys.stderr,
         )
         return 130

@@ -21,7 +21,7 @@ from gdrt_lite import attribution, lm
 class Config:
     """Everything that shapes a cell. Two cells with equal configurations hold equal figures on one machine."""
 
-    objective: str = "sft"  # one of training.OBJECTIVES, "pre-trained", or one of BASELINES
+    objective: str = "sft"  # one of objectives.OBJECTIVES, "pre-trained", or one of BASELINES
     model: str = lm.SMOLLM2  # or "pocket", a folder, a hub name
     data: str = "movielens"  # or "movielens-100k", or a folder in the Amazon form, as it stands or under data/
     split: str = "new_users"  # one of data.SPLITS; "published" for the files of the Amazon form as they are
@@ -69,7 +69,7 @@ class Config:
         return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
 
 
-# Sizes only: the code paths of the three profiles are the same.
+# Sizes, and for "full" the published learning rate and dropout; the code paths of the three profiles are the same.
 PROFILES: dict[str, dict[str, Any]] = {
     "quick": dict(train_windows=240, batch_size=8, test_examples=64, faa_examples=24),
     "standard": dict(

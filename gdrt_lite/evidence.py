@@ -110,8 +110,7 @@ def difference(one: BySeed, other: BySeed, metric: str) -> Interval | None:
     if not seeds:
         return None
     draws = np.array([one[s][metric].draws() - other[s][metric].draws() for s in seeds])  # (seeds, draws)
-    chosen = np.random.default_rng(0).integers(len(seeds), size=draws.shape)
-    low, high = np.quantile(np.take_along_axis(draws, chosen, axis=0).mean(0), [0.025, 0.975])
+    low, high = np.quantile(_mean_of_drawn_seeds(draws, np.random.default_rng(0)), [0.025, 0.975])
     value = np.mean([one[s][metric].value - other[s][metric].value for s in seeds])
     return Interval(float(value), float(low), float(high))
 
@@ -141,11 +140,11 @@ def mean_change(
         one, other = found.get(objective, {}), found.get(reference, {})
         seeds = _shared_seeds(one, other, metric)
         if seeds:
-            pair = np.array([[side[s][metric].draws() for s in seeds] for side in (one, other)])  # (2, seeds, draws)
-            chosen = np.random.default_rng(i).integers(len(seeds), size=pair.shape[1:])
-            mean = np.take_along_axis(pair, chosen[None], axis=1).mean(1)
             values.append(relative_change(one, other, metric))
-            draws.append(mean[0] / mean[1] - 1)
+            # Both sides draw the same users and seeds, and each place its own.
+            sides = (np.array([side[s][metric].draws(seed=i) for s in seeds]) for side in (one, other))
+            top, bottom = (_mean_of_drawn_seeds(side, np.random.default_rng(i)) for side in sides)
+            draws.append(top / bottom - 1)
     if not values:
         return None
     low, high = np.quantile(np.mean(draws, axis=0), [0.025, 0.975])
@@ -162,16 +161,16 @@ def against(
         there?), prior, tau, seeds (that both have), metric, relative (see `relative_change`), and the difference with its 95%
         interval as difference, difference_low, difference_high.
     """
-    rows, seen = [], set()
+    cells = list(cells)
+    rows, firsts = [], places(cells)
     for config, own in protocols(cells):
         found, where = measured(own), place(config, own)
         one, other = found.get(objective, {}), found.get(reference, {})
-        first = where not in seen
+        first = config == firsts[where][0]
         for metric in metrics:
             seeds, apart = _shared_seeds(one, other, metric), difference(one, other, metric)
             if apart is None:
                 continue
-            seen.add(where)
             setting = {"where": where, "first": first, "prior": config.prior, "tau": config.tau, "seeds": len(seeds)}
             numbers = dict(zip(("difference", "difference_low", "difference_high"), apart, strict=True))
             rows.append(setting | {"metric": metric, "relative": relative_change(one, other, metric)} | numbers)
@@ -223,7 +222,7 @@ def tried(cells: Iterable[Cell]) -> pd.DataFrame:
     for cell in cells:
         found = report.measurements(cell)
         settings = {name: value for name, value in cell["config"].items() if name not in ("ablations", "part")}
-        rows.append(settings | {metric: found[metric].value for metric in shown})
+        rows.append(settings | {metric: found[metric].value for metric in shown if metric in found})
     frame = pd.DataFrame(rows)
     columns = [c for c in frame if c in ("objective", *shown) or frame[c].nunique() > 1]
     frame = frame[columns].sort_values(["objective", "NDCG@10"], ascending=[True, False], ignore_index=True).round(3)
@@ -261,7 +260,11 @@ def reruns(
 
     Returns:
         One row per rerun and metric: cell (model, data set, objective and its seed), machines (instruction set and dtype of both), metric,
-        estimate with low and high (the study's cell, 95% over users), again (the rerun), inside (does it lie in the interval?).
+        estimate with low and high (the study's cell, 95% over users), again (the rerun), inside (does it lie in the interval?), and again
+        minus estimate, paired by user, as difference, difference_low, difference_high.
+
+    Raises:
+        GdrtError: a rerun is a copy of its cell.
     """
     known = {Config.of(cell["config"]).key: cell for cell in cells}
     rows = []
@@ -270,14 +273,27 @@ def reruns(
         if config.key not in known:
             continue
         cell = known[config.key]
+        if cell == other:
+            raise GdrtError(f"the rerun {config.key} is a copy of the study's cell; run it on another machine, or remove it.")
         machines = " / ".join(f"{c['environment']['cpu_capability']} {c.get('dtype', '')}".strip() for c in (cell, other))
         label = {"cell": f"{place(config, [cell])}, {config.objective}, seed {config.seed}", "machines": machines}
         first, second = report.measurements(cell), report.measurements(other)
         for metric in (metric for metric in metrics if metric in first):
             interval, value = first[metric].interval(), second[metric].value
             inside = interval.low <= value <= interval.high
-            rows.append(label | {"metric": metric, **interval._asdict(), "again": value, "inside": inside})
+            apart = dict(zip(("difference", "difference_low", "difference_high"), second[metric].minus(first[metric]), strict=True))
+            rows.append(label | {"metric": metric, **interval._asdict(), "again": value, "inside": inside} | apart)
     return pd.DataFrame(rows)
+
+
+def _mean_of_drawn_seeds(draws: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """(seeds, draws) -> (draws,): in each draw the mean over n - 1 of the n seeds, drawn with replacement.
+
+    n - 1, since drawing all n of so few makes the variance of the mean (n - 1) / n of what it is.
+    """
+    n, columns = draws.shape
+    chosen = rng.integers(n, size=(max(n - 1, 1), columns))
+    return np.take_along_axis(draws, chosen, axis=0).mean(0)
 
 
 def _shared_seeds(one: BySeed, other: BySeed, metric: str) -> list[int]:

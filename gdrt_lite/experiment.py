@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 import time
 from collections.abc import Sequence
 from functools import cached_property
@@ -38,13 +39,22 @@ from gdrt_lite.data import Example, Splits
 BASELINES = ("popularity", "item-knn")
 
 
+def data_is_here(config: Config) -> bool:
+    """Whether `load_splits` finds the data: MovieLens always (100k is fetched), a folder where there is one."""
+    return config.data in ("movielens", "movielens-100k") or _folder(config) is not None
+
+
+def _folder(config: Config) -> Path | None:
+    return next((f for f in (Path(config.data), data.data_folder() / config.data) if f.is_dir()), None)
+
+
 def load_splits(config: Config) -> Splits:
     """The data of a configuration.
 
     Raises:
         ValueError: an unknown data set.
     """
-    folder = next((f for f in (Path(config.data), data.data_folder() / config.data) if f.is_dir()), None)
+    folder = _folder(config)
     if config.data == "movielens":
         interactions = data.load_movielens(None)
     elif config.data == "movielens-100k":
@@ -131,6 +141,7 @@ def run_cell(config: Config, folder: Path, bench: Bench | None = None, resume: b
     cell: dict[str, Any] = {"config": dataclasses.asdict(config), "environment": machine.environment()}
     cell["train_windows"] = len(train)  # fewer than asked for where the data has fewer
     if config.objective in BASELINES:
+        cell["train_windows"] = len(bench.splits.train)  # counting is cheap: they count all there are
         cell |= _measure_baseline(config, bench, test)
     elif config.objective == "pre-trained":
         cell |= measure(bench.base, test, bench.splits, config, progress)
@@ -145,6 +156,7 @@ def run_cell(config: Config, folder: Path, bench: Bench | None = None, resume: b
     cell["seconds"] = time.perf_counter() - start
     cell["peak_memory_gib"] = machine.peak_memory_gib()
     files.write_json(file, cell, indent=None)
+    shutil.rmtree(_checkpoints(folder, config), ignore_errors=True)
     return cell
 
 
@@ -172,6 +184,10 @@ def measure(
         "faa": faa,
         "dtype": str(model.model.dtype).removeprefix("torch."),
     }
+
+
+def _checkpoints(folder: Path, config: Config) -> Path:
+    return folder / ".checkpoints" / config.key
 
 
 def _learning_curve(config: Config, bench: Bench) -> list[curve.LearningCurve]:
@@ -212,7 +228,7 @@ def _tune(
     return training.finetune(
         bench.base, train, config.objective, tau=config.tau, groups=fitted, prior=prior, ema=config.ema or None,
         epochs=config.epochs, batch_size=config.batch_size, learning_rate=config.learning_rate, lora=lora,
-        seed=config.seed, output=folder / ".checkpoints" / config.key, resume=resume, progress=progress, callbacks=callbacks,
+        seed=config.seed, output=_checkpoints(folder, config), resume=resume, progress=progress, callbacks=callbacks,
     )  # fmt: skip
 
 

@@ -42,10 +42,11 @@ def write_json(path: str | Path, value: Any, indent: int | None = 1) -> Path:
 
 
 def replace_folder(temporary: str | Path, folder: str | Path) -> Path:
-    """Put a finished temporary folder in the place of `folder`."""
+    """Put a finished temporary folder in the place of `folder`. A kill in between leaves the old one as `.NAME-old`."""
     folder = Path(folder)
     old = folder.with_name(f".{folder.name}-old")
     if folder.exists():
+        shutil.rmtree(old, ignore_errors=True)  # of an earlier kill
         os.replace(folder, old)
     os.replace(temporary, folder)
     shutil.rmtree(old, ignore_errors=True)

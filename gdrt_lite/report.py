@@ -57,6 +57,8 @@ class Measured:
 def measurements(cell: Mapping) -> dict[str, Measured]:
     """The metrics of a cell, by name. A baseline has no NLL and no attribution.
 
+    The bias ratio averages |A| within each user first, so that every user counts alike; `attribution.bias_ratio` averages over tokens.
+
     Args:
         cell: what `experiment.run_cell` or `experiment.measure` returned.
     """

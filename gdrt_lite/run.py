@@ -29,7 +29,7 @@ def run(
 
     Args:
         objectives: which of `objectives.OBJECTIVES` to tune by; "sft" is added, since every difference refers to it.
-        profile: "quick", "standard" or "full": sizes only.
+        profile: "quick", "standard" or "full": sizes, and for "full" the published learning rate and dropout.
         out: folder of the report. Each finished cell is kept in `out/cells` at once.
         resume: use the cells and checkpoints of an earlier run with the same settings.
         progress: print what is being done, with progress bars.

@@ -38,6 +38,10 @@ def main(grid: Path | None = None, results: Path | None = None, only: str = "", 
         configs = [config for config in read_grid(grid) if only in config.key]
         missing = [config for config in configs if not (results / f"{config.key}.json").exists()]
         print(f"{len(configs)} cells, {len(configs) - len(missing)} done")
+        absent = sorted({config.data for config in missing if not experiment.data_is_here(config)})
+        if absent:
+            print(f"Left out, since their data is not here: {', '.join(absent)}. Put the folders under {data.data_folder()}.")
+            missing = [config for config in missing if config.data not in absent]
         for bench_of, block in itertools.groupby(missing, key=_bench_key):
             bench = Bench(Config(**dict(bench_of)))
             for config in block:

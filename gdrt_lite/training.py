@@ -18,6 +18,7 @@ from typing import Any
 
 import pandas as pd
 import torch
+from accelerate import PartialState
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.helpers import disable_input_dtype_casting
 from tqdm.auto import tqdm
@@ -58,6 +59,8 @@ class Run:
     def save(self, folder: str | Path) -> Path:
         """Save the LoRA adapter (or all weights of the pocket model) as safetensors, with settings and history beside."""
         folder = Path(folder)
+        if not PartialState().is_main_process:  # launched by accelerate, every process comes here and one writes
+            return folder
         folder.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
         temporary.chmod(0o755)
@@ -171,6 +174,8 @@ def finetune(
             report_to="none",
             disable_tqdm=True,  # `_Bar` shows progress without printing a line for each logged step
         )
+        # With several GPUs in sight of one process the Trainer would split a batch whose rows share a prefix; accelerate takes them all.
+        arguments._n_gpu = min(arguments.n_gpu, 1)
         trainer = GroupTrainer(
             model=model,
             args=arguments,
@@ -230,7 +235,7 @@ class GroupTrainer(Trainer):
             raise TrainingDiverged(
                 f"the loss is {token_losses.mean().item()} at step {self.state.global_step + 1}. Lower the learning rate "
                 f"(it is {self.args.learning_rate:g}) or raise tau. "
-                + (f"The last good checkpoint is {kept}." if kept else "No checkpoint was asked for (output=None).")
+                + (f"The last good checkpoint is {kept}." if kept else "No checkpoint had been saved.")
             )
         loss, self._group_log = self.objective(token_losses, group_ids)
         return loss
@@ -284,12 +289,8 @@ def _lora_summary(model: torch.nn.Module) -> dict[str, Any] | None:
     if not isinstance(model, PeftModel):
         return None
     config = model.peft_config["default"]
-    return dict(
-        r=config.r,
-        alpha=config.lora_alpha,
-        dropout=config.lora_dropout,
-        target_modules=sorted(config.target_modules),
-    )
+    targets = sorted(config.target_modules)
+    return dict(r=config.r, alpha=config.lora_alpha, dropout=config.lora_dropout, target_modules=targets)
 
 
 def _newest_checkpoint(folder: str | Path | None) -> str | None:

@@ -29,12 +29,20 @@ def test_the_difference_over_one_seed_is_that_over_users():
 
 
 def test_the_difference_over_seeds_draws_seeds_too():
-    """Users all alike, so that only the seeds spread: 1, 2 and 3. Three draws of three give means from 1 to 3."""
+    """Users all alike, so that only the seeds spread: 1, 2 and 3. Two draws of three give means from 1 to 3."""
     one = {seed: {"NLL": constant(float(seed))} for seed in (1, 2, 3)}
     other = {seed: {"NLL": constant(0.0)} for seed in (1, 2, 3, 4)}  # seed 4 has no partner
     found = evidence.difference(one, other, "NLL")
     assert found.estimate == pytest.approx(2.0)
-    assert found.low == pytest.approx(1.0) and found.high == pytest.approx(3.0)  # 1/27 of the draws each, over 2.5%
+    assert found.low == pytest.approx(1.0) and found.high == pytest.approx(3.0)  # 1/9 of the draws each, over 2.5%
+
+
+@pytest.mark.parametrize("n", [2, 3, 5])
+def test_the_drawn_seeds_spread_as_the_mean_of_independent_seeds_does(n):
+    values = np.random.default_rng(n).normal(size=n)
+    drawn = evidence._mean_of_drawn_seeds(np.tile(values[:, None], 200_000), np.random.default_rng(0))
+    assert drawn.mean() == pytest.approx(values.mean(), abs=0.01)
+    assert drawn.var() == pytest.approx(values.var(ddof=1) / n, rel=0.02)
 
 
 def test_without_a_shared_seed_there_is_no_difference():
@@ -147,7 +155,10 @@ def test_a_rerun_stands_beside_its_cell_and_is_inside_its_interval_or_not():
     assert set(found.cell) == {"smollm2-135m, tiny, sft, seed 0"} and set(found.machines) == {"AVX2 / AVX512 bfloat16"}
     assert not found.inside["NDCG@10"] and found.again["NDCG@10"] == report.measurements(lucky)["NDCG@10"].value
     assert found.inside["NLL"] and found.low["NLL"] < found.estimate["NLL"] == found.again["NLL"] < found.high["NLL"]
+    assert found.difference["NLL"] == 0 and found.difference_low["NDCG@10"] > 0
     assert not len(evidence.reruns(cells, []))
+    with pytest.raises(GdrtError, match="is a copy"):
+        evidence.reruns(cells, cells[:1])
 
 
 def test_the_report_shows_curves_and_what_was_tried(tmp_path):

@@ -138,7 +138,20 @@ def test_a_bad_argument_ends_with_one_sentence_and_no_report(arguments, message,
 def test_ctrl_c_says_that_the_work_is_kept(monkeypatch, capsys):
     monkeypatch.setattr(run, "run", lambda **_: (_ for _ in ()).throw(KeyboardInterrupt))
     assert cli.main(["run"]) == 130
-    assert "goes on from there" in capsys.readouterr().err
+    assert "the same command with --resume goes on from there" in capsys.readouterr().err
+    monkeypatch.setattr(study, "main", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    assert cli.main(["study"]) == 130
+    assert "the same command goes on from there" in capsys.readouterr().err
+
+
+def test_the_study_leaves_out_what_it_has_no_data_for_and_says_so(tmp_path, capsys):
+    grid = tmp_path / "grid.yaml"
+    grid.write_text("- set: {model: pocket, test_examples: 4}\n  vary: {data: [amazon/None, movielens], objective: [popularity]}\n")
+    assert study.main(grid, tmp_path / "cells") == 0
+    assert "data is not here: amazon/None" in capsys.readouterr().out
+    (cell,) = evidence.read_cells(tmp_path / "cells")
+    assert cell["config"]["data"] == "movielens" and (tmp_path / "REPORT.md").exists()
+    assert cell["train_windows"] == len(experiment.load_splits(Config.of(cell["config"])).train)  # counted on all, not on a sample
 
 
 def test_the_study_skips_what_is_done_and_reports_from_the_cells_alone(tmp_path, monkeypatch, capsys):
@@ -152,6 +165,7 @@ def test_the_study_skips_what_is_done_and_reports_from_the_cells_alone(tmp_path,
     assert study.main(grid, tmp_path / "cells") == 0
     assert study.main(grid, tmp_path / "cells", report_only=True) == 0
     assert {p.name: p.read_bytes() for p in (tmp_path / "cells").glob("*.json")} == before
+    assert not list((tmp_path / "cells" / ".checkpoints").glob("*")), "a later run of the cell would find old weights there"
     text = (tmp_path / "REPORT.md").read_text()
     assert "| popularity" in text and "| sft" in text and "2 cells" in text
     assert f"Computed on {torch.backends.cpu.get_cpu_capability()} float32." in text
@@ -192,6 +206,7 @@ def test_every_committed_rerun_is_of_a_committed_cell():
     again = {path.name for path in (folder / "reruns" / "cells").glob("*.json")}
     assert again <= known
     table = evidence.reruns(evidence.read_cells(folder / "cells"), evidence.read_cells(folder / "reruns" / "cells"))
+    assert all(first != second for first, second in table.machines.str.split(" / ")) if len(table) else True
     assert table.cell.nunique() == len(again) if len(table) else not again
 
 
