@@ -1,0 +1,41 @@
+"""Writing files and folders: the old content or the new one."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+import pytest
+
+from gdrt_lite import files
+from gdrt_lite.errors import GdrtError
+
+
+def folder_with(path, text):
+    path.mkdir(parents=True)
+    (path / "content").write_text(text)
+    return path
+
+
+def test_a_folder_is_replaced_although_an_earlier_kill_left_its_predecessor(tmp_path):
+    folder_with(tmp_path / ".run-old", "left by a kill")
+    folder = folder_with(tmp_path / "run", "old")
+    files.replace_folder(folder_with(tmp_path / "temporary", "new"), folder)
+    assert (folder / "content").read_text() == "new"
+    assert [p.name for p in tmp_path.iterdir()] == ["run"]
+
+
+def test_a_full_disk_keeps_the_old_file_and_leaves_no_other(tmp_path, monkeypatch):
+    path = files.write_text(tmp_path / "report.md", "old")
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(GdrtError, match="disk is full"):
+        files.write_text(path, "new")
+    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_nan_becomes_null(tmp_path):
+    assert files.write_json(tmp_path / "a.json", {"x": [float("nan"), 1.0]}, indent=None).read_text() == '{"x": [null, 1.0]}\n'
