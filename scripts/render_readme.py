@@ -127,7 +127,7 @@ def _summary(cells: list[dict]) -> list[str]:
         f"GDRT recommends better than SFT in {(ndcg & up).sum()} of {n} and worse in {(ndcg & down).sum()}, more fairly in {(mgu & down).sum()}, with a lower bias "
         f"ratio in {(bias & down).sum()}. In bold: the 95% interval leaves out zero, over users and seeds, with one seed over users alone."
     )
-    return [tables[0], count, *(["Other settings that were tested:", tables[1]] if len(frame) > n else [])]
+    return [tables[0], count, *(["Other settings that were tested; above stands, of each model and data set, the one with most cells:", tables[1]] if len(frame) > n else [])]
 
 
 def _mean(interval: metrics.Interval) -> str:
