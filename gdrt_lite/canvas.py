@@ -5,8 +5,6 @@ from __future__ import annotations
 import base64
 import html
 import io
-import os
-import tempfile
 from collections.abc import Iterator, Sequence
 from itertools import cycle, islice
 from pathlib import Path
@@ -16,6 +14,8 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+
+from gdrt_lite import files
 
 HATCHES = ("", "///", "...", "xx", "\\\\\\", "oo", "++")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
@@ -48,16 +48,7 @@ def show(figure: Figure, alt: str) -> None:
 
 def save(figure: Figure, path: str | Path) -> Path:
     """Write a figure as PNG to a temporary file beside `path`, rename it, and close the figure."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(_png(figure))
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
+    path = files.write_bytes(path, _png(figure))
     _close(figure)
     return path
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
-import os
 import shutil
 import sys
 import tempfile
@@ -244,7 +243,9 @@ def _bf16() -> Answers:
 def _threads() -> Answers:
     import torch
 
-    threads, usable = torch.get_num_threads(), usable_cpus()
+    from gdrt_lite import machine
+
+    threads, usable = torch.get_num_threads(), machine.usable_cpus()
     if threads > usable:
         yield (
             NOTE,
@@ -252,13 +253,6 @@ def _threads() -> Answers:
         )
     else:
         yield OK, f"torch uses {threads} threads on {usable} usable CPUs"
-
-
-def usable_cpus() -> int:
-    """How many CPUs this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 CHECKS: dict[str, Callable[[], Answers]] = {

@@ -127,9 +127,7 @@ def relative_change(one: BySeed, other: BySeed, metric: str) -> float:
     return sum(one[s][metric].value for s in seeds) / sum(other[s][metric].value for s in seeds) - 1
 
 
-def mean_change(
-    cells: Iterable[Cell], metric: str, objective: str = "gdrt", reference: str = "sft"
-) -> tuple[Interval, int] | None:
+def mean_change(cells: Iterable[Cell], metric: str, objective: str = "gdrt", reference: str = "sft") -> tuple[Interval, int] | None:
     """The mean over `places` of the `relative_change` in each, with its 95% interval, and the number of places that have both.
 
     Each place counts once, whatever its users and seeds; the bootstrap draws users and seeds in each, as `difference` does.

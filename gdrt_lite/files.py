@@ -13,8 +13,8 @@ from typing import Any
 from gdrt_lite.errors import GdrtError
 
 
-def write_text(path: str | Path, text: str) -> Path:
-    """Write `text` to a temporary file beside `path`, then rename it.
+def write_bytes(path: str | Path, content: bytes) -> Path:
+    """Write `content` to a temporary file beside `path`, then rename it.
 
     Raises:
         GdrtError: the disk is full.
@@ -23,8 +23,8 @@ def write_text(path: str | Path, text: str) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except OSError as error:
@@ -34,6 +34,11 @@ def write_text(path: str | Path, text: str) -> Path:
     finally:
         Path(temporary).unlink(missing_ok=True)
     return path
+
+
+def write_text(path: str | Path, text: str) -> Path:
+    """Write `text` as UTF-8 through `write_bytes`."""
+    return write_bytes(path, text.encode())
 
 
 def write_json(path: str | Path, value: Any, indent: int | None = 1) -> Path:

@@ -27,6 +27,7 @@ from nbformat import NotebookNode
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from gdrt_lite.machine import usable_cpus  # noqa: E402
 from gdrt_lite.notebook import BUDGETS, card_text, runtimes  # noqa: E402
 
 NOTEBOOKS = ROOT / "notebooks"
@@ -137,7 +138,7 @@ def build(script: Path) -> float:
         nbformat.write(notebook, HTML / f"{script.stem}.failed.ipynb")
         raise
     clean(notebook)
-    _record(folder, number, {"seconds": seconds, "cores": _cores(), **effort(notebook)})
+    _record(folder, number, {"seconds": seconds, "cores": usable_cpus(), **effort(notebook)})
     for cell in notebook.cells:
         if "card" in tags(cell):  # the card was run before its minutes were known
             for output in cell.outputs:
@@ -162,10 +163,6 @@ def _record(folder: Path, number: str, measured: dict[str, Any]) -> None:
     part = path.with_suffix(f".{os.getpid()}.part")
     part.write_text(json.dumps(dict(sorted(table.items())), indent=1) + "\n", encoding="utf-8")
     part.replace(path)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def export_html(notebook: Path, folder: Path = HTML) -> Path:

@@ -10,7 +10,7 @@ from collections import namedtuple
 
 import pytest
 
-from gdrt_lite import assets, data, doctor
+from gdrt_lite import assets, data, doctor, machine
 from gdrt_lite.errors import GdrtError
 
 GB = 1_000_000_000
@@ -207,6 +207,6 @@ def test_bf16_without_the_probes_of_torch(monkeypatch):
 
 
 def test_more_threads_than_cpus(monkeypatch):
-    monkeypatch.setattr(doctor, "usable_cpus", lambda: 0)
+    monkeypatch.setattr(machine, "usable_cpus", lambda: 0)
     (check,) = found("threads")
     assert check.status == doctor.NOTE and "OMP_NUM_THREADS" in check.detail
