@@ -29,7 +29,7 @@ UNDERLINES = {"TASK": ":", "HISTORY": "-", "PREFIX": "--", "TARGET": "--"}
 
 
 def faa_by_segment(frame: pd.DataFrame, hue: str | None = None, signed: bool = False, title: str = "") -> Figure:
-    """Attribution of each segment, averaged over target tokens, with 95% intervals (bootstrap over users).
+    """Attribution of each segment, averaged over target tokens, with 95% intervals (seaborn's bootstrap: users, and tokens within them).
 
     Args:
         frame: of `attribution.feature_ablation`; several models or ablations one below the other, told apart by `hue`.
