@@ -98,7 +98,8 @@ def study() -> str:
     if len(again):
         parts.append(
             f"{again.cell.nunique()} of these trainings were run again, with the same seed, on another kind of machine ({'; '.join(again.machines.unique())}): "
-            f"{again.inside.sum()} of {len(again)} figures lie in the first run's 95% interval over users."
+            f"{again.inside.sum()} of {len(again)} figures lie in the first run's 95% interval over users; paired by user, "
+            f"{((again.difference_low <= 0) & (again.difference_high >= 0)).sum()} of {len(again)} differences hold zero."
         )
     return "\n\n".join(parts) or "Not measured yet: `make study`."
 
