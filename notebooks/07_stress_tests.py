@@ -723,6 +723,8 @@ claims = pd.DataFrame([
     *(studied(claim, where, "gdrt", other, metric, direction) for where in found for claim, other, metric, direction in (
         ("GDRT recommends better than SFT", "sft", "NDCG@10", "higher"),
         ("GDRT lowers the bias ratio", "sft", "bias attention", "lower"),
+        ("... and more than the grouping alone", "balanced", "bias attention", "lower"),
+        ("... and more than random groups do", "random", "bias attention", "lower"),
         ("GDRT recommends more fairly", "sft", "MGU@5 popularity", "lower"),
         ("It is the DRO, not the grouping alone", "balanced", "NDCG@10", "higher"),
         ("Hard tokens are worth more than easy ones", "reversed", "NDCG@10", "higher"),

@@ -69,7 +69,7 @@ def run() -> str:
     table = report.headline(pd.DataFrame(found["metrics"]).fillna(float("nan")), config["ablations"][0])
     return (
         f"{config['train_windows']} training windows, {config['test_examples']} test examples, seed {config['seed']}, "
-        f"{environment['cores']} cores, {sum(found['seconds'].values()) / 60:.1f} minutes, "
+        f"{environment['cores']} cores ({environment['cpu_capability']}), {sum(found['seconds'].values()) / 60:.1f} minutes, "
         f"{found['peak_memory_gib']:.1f} GiB of memory at most.\n\n"
         + table.to_markdown(index=False, disable_numparse=True)
     )
