@@ -170,8 +170,7 @@ def against(
             if apart is None:
                 continue
             setting = {"where": where, "first": first, "prior": config.prior, "tau": config.tau, "seeds": len(seeds)}
-            numbers = dict(zip(("difference", "difference_low", "difference_high"), apart, strict=True))
-            rows.append(setting | {"metric": metric, "relative": relative_change(one, other, metric)} | numbers)
+            rows.append(setting | {"metric": metric, "relative": relative_change(one, other, metric)} | _columns(apart))
     return pd.DataFrame(rows)
 
 
@@ -268,9 +267,8 @@ def reruns(
     rows = []
     for other in again:
         config = Config.of(other["config"])
-        if config.key not in known:
+        if (cell := known.get(config.key)) is None:
             continue
-        cell = known[config.key]
         if cell == other:
             raise GdrtError(f"the rerun {config.key} is a copy of the study's cell; run it on another machine, or remove it.")
         machines = " / ".join(f"{c['environment']['cpu_capability']} {c.get('dtype', '')}".strip() for c in (cell, other))
@@ -279,9 +277,12 @@ def reruns(
         for metric in (metric for metric in metrics if metric in first):
             interval, value = first[metric].interval(), second[metric].value
             inside = interval.low <= value <= interval.high
-            apart = dict(zip(("difference", "difference_low", "difference_high"), second[metric].minus(first[metric]), strict=True))
-            rows.append(label | {"metric": metric, **interval._asdict(), "again": value, "inside": inside} | apart)
+            rows.append(label | {"metric": metric, **interval._asdict(), "again": value, "inside": inside} | _columns(second[metric].minus(first[metric])))
     return pd.DataFrame(rows)
+
+
+def _columns(apart: Interval) -> dict[str, float]:
+    return {"difference": apart.estimate, "difference_low": apart.low, "difference_high": apart.high}
 
 
 def _mean_of_drawn_seeds(draws: np.ndarray, rng: np.random.Generator) -> np.ndarray:

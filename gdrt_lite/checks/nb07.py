@@ -27,14 +27,13 @@ _L1, _L2 = torch.tensor([0.5, 1.2, 2.0]), torch.tensor([3.0, 0.2, 0.9, 1.0])
 _P1, _P2 = torch.tensor([0.2, 0.3, 0.5]), torch.tensor([0.1, 0.4, 0.3, 0.2])
 
 
-def _t_interval(values: Sequence[float]) -> tuple[float, float]:
-    half = stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values))
-    return float(np.mean(values) - half), float(np.mean(values) + half)
-
-
 def _interval(values: Sequence[float], quantile: float, ddof: int, root: bool) -> tuple[float, float]:
     half = quantile * np.std(values, ddof=ddof) / (np.sqrt(len(values)) if root else 1.0)
     return float(np.mean(values) - half), float(np.mean(values) + half)
+
+
+def _t_interval(values: Sequence[float]) -> tuple[float, float]:
+    return _interval(values, stats.t.ppf(0.975, len(values) - 1), 1, True)
 
 
 def _normal(values: Sequence[float]) -> tuple[float, float]:
