@@ -33,10 +33,10 @@ class Config:
     learning_rate: float = 1e-3
     tau: float = 1.0
     k: int = 5
-    prior: str = "uniform"  # or "counts": P(g) by the tokens in the group
+    prior: str = "uniform"  # one of experiment.PRIORS
     ema: float = 0.0  # 0: the group losses of the batch
     dropout: float = 0.0
-    scorer: str = "pre-trained"  # whose token relevance makes the groups; a folder of a saved adapter to use another
+    scorer: str = "pre-trained"  # whose token relevance makes the groups; "sft": the model tuned so; or a folder of a saved adapter
     part: str = "test"  # or "valid", for choosing tau, K, learning rate and epochs
     test_examples: int = 100
     faa_examples: int = 32

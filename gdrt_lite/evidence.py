@@ -127,8 +127,8 @@ def relative_change(one: BySeed, other: BySeed, metric: str) -> float:
     return sum(one[s][metric].value for s in seeds) / sum(other[s][metric].value for s in seeds) - 1
 
 
-def mean_change(cells: Iterable[Cell], metric: str, objective: str = "gdrt", reference: str = "sft") -> tuple[Interval, int] | None:
-    """The mean over `places` of the `relative_change` in each, with its 95% interval, and the number of places that have both.
+def mean_change(cells: Iterable[Cell], metric: str, objective: str = "gdrt", reference: str = "sft") -> Interval | None:
+    """The mean over `places` of the `relative_change` in each, with its 95% interval; None where no place has both objectives.
 
     Each place counts once, whatever its users and seeds; the bootstrap draws users and seeds in each, as `difference` does.
     """
@@ -146,7 +146,7 @@ def mean_change(cells: Iterable[Cell], metric: str, objective: str = "gdrt", ref
     if not values:
         return None
     low, high = np.quantile(np.mean(draws, axis=0), [0.025, 0.975])
-    return Interval(float(np.mean(values)), float(low), float(high)), len(values)
+    return Interval(float(np.mean(values)), float(low), float(high))
 
 
 def against(

@@ -15,6 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from gdrt_lite import (
@@ -37,6 +38,11 @@ from gdrt_lite.config import Config
 from gdrt_lite.data import Example, Splits
 
 BASELINES = ("popularity", "item-knn")
+PRIORS = {
+    "uniform": "all groups alike",
+    "counts": "by the tokens in the group: with a large tau GDRT is plain SFT",
+    "relevance": "by exp(mean relevance / tau): the loss above the scorer's decides, since exp(r/tau) exp(L/tau) = exp((L - (-r))/tau)",
+}
 
 
 def data_is_here(config: Config) -> bool:
@@ -94,7 +100,14 @@ class Bench:
     @cached_property
     def relevance(self) -> dict[str, torch.Tensor]:
         """Token relevance of every catalogue title under the scorer."""
-        if self.config.model == "pocket":
+        if self.config.scorer == "sft":
+            c = self.config
+            tuned = training.finetune(
+                self.base, self.train(c), "sft", epochs=c.epochs, batch_size=c.batch_size, learning_rate=c.learning_rate,
+                seed=c.seed, progress=False,
+            )  # fmt: skip
+            scorer = tuned.lm
+        elif self.config.model == "pocket":
             scorer = training.history_free_twin(self.base, self.train(self.config), seed=self.config.seed).lm
         elif self.config.scorer == "pre-trained":
             scorer = self.base
@@ -216,20 +229,35 @@ def _tune(
     callbacks: Sequence[curve.LearningCurve],
 ) -> training.Run:
     fitted = bench.groups(config, train)
-    prior = None
-    if config.prior == "counts":
-        counts = fitted.table().groupby("group")["count"].sum()
-        prior = (counts / counts.sum()).reindex(range(fitted.k), fill_value=0.0).tolist()
     lora = None
     if config.dropout:
         from peft import LoraConfig
 
         lora = LoraConfig(r=8, lora_alpha=16, lora_dropout=config.dropout, task_type="CAUSAL_LM")
     return training.finetune(
-        bench.base, train, config.objective, tau=config.tau, groups=fitted, prior=prior, ema=config.ema or None,
+        bench.base, train, config.objective, tau=config.tau, groups=fitted, prior=group_prior(config, fitted), ema=config.ema or None,
         epochs=config.epochs, batch_size=config.batch_size, learning_rate=config.learning_rate, lora=lora,
         seed=config.seed, output=_checkpoints(folder, config), resume=resume, progress=progress, callbacks=callbacks,
     )  # fmt: skip
+
+
+def group_prior(config: Config, fitted: groups.TokenGroups) -> list[float] | None:
+    """P(g) as the configuration names it, one of `PRIORS`; None is uniform. A group without a training token has none.
+
+    Raises:
+        ValueError: an unknown prior.
+    """
+    if config.prior not in PRIORS:
+        raise ValueError(f"unknown prior {config.prior!r}; choose one of {', '.join(PRIORS)}.")
+    if config.prior == "uniform":
+        return None
+    table = fitted.table()
+    count = table.groupby("group")["count"].sum().reindex(range(fitted.k), fill_value=0)
+    weight = count.astype(float)
+    if config.prior == "relevance":
+        total = (table.relevance * table["count"]).groupby(table.group).sum().reindex(range(fitted.k), fill_value=0.0)
+        weight = np.exp(total / count / config.tau).fillna(0.0)  # 0 / 0 where no token is
+    return (weight / weight.sum()).tolist()
 
 
 def _measure_baseline(config: Config, bench: Bench, test: list[Example]) -> dict[str, Any]:

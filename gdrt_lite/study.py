@@ -103,7 +103,8 @@ def _bench_key(config: Config) -> tuple[tuple[str, Any], ...]:
     """What the cells of one `Bench` share."""
     names = ["model", "data", "split", "top_items", "history", "scorer"]
     # A pocket model is made with the seed, and its relevance scorer is trained on the windows of the seed.
-    names += ["seed", "train_windows"] if config.model == "pocket" else []
+    names += ["seed", "train_windows"] if config.model == "pocket" or config.scorer == "sft" else []
+    names += ["epochs", "batch_size", "learning_rate"] if config.scorer == "sft" else []
     values = dataclasses.asdict(config)
     return tuple((name, values[name]) for name in names)
 

@@ -117,7 +117,7 @@ def _summary(cells: list[dict]) -> list[str]:
     frame = frame.reindex(dict.fromkeys(changes[setting].itertuples(index=False, name=None))).rename(columns=SUMMED).reset_index()
     frame = frame.rename(columns={"where": "gdrt against sft"})
     first = changes[changes["first"]]
-    means = {name: _mean(evidence.mean_change(cells, metric)[0]) for metric, name in SUMMED.items()}
+    means = {name: _mean(evidence.mean_change(cells, metric)) for metric, name in SUMMED.items()}
     ends = [{"gdrt against sft": "mean of these [95% within them]", **means}, {"gdrt against sft": "the paper, mean of its data sets", **PAPER}]
     tables = [
         rows.drop(columns="first").astype(object).fillna("").to_markdown(index=False, disable_numparse=True)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import math
 
+import numpy as np
 import pytest
 import torch
 
 from gdrt_lite import __main__ as cli
-from gdrt_lite import data, evidence, experiment, files, metrics, run, study, training
+from gdrt_lite import data, dro, evidence, experiment, files, groups, metrics, relevance, run, study, training
 from gdrt_lite.config import Config
 from gdrt_lite.errors import GdrtError
 
@@ -78,6 +81,51 @@ def test_a_folder_is_split_as_asked_or_kept_as_published(tmp_path, monkeypatch):
     assert ours.name == experiment.load_splits(Config(data=str(tmp_path / "amazon" / "Tiny"), top_items=10, history=3)).name
     with pytest.raises(ValueError, match="unknown data set 'amazon/None'"):
         experiment.load_splits(Config(data="amazon/None"))
+
+
+@pytest.fixture(scope="module")
+def grouped():
+    """Six tokens in two groups, one title a target three times; group means -2.5 (4 tokens) and -0.25 (4 tokens)."""
+    scores = {"a": [-2.0, -0.5], "b": [-4.0, 0.5], "c": [-9.0, -9.0]}
+    return groups.fit(scores, ["a", "a", "a", "b"], k=2)
+
+
+def test_a_prior_by_counts_or_relevance_counts_training_tokens(grouped):
+    assert experiment.group_prior(Config(prior="uniform"), grouped) is None
+    assert experiment.group_prior(Config(prior="counts"), grouped) == pytest.approx([0.5, 0.5])
+    low, high = experiment.group_prior(Config(prior="relevance", tau=3.0), grouped)
+    assert low / high == pytest.approx(math.exp((-2.5 + 0.25) / 3))
+
+
+def test_the_prior_by_relevance_weighs_by_the_loss_above_the_scorers(grouped):
+    losses, floor, tau = torch.tensor([3.0, 1.0]), torch.tensor([2.5, 0.25]), 0.7
+    prior = torch.tensor(experiment.group_prior(Config(prior="relevance", tau=tau), grouped))
+    torch.testing.assert_close(dro.group_weights(losses, tau, prior), dro.group_weights(losses - floor, tau))
+
+
+def test_a_group_without_a_training_token_has_no_prior(grouped):
+    unseen = dataclasses.replace(grouped, ids={**grouped.ids, "a": np.array([1, 1]), "b": np.array([1, 1]), "c": np.array([0, 0])})
+    for prior in ("counts", "relevance"):
+        assert experiment.group_prior(Config(prior=prior), unseen) == [0.0, 1.0]
+
+
+def test_an_unknown_prior_is_refused(grouped):
+    with pytest.raises(ValueError, match="unknown prior 'popular'; choose one of uniform, counts, relevance"):
+        experiment.group_prior(Config(prior="popular"), grouped)
+
+
+def test_the_scorer_may_be_the_tuned_model():
+    """Its relevance is that of plain SFT with the settings of the cell, and cells that differ in these share no bench."""
+    config = Config(**{**TINY, "train_windows": 16}, scorer="sft", epochs=2.0, learning_rate=0.01)
+    bench = experiment.Bench(config)
+    tuned = training.finetune(bench.base, bench.train(config), "sft", epochs=2, batch_size=16, learning_rate=0.01, progress=False).lm
+    titles = bench.splits.catalogue
+    expected, twin = relevance.token_relevance(tuned, titles), experiment.Bench(Config(**TINY)).relevance
+    assert all(torch.equal(bench.relevance[title], expected[title]) for title in titles)
+    assert not all(torch.equal(bench.relevance[title], twin[title]) for title in titles)
+    other = dataclasses.replace(config, epochs=3.0)
+    assert study._bench_key(other) != study._bench_key(config)
+    assert study._bench_key(dataclasses.replace(other, scorer="pre-trained")) == study._bench_key(dataclasses.replace(config, scorer="pre-trained"))
 
 
 def test_two_runs_with_one_seed_give_the_same_report(finished, tmp_path):
