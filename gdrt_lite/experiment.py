@@ -38,6 +38,7 @@ from gdrt_lite.config import Config
 from gdrt_lite.data import Example, Splits
 
 BASELINES = ("popularity", "item-knn")
+BY_NAME = {"movielens": data.load_movielens, "movielens-100k": data.load_movielens_100k}
 PRIORS = {
     "uniform": "all groups alike",
     "counts": "by the tokens in the group: with a large tau GDRT is plain SFT",
@@ -47,7 +48,7 @@ PRIORS = {
 
 def data_is_here(config: Config) -> bool:
     """Whether `load_splits` finds the data: MovieLens always (100k is fetched), a folder where there is one."""
-    return config.data in ("movielens", "movielens-100k") or _folder(config) is not None
+    return config.data in BY_NAME or _folder(config) is not None
 
 
 def _folder(config: Config) -> Path | None:
@@ -61,10 +62,8 @@ def load_splits(config: Config) -> Splits:
         ValueError: an unknown data set.
     """
     folder = _folder(config)
-    if config.data == "movielens":
-        interactions = data.load_movielens(None)
-    elif config.data == "movielens-100k":
-        interactions = data.load_movielens_100k()
+    if config.data in BY_NAME:
+        interactions = BY_NAME[config.data](top_items=None)
     elif folder and config.split == "published":
         return data.load_amazon(folder)
     elif folder:
