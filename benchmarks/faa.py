@@ -43,14 +43,14 @@ def llm_attribution(model: lm.LanguageModel, some: list[Example]) -> list[torch.
 def run() -> dict:
     """Ratio, largest difference in float32, and the fraction of the matmul roofline."""
     some = examples(9)
-    exact = lm.load(dtype=torch.float32)
+    exact = lm.load(dtype=torch.float32, device="cpu")
     frame = attribution.feature_ablation(exact, some[:2], "token")
     wide = frame.pivot(index=["example", "position"], columns="segment", values="attribution")
     difference = 0.0
     for i, theirs in enumerate(llm_attribution(exact, some[:2])):
         mine = torch.tensor(wide.loc[i][["TASK", "HISTORY"]].to_numpy().copy())
         difference = max(difference, float((mine - theirs.cpu()).abs().max()))
-    model = lm.load()
+    model = lm.load(device="cpu")
     rows = [model.encode(e.history, e.target) for e in some]
     # The peer's cost grows with the target's tokens, so it gets an example of median length.
     median = sorted(zip(rows, some, strict=True), key=lambda pair: len(pair[0].labels))[len(some) // 2][1]

@@ -12,7 +12,7 @@ STEPS = 2
 
 def run() -> dict:
     """Ratio of GDRT to SFT for an epoch of 10,000 windows: relevance and K-means once, then the steps."""
-    model, n, batch = lm.load(), 10_000, 16
+    model, n, batch = lm.load(device="cpu"), 10_000, 16
     some = examples(STEPS * batch)
     all_ = examples(n)
     groups_s = seconds(lambda: training.make_groups("gdrt", model, all_))

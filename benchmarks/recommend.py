@@ -41,11 +41,11 @@ def run() -> dict:
     """Ratio, equality in float32, and the fraction of the matmul roofline."""
     catalogue = splits().catalogue
     histories = [e.history for e in examples(32)]
-    exact = lm.load(dtype=torch.float32)
+    exact = lm.load(dtype=torch.float32, device="cpu")
     trie = decoding.TitleTrie(catalogue, exact.tokenizer)
     mine, theirs = decoding.recommend(exact, histories[:3], trie), generate(exact, trie, histories[:3])
     same = all([t for t, _ in a] == [t for t, _ in b] for a, b in zip(mine, theirs, strict=True))
-    model = lm.load()
+    model = lm.load(device="cpu")
     found = compare(
         lambda: decoding.recommend(model, histories, trie), lambda: generate(model, trie, histories[:3]), len(histories), 3
     )

@@ -21,13 +21,13 @@ def one_by_one(model: lm.LanguageModel, targets: list[str]) -> list[torch.Tensor
 
 def run() -> dict:
     """Seconds for a training set of 10,000 windows on both sides; the peer's from 32 examples."""
-    model, n = lm.load(), 10_000
+    model, n = lm.load(device="cpu"), 10_000
     targets = [e.target for e in examples(n)]
     titles = splits().catalogue
     relevance.token_relevance(model, titles[:20]), one_by_one(model, targets[:2])
     ours = min(seconds(lambda: relevance.token_relevance(model, titles)) for _ in range(3))
     peer = min(seconds(lambda: one_by_one(model, targets[:32])) for _ in range(3)) / 32 * len(targets)
-    exact = lm.load(dtype=torch.float32)
+    exact = lm.load(dtype=torch.float32, device="cpu")
     found = relevance.token_relevance(exact, titles[:8])
     difference = max(
         float((a - found[t]).abs().max()) for t, a in zip(titles[:8], one_by_one(exact, titles[:8]), strict=True)

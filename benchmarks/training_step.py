@@ -60,9 +60,9 @@ def gradients(model: torch.nn.Module, value: torch.Tensor) -> torch.Tensor:
 
 def run() -> dict:
     """Ratio, relative difference of loss and gradient in float32, roofline fraction."""
-    base = lm.load()
+    base = lm.load(device="cpu")
     rows = [base.encode(e.history, e.target) for e in examples(2 * BATCH)]
-    exact = lm.load(dtype=torch.float32).model
+    exact = lm.load(dtype=torch.float32, device="cpu").model
     one, two = adapted(exact, "grouped_cpu"), adapted(exact, "sdpa")
     for a, b in zip(one.parameters(), two.parameters(), strict=True):
         if a.requires_grad:  # LoRA starts at zero; move off it so that every adapter has a gradient

@@ -27,12 +27,12 @@ def no_screen() -> None:
 
 @pytest.fixture(scope="session")
 def smollm2() -> LanguageModel:
-    """The embedded real model in float32. Shared: copy.deepcopy its .model before you train it."""
+    """The embedded real model in float32 on the CPU. Shared: copy.deepcopy its .model before you train it."""
     import torch
 
     from gdrt_lite import lm
 
-    return lm.load("smollm2-135m", dtype=torch.float32)
+    return lm.load("smollm2-135m", dtype=torch.float32, device="cpu")
 
 
 @pytest.fixture(scope="session")

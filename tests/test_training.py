@@ -142,7 +142,7 @@ def test_lora_trains_adapters_only_and_reloads_to_the_same_scores(smollm2, examp
         "q_proj",
         "v_proj",
     ]
-    again = lm.load("smollm2-135m", adapter=folder, dtype=torch.float32)
+    again = lm.load("smollm2-135m", adapter=folder, dtype=torch.float32, device="cpu")
     rows = [again.encode(e.history, e.target) for e in examples[:2]]
     for a, b, c in zip(*(lm.target_logprobs(m, rows) for m in (run.lm, again, smollm2)), strict=True):
         torch.testing.assert_close(a, b, atol=1e-4, rtol=0)
