@@ -14,6 +14,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import eager_mask
 
 NAME = "grouped_cpu"
+UNSUPPORTED = ("softcap", "s_aux", "sinks", "position_bias")  # what some models hand over that would change the weights
 
 
 def grouped_attention(
@@ -24,17 +25,24 @@ def grouped_attention(
     attention_mask: torch.Tensor | None,
     scaling: float | None = None,
     dropout: float = 0.0,
-    **_: Any,
+    **others: Any,
 ) -> tuple[torch.Tensor, None]:
     """softmax(Q K^T * scaling + mask) V.
 
     Args:
         query: (B, H, Q, D); key, value: (B, G, K, D) with G dividing H.
         attention_mask: added to the scores, (B, 1, Q, K), or None.
+        others: what else a model hands over; ignored where the mask says it already, such as the length of a sliding window.
 
     Returns:
         (B, Q, H, D) in the dtype of `query`, and None in place of the attention weights.
+
+    Raises:
+        ValueError: the model's attention is more than this formula.
     """
+    for name in UNSUPPORTED:
+        if others.get(name) is not None:
+            raise ValueError(f"{NAME!r} attention has no {name!r}; load this model with attn_implementation='eager'.")
     batch, heads, length, width = query.shape
     groups = key.shape[1]
     scale = width**-0.5 if scaling is None else scaling

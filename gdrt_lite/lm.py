@@ -6,6 +6,7 @@ Derived in notebook 01, section 2.
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -74,20 +75,29 @@ def load(
         device: default CUDA when there is one, else CPU.
 
     Raises:
-        GdrtError: the model or the adapter cannot be found or read.
+        GdrtError: the model or the adapter cannot be found or read, or the model is not a causal LM that takes positions.
     """
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     dtype = dtype or (torch.bfloat16 if has_fast_bf16(device) else torch.float32)
     source = assets.smollm2_folder() if str(name) == SMOLLM2 else name
-    implementation = attention.NAME if device.type == "cpu" else "sdpa"
     try:
         tokenizer = AutoTokenizer.from_pretrained(source)
-        model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, attn_implementation=implementation)
-    except (OSError, ValueError) as error:
+        model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype)
+    except OSError as error:
         raise GdrtError(
             f"unknown model {str(name)!r}: it is neither '{SMOLLM2}', nor a folder with a saved model, nor a hub name "
             f"that can be reached from here ({_first_line(error)})."
         ) from error
+    except ValueError as error:
+        raise GdrtError(
+            f"model {str(name)!r} cannot be read as a causal language model; choose one that can ({_first_line(error)})."
+        ) from error
+    # What rows share is read once, so a token's place in the batch is not its position; ALiBi and recurrent models go by place.
+    if "position_ids" not in inspect.signature(model.forward).parameters:
+        raise GdrtError(f"model {str(name)!r} takes no position_ids, which every score here needs; choose one that does.")
+    # Left to itself, transformers takes "sdpa", or "eager" for a model whose attention needs more (Gemma-2, GPT-OSS).
+    if device.type == "cpu" and model.config._attn_implementation == "sdpa":
+        model.set_attn_implementation(attention.NAME)
     if adapter is not None:
         model = _with_adapter(model, adapter)
     return LanguageModel(model.to(device).eval(), tokenizer, prompt, str(name))

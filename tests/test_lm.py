@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import AutoModelForCausalLM, Gemma2Config, GptOssConfig, LlamaConfig, MptConfig, T5Config, T5Model
 
 from gdrt_lite import attention, collation, lm
 from gdrt_lite.errors import GdrtError
@@ -120,6 +121,46 @@ def test_grouped_attention_equals_torchs_own(heads, groups):
     torch.testing.assert_close(ours, theirs.transpose(1, 2), atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["softcap", "s_aux", "position_bias"])
+def test_grouped_attention_refuses_what_it_does_not_compute(name):
+    tensors = [torch.randn(1, 2, 3, 4) for _ in range(3)]
+    with pytest.raises(ValueError, match=f"no '{name}'"):
+        attention.grouped_attention(torch.nn.Module().eval(), *tensors, None, **{name: torch.ones(2)})
+    attention.grouped_attention(torch.nn.Module().eval(), *tensors, None, **{name: None}, sliding_window=4)
+
+
+def saved(model, pocket, folder):
+    """An untrained model as a folder, with the pocket model's tokenizer."""
+    model.save_pretrained(folder)
+    pocket.tokenizer.save_pretrained(folder)
+    return folder
+
+
+SIZES = dict(hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, head_dim=8)
+SIZES |= dict(bos_token_id=None, eos_token_id=0, pad_token_id=1)
+ODD_ATTENTION = {
+    "softcap": (Gemma2Config, dict(query_pre_attn_scalar=8, attn_logit_softcapping=0.5, sliding_window=16)),
+    "sinks": (GptOssConfig, dict(num_local_experts=2, num_experts_per_tok=1, sliding_window=16)),
+    "plain": (LlamaConfig, {}),
+}
+
+
+@pytest.mark.parametrize("kind", ODD_ATTENTION)
+def test_models_with_more_in_their_attention_are_scored_as_by_transformers_eager_code(pocket, tmp_path, kind):
+    config_class, own = ODD_ATTENTION[kind]
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config_class(vocab_size=len(pocket.tokenizer), **SIZES, **own))
+    for parameter in model.parameters():
+        parameter.data.normal_(0, 0.3)  # far enough from 0 that an ignored cap or sink shows
+    loaded = lm.load(saved(model, pocket, tmp_path), dtype=torch.float32, device="cpu")
+    eager = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32, attn_implementation="eager").eval()
+    reference = lm.LanguageModel(eager, pocket.tokenizer, pocket.prompt, "eager")
+    rows = [loaded.encode(TITLES[:n], target) for n in (0, 4) for target in TITLES[:2]]
+    for row, scores in zip(rows, lm.target_logprobs(loaded, rows), strict=True):
+        torch.testing.assert_close(scores, naive(reference, row), atol=1e-4, rtol=0)
+    assert loaded.model.config._attn_implementation == (attention.NAME if kind == "plain" else "eager")
+
+
 def test_only_the_asked_rows_reach_the_output_layer_and_the_hook_is_gone_afterwards(pocket):
     ids = torch.tensor([pocket.encode(TITLES[:2], TITLES[3]).ids])
     with torch.no_grad():
@@ -150,6 +191,17 @@ def test_an_unknown_model_or_adapter_is_one_clear_sentence(tmp_path):
         lm.load("no/such-model")
     with pytest.raises(GdrtError, match="no usable LoRA adapter"):
         lm.load("smollm2-135m", adapter=tmp_path)
+
+
+def test_a_model_that_is_there_but_does_not_fit_is_not_called_unknown(pocket, tmp_path):
+    sizes = dict(vocab_size=len(pocket.tokenizer), d_model=16)
+    encoder_decoder = saved(T5Model(T5Config(**sizes, num_layers=1, num_heads=2, d_ff=16)), pocket, tmp_path / "t5")
+    with pytest.raises(GdrtError, match="t5' cannot be read as a causal language model.*T5Config"):
+        lm.load(encoder_decoder)
+    # ALiBi goes by the place of a token in the batch, so a shared opening or a left-out token would change its scores.
+    alibi = AutoModelForCausalLM.from_config(MptConfig(**sizes, n_layers=1, n_heads=2))
+    with pytest.raises(GdrtError, match="mpt' takes no position_ids"):
+        lm.load(saved(alibi, pocket, tmp_path / "mpt"))
 
 
 def test_an_empty_catalogue_gives_no_pocket_model():
