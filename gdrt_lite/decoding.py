@@ -103,7 +103,8 @@ def recommend(
         Per user, in order: up to k pairs (title, score in nats), best first; fewer only when excluding leaves fewer.
 
     Raises:
-        ValueError: an empty catalogue, k or beams out of range, or a history title outside the catalogue.
+        ValueError: an empty catalogue, k or beams out of range, a history title outside the catalogue, or a window too small
+            for the task text and the longest title.
     """
     trie = catalogue if isinstance(catalogue, TitleTrie) else TitleTrie(catalogue, lm.tokenizer)
     beams = k if beams is None else beams
@@ -120,7 +121,8 @@ def recommend(
                 )
     from tqdm.auto import tqdm
 
-    encoded = [lm.encode(history, None) for history in histories]
+    longest = max(map(len, trie.paths))  # every title must fit behind the prompt, whichever turns out best
+    encoded = [lm.encode(history, None, room=longest) for history in histories]
     order = sorted(range(len(encoded)), key=lambda i: len(encoded[i]))
     results: list[Ranked] = [[]] * len(encoded)
     lm.model.eval()
@@ -135,8 +137,13 @@ def recommend(
 
 
 def score_catalogue(lm: LanguageModel, history: Sequence[str], titles: Sequence[str]) -> Ranked:
-    """Every title scored in full, best first: the exhaustive reference for `recommend`."""
-    scores = target_logprobs(lm, [lm.encode(history, title) for title in titles])
+    """Every title scored in full, best first: the exhaustive reference for `recommend`.
+
+    A long history is cut to leave room for the longest title, so that all titles are scored after the same one.
+    """
+    lengths = [len(target_ids(lm.tokenizer, title)) for title in titles]
+    encoded = [lm.encode(history, title, room=max(lengths) - n) for title, n in zip(titles, lengths, strict=True)]
+    scores = target_logprobs(lm, encoded)
     ranked = [(title, float(score.sum())) for title, score in zip(titles, scores, strict=True)]
     return sorted(ranked, key=lambda pair: (-pair[1], pair[0]))
 

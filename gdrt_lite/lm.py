@@ -53,9 +53,9 @@ class LanguageModel:
         """Longest prompt in tokens."""
         return getattr(self.model.config, "max_position_embeddings", 1 << 30)
 
-    def encode(self, history: Sequence[str], target: str | None) -> Encoded:
-        """Tokenise one example, cut to the model's window at the oldest end of the history."""
-        return self.prompt.encode(self.tokenizer, history, target, max_length=self.window)
+    def encode(self, history: Sequence[str], target: str | None, room: int = 0) -> Encoded:
+        """Tokenise one example, cut to the model's window less `room` tokens at the oldest end of the history."""
+        return self.prompt.encode(self.tokenizer, history, target, max_length=self.window - room)
 
 
 def load(
@@ -92,7 +92,7 @@ def load(
         raise GdrtError(
             f"model {str(name)!r} cannot be read as a causal language model; choose one that can ({_first_line(error)})."
         ) from error
-    # What rows share is read once, so a token's place in the batch is not its position; ALiBi and recurrent models go by place.
+    # What rows share is read once, so a token's place in a batch is not its position. ALiBi and recurrent models go by place.
     if "position_ids" not in inspect.signature(model.forward).parameters:
         raise GdrtError(f"model {str(name)!r} takes no position_ids, which every score here needs; choose one that does.")
     # Left to itself, transformers takes "sdpa", or "eager" for a model whose attention needs more (Gemma-2, GPT-OSS).

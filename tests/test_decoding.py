@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import random
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import GPT2Config, GPT2LMHeadModel
 
-from gdrt_lite import decoding
+from gdrt_lite import decoding, lm
 
 
 def histories_from(catalogue, n, seed=0):
@@ -27,10 +29,10 @@ def assert_same(ours, theirs, tolerance=1e-4):
     )
 
 
-def generate(lm, history, trie, beams):
+def generate(model, history, trie, beams):
     """The peer: model.generate with prefix_allowed_tokens_fn."""
-    prompt = lm.encode(history, None).ids
-    eos = lm.tokenizer.eos_token_id
+    prompt = model.encode(history, None).ids
+    eos = model.tokenizer.eos_token_id
 
     def allowed(_, ids):
         node = 0
@@ -41,12 +43,12 @@ def generate(lm, history, trie, beams):
                 return [eos]
         return trie.token[trie.first[node] : trie.first[node + 1]].tolist() or [eos]
 
-    output = lm.model.generate(
+    output = model.model.generate(
         torch.tensor([prompt]), attention_mask=torch.ones(1, len(prompt), dtype=torch.long), num_beams=beams,
         num_return_sequences=beams, max_new_tokens=60, prefix_allowed_tokens_fn=allowed, length_penalty=0.0,
         do_sample=False, return_dict_in_generate=True, output_scores=True,
     )  # fmt: skip
-    titles = [lm.tokenizer.decode(ids[len(prompt) :], skip_special_tokens=True).strip() for ids in output.sequences]
+    titles = [model.tokenizer.decode(ids[len(prompt) :], skip_special_tokens=True).strip() for ids in output.sequences]
     return list(zip(titles, output.sequences_scores.tolist(), strict=True))
 
 
@@ -65,6 +67,36 @@ def test_exhaustive_on_the_real_model(smollm2, splits):
     histories = histories_from(catalogue, 2, seed=3)
     for history, ranked in zip(histories, decoding.recommend(smollm2, histories, catalogue, k=12), strict=True):
         assert_same(ranked, decoding.score_catalogue(smollm2, history, catalogue), 1e-3)
+
+
+def with_small_window(pocket, window, absolute):
+    """A model that reads no more than `window` tokens, with a vector for each position or with the pocket model's rotations."""
+    if absolute:
+        torch.manual_seed(0)
+        sizes = dict(vocab_size=len(pocket.tokenizer), n_embd=32, n_layer=2, n_head=4)
+        model = GPT2LMHeadModel(GPT2Config(n_positions=window, **sizes, bos_token_id=None, eos_token_id=0)).eval()
+    else:
+        model = copy.deepcopy(pocket.model)
+        model.config.max_position_embeddings = window
+    return lm.LanguageModel(model, pocket.tokenizer, pocket.prompt, "small")
+
+
+@pytest.mark.parametrize("absolute", [True, False])
+def test_a_history_beyond_the_window_is_cut_alike_by_the_beam_and_the_exhaustive_search(pocket, splits, absolute):
+    by_length = sorted(splits.catalogue, key=lambda title: len(pocket.tokenizer(title)["input_ids"]))
+    catalogue = by_length[:6] + by_length[-6:]  # a cut by each title's own length would differ
+    history = catalogue[3:8]
+    whole = len(pocket.encode(history, None))
+    small = with_small_window(pocket, whole + 3, absolute)
+    assert len(small.encode(history, catalogue[-1])) < len(small.encode(history, None)) == whole
+    (ranked,) = decoding.recommend(small, [history], catalogue, k=12)
+    assert_same(ranked, decoding.score_catalogue(small, history, catalogue))
+
+
+def test_a_window_too_small_for_the_longest_title_is_named(pocket):
+    small = with_small_window(pocket, len(pocket.encode((), None)) + 1, absolute=False)
+    with pytest.raises(ValueError, match="is too short"):
+        decoding.recommend(small, [[]], ["Heat (1995)"], k=1)
 
 
 def test_beam_ten_equals_transformers_beam_search(pocket, splits):

@@ -136,8 +136,8 @@ def saved(model, pocket, folder):
     return folder
 
 
-SIZES = dict(hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, head_dim=8)
-SIZES |= dict(bos_token_id=None, eos_token_id=0, pad_token_id=1)
+SIZES = dict(hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2)
+SIZES |= dict(head_dim=8, bos_token_id=None, eos_token_id=0, pad_token_id=1)
 ODD_ATTENTION = {
     "softcap": (Gemma2Config, dict(query_pre_attn_scalar=8, attn_logit_softcapping=0.5, sliding_window=16)),
     "sinks": (GptOssConfig, dict(num_local_experts=2, num_experts_per_tok=1, sliding_window=16)),
