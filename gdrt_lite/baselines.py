@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
+from scipy import sparse
 
 from gdrt_lite.data import Example
 
@@ -56,18 +57,18 @@ def item_knn(
     if shrinkage < 0:
         raise ValueError(f"shrinkage={shrinkage} must be 0 or more.")
     pairs = [(number[h], number[e.target]) for e in train for h in e.history if h in number and e.target in number]
+    row, column = np.array(pairs, dtype=np.int64).reshape(-1, 2).T
     size = len(catalogue)
-    followed = np.zeros((size, size))  # [h, v]: windows with h in the history and v as the target
-    if pairs:
-        np.add.at(followed, tuple(np.array(pairs).T), 1.0)
-    norms = np.sqrt(np.outer(followed.sum(1), followed.sum(0))) + shrinkage
-    similarity = np.divide(followed, norms, out=np.zeros_like(followed), where=norms > 0)
-    scores = np.zeros((len(histories), size))
-    for row, history in zip(scores, histories, strict=True):
-        row += similarity[[number[t] for t in history if t in number]].sum(0)
+    # [h, v]: windows with h in the history and v as the target. Few pairs ever meet, and only those are held.
+    followed = sparse.coo_array((np.ones(len(pairs)), (row, column)), shape=(size, size)).tocsr()
+    met = followed.tocoo()
+    norms = np.sqrt(followed.sum(1)[met.row] * followed.sum(0)[met.col]) + shrinkage
+    similarity = sparse.csr_array((met.data / norms, (met.row, met.col)), shape=(size, size))
     # Popularity breaks ties and fills up, far below any real similarity.
     counts = _target_counts(train, number)
-    scores += 1e-9 * counts / max(counts.max(), 1)
+    filling = 1e-9 * counts / max(counts.max(), 1)
+    numbers = (np.array([number[t] for t in history if t in number], dtype=np.int64) for history in histories)
+    scores = (similarity[own].sum(0) + filling for own in numbers)  # user by user: all at once would be dense
     return _best(scores, catalogue, histories, k, exclude_history)
 
 
@@ -84,12 +85,13 @@ def _target_counts(train: Sequence[Example], number: dict[str, int]) -> np.ndarr
 
 
 def _best(
-    scores: np.ndarray,
+    scores: Iterable[np.ndarray],
     catalogue: Sequence[str],
     histories: Sequence[Sequence[str]],
     k: int,
     exclude_history: bool,
 ) -> list[Ranked]:
+    """The k highest of each user's scores, shape (titles,), ties by title."""
     if not 1 <= k <= len(catalogue):
         raise ValueError(f"k={k} is out of range: it must be between 1 and the {len(catalogue)} titles of the catalogue.")
     by_title = np.argsort(np.array(catalogue, dtype=object), kind="stable")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import random
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -37,6 +39,44 @@ def test_item_knn_by_hand():
     (ranked,) = baselines.item_knn(TRAIN, CATALOGUE, [["a", "d"]], k=3)
     assert [title for title, _ in ranked] == ["b", "c", "a"]
     assert [score for _, score in ranked] == pytest.approx([b, c, 0], abs=1e-8)
+
+
+def dense_item_knn(train, catalogue, history, shrinkage):
+    """Every pair of titles in one dense matrix: the scores of one user, before popularity fills up."""
+    number = {title: i for i, title in enumerate(catalogue)}
+    followed = np.zeros((len(catalogue), len(catalogue)))
+    for example in train:
+        for title in example.history:
+            if title in number and example.target in number:
+                followed[number[title], number[example.target]] += 1
+    norms = np.sqrt(np.outer(followed.sum(1), followed.sum(0))) + shrinkage
+    similarity = np.divide(followed, norms, out=np.zeros_like(followed), where=norms > 0)
+    return sum((similarity[number[title]] for title in history if title in number), np.zeros(len(catalogue)))
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.lists(st.tuples(st.text("abcdz", max_size=4), st.sampled_from("abcdz")), max_size=15),
+    st.lists(st.text("abcdz", max_size=5), min_size=1, max_size=4),
+    st.sampled_from([0.0, 10.0]),
+)
+def test_item_knn_equals_a_dense_computation(windows, histories, shrinkage):
+    train = [window(h, t) for h, t in windows]
+    lists = baselines.item_knn(train, CATALOGUE, histories, k=4, shrinkage=shrinkage)
+    for ranked, history in zip(lists, histories, strict=True):
+        expected = dict(zip(CATALOGUE, dense_item_knn(train, CATALOGUE, history, shrinkage), strict=True))
+        assert dict(ranked) == pytest.approx(expected, abs=1e-8)  # popularity adds 1e-9 at most
+
+
+def test_item_knn_holds_the_pairs_that_met_and_no_square_of_the_catalogue():
+    catalogue = [f"t{i:04}" for i in range(4000)]
+    draw = random.Random(0)
+    train = [Example("u", tuple(draw.sample(catalogue, 5)), draw.choice(catalogue), i) for i in range(1000)]
+    tracemalloc.start()
+    baselines.item_knn(train, catalogue, [e.history for e in train[:100]])
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 8 * len(catalogue) ** 2 / 10  # bytes; a dense matrix is ten times that
 
 
 def test_shrinkage_decides_whether_a_rare_pair_wins():
