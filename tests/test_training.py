@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 
 import pytest
 import torch
@@ -11,7 +12,9 @@ from peft import LoraConfig
 from transformers import TrainerCallback
 
 from gdrt_lite import data, dro, lm, training
+from gdrt_lite.groups import LEVELS, fit
 from gdrt_lite.objectives import OBJECTIVES, Objective
+from gdrt_lite.relevance import token_relevance
 
 
 def weights_of(run):
@@ -63,6 +66,20 @@ def test_objectives_by_hand(name, expected):
     assert sum(log[f"weight_g{g}"] for g in range(3)) == pytest.approx(1)
 
 
+@pytest.mark.parametrize(
+    "name, tilted",
+    [
+        ("gdrt", [1 * math.exp(2.0 / 0.5), 3 * math.exp(0.5 / 0.5), 6 * math.exp(0.1 / 0.5)]),
+        ("reversed", [1 * math.exp(-2.0 / 0.5), 3 * math.exp(-0.5 / 0.5), 6 * math.exp(-0.1 / 0.5)]),
+    ],
+)
+def test_a_prior_multiplies_the_weights(name, tilted):
+    loss, log = Objective(name, 3, tau=0.5, prior=torch.tensor([1.0, 3.0, 6.0]))(TOKEN_LOSSES, GROUPS)
+    weights = [value / sum(tilted) for value in tilted]
+    assert [log[f"weight_g{g}"] for g in range(3)] == pytest.approx(weights, rel=1e-5)
+    assert float(loss) == pytest.approx(sum(w * l for w, l in zip(weights, (2.0, 0.5, 0.1), strict=True)), rel=1e-5)
+
+
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_an_absent_group_has_no_weight_and_breaks_nothing(name):
     token_losses = TOKEN_LOSSES[:3].clone().requires_grad_()
@@ -79,6 +96,27 @@ def test_the_running_mean_weighs_by_the_past():
     _, log = objective(torch.tensor([0.0, 0.0]), ids)
     assert [log["estimate_g0"], log["estimate_g1"]] == [2.0, 0.0]
     assert log["weight_g0"] == pytest.approx(float(torch.sigmoid(torch.tensor(2.0))))
+
+
+def test_finetuning_weighs_by_the_prior_it_is_given(pocket, examples, groups):
+    first = tune(pocket, examples[:16], groups=groups, tau=2.0, prior=(0.7, 0.2, 0.1), max_steps=1).history.iloc[0]
+    losses = torch.tensor([first[f"loss_g{g}"] for g in range(3)])
+    weights = [first[f"weight_g{g}"] for g in range(3)]
+    expected = dro.group_weights(losses, 2.0, torch.tensor([0.7, 0.2, 0.1]))
+    assert weights == pytest.approx(expected.tolist(), rel=1e-4)
+    assert max(abs(expected - dro.group_weights(losses, 2.0))) > 0.1  # and a uniform prior would show
+
+
+def test_the_controls_differ_from_gdrt_in_their_groups_alone(pocket, examples):
+    targets = [example.target for example in examples]
+    made = {name: training.make_groups(name, pocket, examples, k=3, seed=2) for name in ("gdrt", "random", "item")}
+    by_token, by_item = (fit(token_relevance(pocket, targets), targets, k=3, level=level, seed=2) for level in LEVELS)
+    expected = {"gdrt": by_token, "random": by_token.shuffled(2), "item": by_item}
+    assert not by_token.table().group.equals(by_token.shuffled(2).table().group)
+    for name, found in made.items():
+        assert found.table().equals(expected[name].table()) and found.level == expected[name].level
+    assert all(len(set(made["item"].of(title))) == 1 for title in targets)
+    assert any(len(set(made["gdrt"].of(title))) > 1 for title in targets)
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
@@ -193,8 +231,6 @@ def test_no_example_is_an_error(pocket):
 
 
 def test_the_history_free_twin_scores_titles_better_than_the_untrained_model(pocket, examples):
-    from gdrt_lite.relevance import token_relevance
-
     twin = training.history_free_twin(pocket, examples, max_steps=10)
     titles = [e.target for e in examples]
     before, after = (sum(float(s.sum()) for s in token_relevance(m, titles).values()) for m in (pocket, twin.lm))
