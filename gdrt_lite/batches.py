@@ -48,7 +48,7 @@ class TokenisedExamples(torch.utils.data.Dataset):
 
 @dataclass
 class Collator:
-    """Batches rows into the tensors of `lm.collate`, with the group of each label beside: group_ids (N,)."""
+    """Batches rows into the tensors of `collation.collate`, with the group of each label beside: group_ids (N,)."""
 
     pad_id: int
     share_prefix: bool

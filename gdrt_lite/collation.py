@@ -1,6 +1,6 @@
 """Prompts as the tensors of a batch: similar lengths together, what rows share read once, nothing that nobody reads.
 
-Used by the scoring core (`lm`), by training and by decoding. Shown in notebook 01, section 2.
+Used by the scoring core (`lm`), by training and by decoding.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ class Measured:
     """One metric of one model.
 
     Attributes:
-        rows: per test example the numbers whose means the metric is made of, shape (n, d).
+        rows: the numbers whose means the metric is made of, shape (n, d); one row a test example, or a user (bias ratios).
         users: user of each row, the unit of the bootstrap, length n.
         of_means: from means, shape (..., d), to the metric, shape (...).
     """

@@ -126,6 +126,31 @@ def test_tracked_files_are_small():
     assert not {relative(p): p.stat().st_size for p in tracked() if p.stat().st_size > MOST_BYTES}
 
 
+# ----------------------------------------------------------------------------------- named sections
+
+
+def named_sections(text: str) -> set[tuple[str, int]]:
+    """(notebook, section) of every "notebook 01, sections 2 to 4"."""
+    found = re.findall(r"notebook (\d\d), sections? (\d+)(?: (to|and) (\d+))?", text, re.IGNORECASE)
+    return {
+        (notebook, section)
+        for notebook, first, joint, last in found
+        for section in (range(int(first), int(last) + 1) if joint == "to" else map(int, filter(None, (first, last))))
+    }
+
+
+def test_named_sections_by_hand():
+    text = "Notebook 00, section 5; notebook 01, sections 2 to 4; notebook 02, sections 1 and 3. arXiv, section 9"
+    assert named_sections(text) == {("00", 5), ("01", 2), ("01", 3), ("01", 4), ("02", 1), ("02", 3)}
+
+
+@pytest.mark.parametrize("path", FILES, ids=relative)
+def test_the_notebook_sections_that_code_names_exist(path):
+    for notebook, section in named_sections(path.read_text(encoding="utf-8")):
+        (source,) = (ROOT / "notebooks").glob(f"{notebook}_*.py")
+        assert f"\n# ## {section}. " in source.read_text(encoding="utf-8"), f"notebook {notebook} has no section {section}"
+
+
 # ------------------------------------------------------------------------------------------- import order
 
 
