@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import warnings
 from functools import cache
 from pathlib import Path
 
@@ -126,7 +127,7 @@ def test_tracked_files_are_small():
     assert not {relative(p): p.stat().st_size for p in tracked() if p.stat().st_size > MOST_BYTES}
 
 
-# ----------------------------------------------------------------------------------- named sections
+# ----------------------------------------------------------------------------------- sections and warnings
 
 
 def named_sections(text: str) -> set[tuple[str, int]]:
@@ -149,6 +150,12 @@ def test_the_notebook_sections_that_code_names_exist(path):
     for notebook, section in named_sections(path.read_text(encoding="utf-8")):
         (source,) = (ROOT / "notebooks").glob(f"{notebook}_*.py")
         assert f"\n# ## {section}. " in source.read_text(encoding="utf-8"), f"notebook {notebook} has no section {section}"
+
+
+def test_a_warning_of_this_package_is_an_error_and_one_of_its_dependencies_is_not():
+    with pytest.raises(DeprecationWarning):
+        warnings.warn_explicit("ours", DeprecationWarning, "lm.py", 1, module="gdrt_lite.lm")
+    warnings.warn_explicit("theirs", DeprecationWarning, "torch.py", 1, module="torch")
 
 
 # ------------------------------------------------------------------------------------------- import order
