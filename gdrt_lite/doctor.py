@@ -227,17 +227,12 @@ def _accelerator() -> Answers:
 def _bf16() -> Answers:
     import torch
 
-    if torch.cuda.is_available():
-        fast = torch.cuda.is_bf16_supported(including_emulation=False)
-        yield ((OK, "the GPU computes bfloat16") if fast else (NOTE, "the GPU has no bfloat16: float32 is used"))
-        return
-    # Private probes of torch: a version without one simply has no answer.
-    amx = getattr(torch.cpu, "_is_amx_tile_supported", bool)()
-    avx = getattr(torch.cpu, "_is_avx512_bf16_supported", bool)()
-    if amx or avx:
-        yield OK, f"{'AMX' if amx else 'AVX512-BF16'}: the real model runs in bfloat16"
+    from gdrt_lite import lm
+
+    if lm.has_fast_bf16(torch.device("cuda" if torch.cuda.is_available() else "cpu")):
+        yield OK, "the processor computes bfloat16 fast: the real model runs in it"
     else:
-        yield NOTE, "neither AMX nor AVX512-BF16: float32 is used, slower and as good"
+        yield NOTE, "the processor has no fast bfloat16 (AMX, AVX512-BF16): float32 is used, slower and as good"
 
 
 def _threads() -> Answers:

@@ -195,15 +195,20 @@ def test_data_damaged_missing_or_absent(tmp_path, monkeypatch):
 
 
 def test_bf16_without_the_probes_of_torch(monkeypatch):
+    """The doctor and the loader of models give one answer."""
     import torch
+
+    from gdrt_lite import lm
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     for probe in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"):
         monkeypatch.delattr(torch.cpu, probe, raising=False)
     (check,) = found("bf16")
     assert check.status == doctor.NOTE and "float32" in check.detail
+    assert not lm.has_fast_bf16(torch.device("cpu"))
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True, raising=False)
     assert found("bf16")[0].status == doctor.OK
+    assert lm.has_fast_bf16(torch.device("cpu"))
 
 
 def test_more_threads_than_cpus(monkeypatch):
