@@ -54,26 +54,8 @@ class Interactions:
         at_least("n", n, 1)
         counts = self.frame["item"].value_counts()
         kept = sorted(counts.index, key=lambda title: (-counts[title], title))[:n]
-        return self._part(self.frame[self.frame["item"].isin(set(kept))], f"top {n}")
-
-    def k_core(self, k: int) -> Interactions:
-        """The largest part in which every user has k items and every item k users.
-
-        Raises:
-            ValueError: k is below 1, or nothing is left.
-        """
-        at_least("k", k, 1)
-        frame = self.frame
-        while True:
-            enough = (frame.groupby("user")["item"].transform("size") >= k) & (
-                frame.groupby("item")["user"].transform("size") >= k
-            )
-            if enough.all():
-                break
-            frame = frame[enough]
-        if frame.empty:
-            raise ValueError(f"k={k} leaves no interaction: no group of users and items is that dense; take a lower k.")
-        return self._part(frame, f"{k}-core")
+        frame = self.frame[self.frame["item"].isin(set(kept))].reset_index(drop=True)
+        return Interactions(frame, self.genres, f"{self.name}, top {n}")
 
     def split(self, by: str = "new_users", history: int = 10, min_history: int = 3, seed: int = 0) -> Splits:
         """Cut the windows into train, valid and test.
@@ -105,9 +87,6 @@ class Interactions:
         titles = self.titles
         genres = {title: self.genres[title] for title in titles if title in self.genres}
         return Splits(train, valid, test, titles, genres, f"{self.name}, {by}")
-
-    def _part(self, frame: pd.DataFrame, label: str) -> Interactions:
-        return Interactions(frame.reset_index(drop=True), self.genres, f"{self.name}, {label}")
 
     def __repr__(self) -> str:
         users, titles = self.frame["user"].nunique(), self.frame["item"].nunique()

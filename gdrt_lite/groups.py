@@ -78,27 +78,6 @@ class TokenGroups:
         ]
         return pd.concat(parts, ignore_index=True)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain lists and dicts, ready for JSON; `from_dict` gives the same groups back, to the last bit."""
-        return {
-            "centers": self.centers.tolist(),
-            "ids": {title: ids.tolist() for title, ids in self.ids.items()},
-            "relevance": {title: values.tolist() for title, values in self.relevance.items()},
-            "counts": dict(self.counts),
-            "level": self.level,
-        }
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> TokenGroups:
-        """Groups as `to_dict` left them."""
-        return cls(
-            np.array(values["centers"], dtype=np.float64),
-            {title: np.array(ids, dtype=np.int64) for title, ids in values["ids"].items()},
-            {title: np.array(own, dtype=np.float64) for title, own in values["relevance"].items()},
-            dict(values["counts"]),
-            values["level"],
-        )
-
 
 def fit(
     relevance: Mapping[str, Any], targets: Iterable[str], k: int = 5, level: str = "token", seed: int = 0

@@ -224,29 +224,7 @@ def test_top_items_counts_then_alphabet():
     assert interactions.top_items(1).genres == {"z": ("G",)}
 
 
-@settings(deadline=None, max_examples=60)
-@given(interaction_rows, st.integers(1, 4))
-def test_k_core_is_the_largest_dense_part(rows, k):
-    interactions = data.from_frame(pd.DataFrame(rows, columns=["u", "i", "t"]), "u", "i", "t")
-    pairs = set(zip(interactions.frame["user"], interactions.frame["item"]))
-    while True:
-        users, items = Counter(u for u, _ in pairs), Counter(i for _, i in pairs)
-        kept = {(u, i) for u, i in pairs if users[u] >= k and items[i] >= k}
-        if kept == pairs:
-            break
-        pairs = kept
-    if not pairs:
-        with pytest.raises(ValueError, match=f"k={k} leaves no interaction"):
-            interactions.k_core(k)
-    else:
-        core = interactions.k_core(k).frame
-        assert set(zip(core["user"], core["item"])) == pairs
-        assert core.index.tolist() == list(range(len(core)))
-
-
-@pytest.mark.parametrize(
-    "call", [lambda d: d.top_items(0), lambda d: d.k_core(0), lambda d: data.sample([], 0)]
-)
+@pytest.mark.parametrize("call", [lambda d: d.top_items(0), lambda d: data.sample([], 0)])
 def test_sizes_below_one_are_refused(call):
     with pytest.raises(ValueError, match="=0 must be a whole number, at least 1"):
         call(toy())

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pytest
 import torch
@@ -113,14 +111,6 @@ def test_shuffling_keeps_sizes_and_lengths_and_breaks_the_meaning():
     assert shuffled.table().equals(fitted.shuffled(1).table())
     assert not shuffled.table().equals(fitted.shuffled(2).table())
     assert all(shuffled.of(t).dtype == np.int64 for t in relevance)
-
-
-def test_groups_survive_json():
-    fitted = groups.fit(RELEVANCE, TARGETS, k=3)
-    again = groups.TokenGroups.from_dict(json.loads(json.dumps(fitted.to_dict())))
-    np.testing.assert_array_equal(again.centers, fitted.centers)
-    assert again.table().equals(fitted.table())
-    assert again.of("Alien").dtype == np.int64 and again.level == "token" and again.counts == fitted.counts
 
 
 def test_table_has_one_row_a_token():
