@@ -104,7 +104,7 @@ def recommend(
 
     Raises:
         ValueError: an empty catalogue, k or beams out of range, a history title outside the catalogue, or a window too small
-            for the task text and the longest title.
+            for the task text and the longest title; or a model whose layers do not all attend to all of that.
     """
     trie = catalogue if isinstance(catalogue, TitleTrie) else TitleTrie(catalogue, lm.tokenizer)
     beams = k if beams is None else beams
@@ -123,6 +123,7 @@ def recommend(
 
     longest = max(map(len, trie.paths))  # every title must fit behind the prompt, whichever turns out best
     encoded = [lm.encode(history, None, room=longest) for history in histories]
+    _check_reach(lm, max(map(len, encoded), default=0) + longest)
     order = sorted(range(len(encoded)), key=lambda i: len(encoded[i]))
     results: list[Ranked] = [[]] * len(encoded)
     lm.model.eval()
@@ -180,11 +181,21 @@ class _RoomyLayer(DynamicLayer):
         return self.keys, self.values
 
 
+def _check_reach(lm: LanguageModel, length: int) -> None:
+    """Beams in one row need every layer to attend to all `length` tokens of a prompt and a title, wherever they stand."""
+    config = lm.model.config.get_text_config(decoder=True)
+    others = set(getattr(config, "layer_types", None) or ()) - {"full_attention", "sliding_attention"}
+    reach = getattr(config, "sliding_window", None) or length
+    if others or reach < length:
+        what = f"has layers of {sorted(others)}" if others else f"attends to {reach} tokens where {length} are read"
+        raise ValueError(f"{lm.name!r} {what}, so beams cannot share a row; rank titles with score_catalogue instead.")
+
+
 def _beam_search(lm: LanguageModel, encoded: list, trie: TitleTrie, width: int, closed: list[set[int]]) -> list[Ranked]:
     batch = collate(encoded, lm.tokenizer.pad_token_id, shares_prefix(lm.model))
     batch = {name: tensor.to(lm.device) for name, tensor in batch.items()}
     users = len(encoded)
-    past = shared_past(lm.model, batch["prefix_ids"], users) or DynamicCache(config=lm.model.config)
+    past = shared_past(lm.model, batch["prefix_ids"], users) or DynamicCache()  # keeps all keys, in sliding layers too: see `_check_reach`
     everyone = torch.arange(users, device=lm.device)
     with only_rows(lm.model, everyone, torch.full_like(everyone, batch["input_ids"].shape[1] - 1)):
         output = lm.model(
@@ -195,7 +206,7 @@ def _beam_search(lm: LanguageModel, encoded: list, trie: TitleTrie, width: int, 
             use_cache=True,
         )
     layers = output.past_key_values.layers
-    layers[:] = [_RoomyLayer(layer) if type(layer) is DynamicLayer else layer for layer in layers]
+    layers[:] = map(_RoomyLayer, layers)
     prompt_mask = batch["attention_mask"].bool()[:, None]  # (users, 1, prompt)
     next_position = torch.tensor([len(e) for e in encoded], device=lm.device)[:, None]
     running = _Beams(np.arange(users), np.zeros(users, int), np.zeros(users, int), np.zeros(users))

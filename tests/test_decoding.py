@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import GPT2Config, GPT2LMHeadModel
+from transformers import GPT2Config, GPT2LMHeadModel, MistralConfig, MistralForCausalLM
 
 from gdrt_lite import decoding, lm
 
@@ -97,6 +97,31 @@ def test_a_window_too_small_for_the_longest_title_is_named(pocket):
     small = with_small_window(pocket, len(pocket.encode((), None)) + 1, absolute=False)
     with pytest.raises(ValueError, match="is too short"):
         decoding.recommend(small, [[]], ["Heat (1995)"], k=1)
+
+
+def test_a_sliding_window_holds_all_of_a_prompt_and_a_title_or_is_refused(pocket, splits):
+    catalogue = splits.catalogue[:12]
+    history = catalogue[3:6]
+    longest = len(pocket.encode(history, None)) + max(map(len, decoding.TitleTrie(catalogue, pocket.tokenizer).paths))
+    sizes = dict(hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2)
+
+    def sliding(reach):
+        torch.manual_seed(0)
+        config = MistralConfig(vocab_size=len(pocket.tokenizer), **sizes, head_dim=8, sliding_window=reach, eos_token_id=0)
+        return lm.LanguageModel(MistralForCausalLM(config).eval(), pocket.tokenizer, pocket.prompt, "sliding")
+
+    model = sliding(longest)  # twelve beams write far more columns than that
+    (ranked,) = decoding.recommend(model, [history], catalogue, k=12)
+    assert_same(ranked, decoding.score_catalogue(model, history, catalogue))
+    with pytest.raises(ValueError, match=f"attends to {longest - 1} tokens where {longest} are read.*score_catalogue"):
+        decoding.recommend(sliding(longest - 1), [history], catalogue, k=12)
+
+
+def test_layers_that_carry_a_state_from_beam_to_beam_are_refused(pocket):
+    recurrent = copy.deepcopy(pocket.model)
+    recurrent.config.layer_types = ["linear_attention", "full_attention"] * 2
+    with pytest.raises(ValueError, match="layers of .'linear_attention'.*score_catalogue"):
+        decoding.recommend(lm.LanguageModel(recurrent, pocket.tokenizer, pocket.prompt, "r"), [[]], ["Heat (1995)"], k=1)
 
 
 def test_beam_ten_equals_transformers_beam_search(pocket, splits):
