@@ -190,7 +190,7 @@ def measure(
     faa = {}
     for ablation in config.ablations:
         frame = attribution.feature_ablation(model, explained, ablation, progress=progress)
-        faa[ablation] = attribution.bias_ratio_per_user(frame).round(6).reset_index().to_dict("list")
+        faa[ablation] = attribution.mean_abs_per_user(frame).round(6).reset_index().to_dict("list")
     return _lists_as_numbers([[title for title, _ in ranked] for ranked in lists], test, splits) | {
         "nll": [round(-float(score.sum()), 5) for score in scores],
         "faa": faa,
