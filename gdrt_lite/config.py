@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,8 +54,7 @@ class Config:
     def key(self) -> str:
         """A file name that tells cells apart."""
         values = json.dumps(dataclasses.asdict(self), sort_keys=True)
-        name = Path(self.data).name if os.sep in self.data else self.data
-        model = Path(self.model).name
+        name, model = Path(self.data).name, Path(self.model).name
         return f"{name}-{model}-{self.objective}-s{self.seed}-{hashlib.sha256(values.encode()).hexdigest()[:8]}"
 
     @classmethod

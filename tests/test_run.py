@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import os
 
 import numpy as np
 import pytest
@@ -261,3 +262,10 @@ def test_every_committed_rerun_is_of_a_committed_cell():
 def test_a_whole_number_names_the_same_cell_as_a_decimal_one():
     assert experiment.Config(epochs=1, tau=2).key == experiment.Config(epochs=1.0, tau=2.0).key
     assert experiment.Config(epochs=1).key != experiment.Config(epochs=2).key
+
+
+def test_the_key_of_a_folder_is_one_file_name_on_every_system(monkeypatch):
+    key = Config(data="amazon/Book").key
+    assert key.startswith("Book-smollm2-135m-sft-s0-")
+    monkeypatch.setattr(os, "sep", "\\")  # as on Windows, where "/" parts folders too
+    assert Config(data="amazon/Book").key == key
