@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -42,7 +43,7 @@ def write_text(path: str | Path, text: str) -> Path:
 
 
 def write_json(path: str | Path, value: Any, indent: int | None = 1) -> Path:
-    """Write `value` as JSON, NaN as null, through `write_text`; `indent=None` keeps long lists on one line."""
+    """Write `value` as JSON, NaN and infinity as null, through `write_text`; `indent=None` keeps long lists on one line."""
     return write_text(path, json.dumps(_plain(value), indent=indent, allow_nan=False) + "\n")
 
 
@@ -65,4 +66,4 @@ def _plain(value: Any) -> Any:
         return [_plain(v) for v in value]
     if hasattr(value, "item"):
         value = value.item()
-    return None if isinstance(value, float) and value != value else value
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -51,7 +51,8 @@ class Measured:
         """Difference to another model on the same examples, with its 95% interval, paired by user."""
         if list(self.users) != list(other.users):
             raise ValueError("the two models were measured on different test examples; only equal ones can be paired.")
-        return _interval(self.value - other.value, self.draws() - other.draws())
+        with np.errstate(invalid="ignore"):  # inf - inf, of two ratios over nothing
+            return _interval(self.value - other.value, self.draws() - other.draws())
 
 
 def measurements(cell: Mapping) -> dict[str, Measured]:
@@ -151,15 +152,17 @@ def _ratio(means: np.ndarray) -> np.ndarray:
 
 
 def _interval(value: float, draws: np.ndarray) -> Interval:
-    low, high = np.quantile(draws, [0.025, 0.975])
+    """An end that falls among infinite draws is NaN."""
+    with np.errstate(invalid="ignore"):
+        low, high = np.quantile(draws, [0.025, 0.975])
     return Interval(value, float(low), float(high))
 
 
 def _number(value: float, digits: int) -> str:
-    return "-" if value != value else f"{value:.{digits}f}"
+    return f"{value:.{digits}f}" if np.isfinite(value) else "-"
 
 
 def _span(row: pd.Series, digits: int) -> str:
-    if row.difference != row.difference:
+    if not np.isfinite([row.difference, row.difference_low, row.difference_high]).all():
         return "-"
     return f"{row.difference:+.{digits}f} [{row.difference_low:+.{digits}f}, {row.difference_high:+.{digits}f}]"

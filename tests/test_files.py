@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 
+import numpy as np
 import pytest
 
 from gdrt_lite import files
@@ -37,5 +38,6 @@ def test_a_full_disk_keeps_the_old_file_and_leaves_no_other(tmp_path, monkeypatc
     assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
 
 
-def test_nan_becomes_null(tmp_path):
-    assert files.write_json(tmp_path / "a.json", {"x": [float("nan"), 1.0]}, indent=None).read_text() == '{"x": [null, 1.0]}\n'
+def test_what_is_not_finite_becomes_null(tmp_path):
+    value = {"x": [float("nan"), 1.0, float("inf"), -np.inf, np.float32("inf")]}
+    assert files.write_json(tmp_path / "a.json", value, indent=None).read_text() == '{"x": [null, 1.0, null, null, null]}\n'
