@@ -47,6 +47,23 @@ def write_json(path: str | Path, value: Any, indent: int | None = 1) -> Path:
     return write_text(path, json.dumps(_plain(value), indent=indent, allow_nan=False) + "\n")
 
 
+def writable_folder(folder: str | Path) -> Path:
+    """Make `folder` where it is missing, and see that a file can be written there: said before a long work, not after it.
+
+    Raises:
+        GdrtError: it is a file, lies below one, or is closed to us.
+    """
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".probe"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise GdrtError(f"{folder} is no folder that can be written to ({error.strerror}); name another one.") from error
+    return folder
+
+
 def replace_folder(temporary: str | Path, folder: str | Path) -> Path:
     """Put a finished temporary folder in the place of `folder`. A kill in between leaves the old one as `.NAME-old`."""
     folder = Path(folder)

@@ -84,6 +84,20 @@ def test_a_folder_is_split_as_asked_or_kept_as_published(tmp_path, monkeypatch):
         experiment.load_splits(Config(data="amazon/None"))
 
 
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({"k": 0}, "k .--groups.=0 must be a whole number, at least 1"),
+        ({"k": 2.5}, "k .--groups.=2.5 must be"),
+        ({"model": "pocket", "scorer": "some/folder"}, "scorer='some/folder' needs .* take 'pre-trained' or 'sft'"),
+    ],
+)
+def test_a_setting_that_no_cell_can_have_is_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        Config(**settings)
+    Config(scorer="some/folder"), Config(model="pocket", scorer="sft", k=1, history=1)  # these are sound
+
+
 @pytest.fixture(scope="module")
 def grouped():
     """Six tokens in two groups, one title a target three times; group means -2.5 (4 tokens) and -0.25 (4 tokens)."""
@@ -172,6 +186,8 @@ def test_another_seed_gives_other_figures(finished, tmp_path):
         (["--tau", "0"], "tau=0.0 must be"),
         (["--tau", "nan"], "tau=nan must be"),
         (["--tau", "-1"], "tau=-1.0 must be"),
+        (["--groups", "0"], "k (--groups)=0 must be"),
+        (["--groups", "-1"], "k (--groups)=-1 must be"),
         (["--model", "pocket", "--groups", "100000", "--objectives", "gdrt"], "k=100000 must be between"),
     ],
 )
@@ -182,6 +198,26 @@ def test_a_bad_argument_ends_with_one_sentence_and_no_report(arguments, message,
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert error.startswith("gdrt_lite: ") and message in error
     assert not (tmp_path / "out" / "report.json").exists()
+
+
+def test_a_folder_that_cannot_hold_the_report_is_named_before_any_work(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(run, "Bench", lambda *_: pytest.fail("work has begun"))
+    monkeypatch.setattr(study, "Bench", lambda *_: pytest.fail("work has begun"))
+    taken = files.write_text(tmp_path / "taken", "kept")
+    grid = files.write_text(tmp_path / "grid.yaml", "- set: {model: pocket}\n  vary: {objective: [popularity]}\n")
+    for command in (["run", "--out", str(taken)], ["study", "--grid", str(grid), "--results", str(taken)]):
+        assert cli.main(command) == 1
+        assert "taken is no folder that can be written to" in capsys.readouterr().err
+    assert taken.read_text() == "kept"
+
+
+@pytest.mark.parametrize("value, profile", [("", "quick"), ("full", "full")])
+def test_the_profile_is_that_of_the_environment_and_an_empty_one_is_quick(value, profile, monkeypatch):
+    found = {}
+    monkeypatch.setattr(run, "run", lambda **settings: found.update(settings))
+    monkeypatch.setenv("GDRT_PROFILE", value)
+    assert cli.main(["run"]) == 0 and found["profile"] == profile
+    assert cli.main(["run", "--profile", "standard"]) == 0 and found["profile"] == "standard"
 
 
 def test_ctrl_c_says_that_the_work_is_kept(monkeypatch, capsys):
@@ -218,6 +254,15 @@ def test_the_study_skips_what_is_done_and_reports_from_the_cells_alone(tmp_path,
     text = (tmp_path / "REPORT.md").read_text()
     assert "| popularity" in text and "| sft" in text and "2 cells" in text
     assert f"Computed on {torch.backends.cpu.get_cpu_capability()} float32." in text
+
+
+@pytest.mark.parametrize("results", ["typo", "empty"])
+def test_a_report_on_no_cell_is_refused_and_the_old_one_stays(results, tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    old = files.write_text(tmp_path / "REPORT.md", "of a hundred cells")
+    assert cli.main(["study", "--report", "--results", str(tmp_path / results)]) == 1
+    assert f"{results} holds no cell" in capsys.readouterr().err
+    assert old.read_text() == "of a hundred cells" and not (tmp_path / "typo").exists()
 
 
 @pytest.mark.parametrize(
