@@ -22,7 +22,7 @@ class Config:
     """Everything that shapes a cell. Two cells with equal configurations hold equal figures on one machine.
 
     Raises:
-        ValueError: k below 1, or a scorer that the pocket model cannot have.
+        ValueError: k or history below 1, or a scorer that the pocket model cannot have.
     """
 
     objective: str = "sft"  # one of objectives.OBJECTIVES, "pre-trained", or one of BASELINES
@@ -54,6 +54,7 @@ class Config:
         for field in dataclasses.fields(self):
             if field.type == "float":  # 1 and 1.0 are one configuration
                 object.__setattr__(self, field.name, float(getattr(self, field.name)))
+        at_least("history", self.history, 1)
         at_least("k (--groups)", self.k, 1)
         if self.model == "pocket" and self.scorer not in ("pre-trained", "sft"):
             raise ValueError(f"scorer={self.scorer!r} needs a model with adapters, not pocket; take 'pre-trained' or 'sft'.")

@@ -74,7 +74,8 @@ def load_splits(config: Config) -> Splits:
             "(id2name4Rec.json, train_10000.csv, test_5000.csv), named as it stands or under data/."
         )
     kept = interactions.top_items(config.top_items) if config.top_items else interactions
-    return kept.split(config.split, history=config.history)
+    # A window has three titles at least, or as many as a shorter history can hold.
+    return kept.split(config.split, history=config.history, min_history=min(3, config.history))
 
 
 class Bench:

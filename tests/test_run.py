@@ -84,9 +84,17 @@ def test_a_folder_is_split_as_asked_or_kept_as_published(tmp_path, monkeypatch):
         experiment.load_splits(Config(data="amazon/None"))
 
 
+@pytest.mark.parametrize("history, fewest", [(1, 1), (2, 2), (3, 3), (5, 3)])
+def test_a_window_has_three_titles_or_as_many_as_a_shorter_history_holds(history, fewest):
+    splits = experiment.load_splits(Config(history=history, top_items=50))
+    lengths = {len(e.history) for part in (splits.train, splits.valid, splits.test) for e in part}
+    assert lengths == set(range(fewest, history + 1))
+
+
 @pytest.mark.parametrize(
     "settings, message",
     [
+        ({"history": 0}, "history=0 must be a whole number, at least 1"),
         ({"k": 0}, "k .--groups.=0 must be a whole number, at least 1"),
         ({"k": 2.5}, "k .--groups.=2.5 must be"),
         ({"model": "pocket", "scorer": "some/folder"}, "scorer='some/folder' needs .* take 'pre-trained' or 'sft'"),
