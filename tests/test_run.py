@@ -107,6 +107,31 @@ def test_a_setting_that_no_cell_can_have_is_refused(settings, message):
 
 
 @pytest.fixture(scope="module")
+def dealt():
+    """A bench with relevance made up instead of scored, three numbers a title, and the windows and settings of a cell."""
+    config = Config(**TINY, objective="gdrt", seed=3)
+    bench = experiment.Bench(config)
+    rng = np.random.default_rng(0)
+    bench.relevance = {title: torch.tensor(rng.normal(size=3)) for title in bench.splits.catalogue}
+    return bench, config, bench.train(config)
+
+
+def test_random_has_the_groups_of_gdrt_shuffled_with_the_seed(dealt):
+    bench, config, train = dealt
+    fitted = groups.fit(bench.relevance, [e.target for e in train], k=config.k, seed=3)
+    plain, random = (bench.groups(dataclasses.replace(config, objective=name), train).to_dict() for name in ("gdrt", "random"))
+    assert plain == fitted.to_dict()
+    assert random == fitted.shuffled(3).to_dict() and random["ids"] != plain["ids"]
+
+
+def test_item_has_one_group_for_all_tokens_of_a_title(dealt):
+    bench, config, train = dealt
+    found = bench.groups(dataclasses.replace(config, objective="item"), train)
+    assert found.level == "item" and all(len(set(ids)) == 1 for ids in found.ids.values())
+    assert len({ids[0] for ids in found.ids.values()}) == config.k
+
+
+@pytest.fixture(scope="module")
 def grouped():
     """Six tokens in two groups, one title a target three times; group means -2.5 (4 tokens) and -0.25 (4 tokens)."""
     scores = {"a": [-2.0, -0.5], "b": [-4.0, 0.5], "c": [-9.0, -9.0]}
