@@ -45,14 +45,21 @@ class Measured:
 
     def interval(self) -> Interval:
         """Estimate with its 95% bootstrap interval."""
-        return _interval(self.value, self.draws())
+        return interval(self.value, self.draws())
 
     def minus(self, other: Measured) -> Interval:
         """Difference to another model on the same examples, with its 95% interval, paired by user."""
         if list(self.users) != list(other.users):
             raise ValueError("the two models were measured on different test examples; only equal ones can be paired.")
         with np.errstate(invalid="ignore"):  # inf - inf, of two ratios over nothing
-            return _interval(self.value - other.value, self.draws() - other.draws())
+            return interval(self.value - other.value, self.draws() - other.draws())
+
+
+def interval(value: float, draws: np.ndarray) -> Interval:
+    """An estimate with the middle 95% of its bootstrap draws, shape (draws,); an end that falls among infinite ones is NaN."""
+    with np.errstate(invalid="ignore"):
+        low, high = np.quantile(draws, [0.025, 0.975])
+    return Interval(float(value), float(low), float(high))
 
 
 def measurements(cell: Mapping) -> dict[str, Measured]:
@@ -149,13 +156,6 @@ def _ratio(means: np.ndarray) -> np.ndarray:
     task, prefix, history = np.moveaxis(means, -1, 0)
     with np.errstate(divide="ignore", invalid="ignore"):
         return (task + prefix) / history
-
-
-def _interval(value: float, draws: np.ndarray) -> Interval:
-    """An end that falls among infinite draws is NaN."""
-    with np.errstate(invalid="ignore"):
-        low, high = np.quantile(draws, [0.025, 0.975])
-    return Interval(value, float(low), float(high))
 
 
 def _number(value: float, digits: int) -> str:
