@@ -38,7 +38,7 @@ def _parser() -> argparse.ArgumentParser:
     fetch.set_defaults(command=_fetch)
 
     run = commands.add_parser("run", help="diagnose, tune by each objective, compare; write a report")
-    run.add_argument("--profile", default=os.environ.get("GDRT_PROFILE", "quick"), help="quick, standard or full: sizes")
+    run.add_argument("--profile", default=os.environ.get("GDRT_PROFILE") or "quick", help="quick, standard or full: sizes")
     run.add_argument("--model", help="smollm2-135m, pocket, a folder, or a hub name")
     run.add_argument("--data", help="movielens, movielens-100k, or a folder in the Amazon form")
     run.add_argument("--split", help="new_users, time, leave_one_out; for a folder also published: its files as they are")

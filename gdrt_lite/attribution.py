@@ -134,8 +134,8 @@ def bias_ratio(frame: pd.DataFrame) -> float:
     return float((mean["TASK"] + mean["PREFIX"]) / mean["HISTORY"])
 
 
-def bias_ratio_per_user(frame: pd.DataFrame) -> pd.DataFrame:
-    """Mean |A| per user (rows) and segment (columns): what a bootstrap over users resamples."""
+def mean_abs_per_user(frame: pd.DataFrame) -> pd.DataFrame:
+    """Mean |A| per user (rows) and segment (columns), in nats per target token: what a bootstrap over users resamples."""
     known = frame.dropna(subset="attribution")
     return known.assign(a=known.attribution.abs()).pivot_table(index="user", columns="segment", values="a", aggfunc="mean")
 

@@ -8,18 +8,22 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from gdrt_lite import attribution, lm
+from gdrt_lite.windows import at_least
 
 
 @dataclass(frozen=True)
 class Config:
-    """Everything that shapes a cell. Two cells with equal configurations hold equal figures on one machine."""
+    """Everything that shapes a cell. Two cells with equal configurations hold equal figures on one machine.
+
+    Raises:
+        ValueError: k or history below 1, or a scorer that the pocket model cannot have.
+    """
 
     objective: str = "sft"  # one of objectives.OBJECTIVES, "pre-trained", or one of BASELINES
     model: str = lm.SMOLLM2  # or "pocket", a folder, a hub name
@@ -36,7 +40,7 @@ class Config:
     prior: str = "uniform"  # one of experiment.PRIORS
     ema: float = 0.0  # 0: the group losses of the batch
     dropout: float = 0.0
-    scorer: str = "pre-trained"  # whose token relevance makes the groups; "sft": the model tuned so; or a folder of a saved adapter
+    scorer: str = "pre-trained"  # whose token relevance makes the groups; "sft": the model tuned so; or an adapter's folder (not pocket)
     part: str = "test"  # or "valid", for choosing tau, K, learning rate and epochs
     test_examples: int = 100
     faa_examples: int = 32
@@ -50,13 +54,16 @@ class Config:
         for field in dataclasses.fields(self):
             if field.type == "float":  # 1 and 1.0 are one configuration
                 object.__setattr__(self, field.name, float(getattr(self, field.name)))
+        at_least("history", self.history, 1)
+        at_least("k (--groups)", self.k, 1)
+        if self.model == "pocket" and self.scorer not in ("pre-trained", "sft"):
+            raise ValueError(f"scorer={self.scorer!r} needs a model with adapters, not pocket; take 'pre-trained' or 'sft'.")
 
     @property
     def key(self) -> str:
         """A file name that tells cells apart."""
         values = json.dumps(dataclasses.asdict(self), sort_keys=True)
-        name = Path(self.data).name if os.sep in self.data else self.data
-        model = Path(self.model).name
+        name, model = Path(self.data).name, Path(self.model).name
         return f"{name}-{model}-{self.objective}-s{self.seed}-{hashlib.sha256(values.encode()).hexdigest()[:8]}"
 
     @classmethod

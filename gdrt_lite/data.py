@@ -18,7 +18,7 @@ import pandas as pd
 
 from gdrt_lite import assets, loaders
 from gdrt_lite.errors import GdrtError
-from gdrt_lite.windows import SPLITS, Example, Splits, at_least, cut, sample, split_examples, windows
+from gdrt_lite.windows import LOWER, SPLITS, Example, Splits, at_least, cut, sample, split_examples, windows
 
 __all__ = [
     "SPLITS",
@@ -80,8 +80,8 @@ class Interactions:
         examples = windows(self.frame, history, min_history)
         if not examples:
             raise ValueError(
-                f"No user has more than min_history={min_history} items, so there is no window to learn "
-                "from; lower min_history or bring longer histories."
+                f"No user has more than min_history={min_history} items, so there is no window to learn from; bring "
+                f"longer histories, keep more titles, or {LOWER}."
             )
         train, valid, test = split_examples(examples, by, seed)
         titles = self.titles

@@ -1,6 +1,6 @@
 """What the cells of a study say together: tables and figures, computed from the files alone.
 
-Used in notebooks 06 and 07.
+Used in notebooks 00, 06 and 07.
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ METRICS = (
 FREE = ("objective", "seed", "learning_rate")  # what may differ within a protocol
 GROUPING = ("k", "scorer")
 WEIGHING = ("tau", "prior", "ema")
-UNUSED = {name: (*GROUPING, *WEIGHING) for name in ("sft", "pre-trained", *experiment.BASELINES)} | {"balanced": WEIGHING}
+TRAINING = ("train_windows", "epochs", "batch_size", "learning_rate", "dropout", "curve_examples")
+UNUSED = {"balanced": WEIGHING, "sft": GROUPING + WEIGHING, "pre-trained": GROUPING + WEIGHING + TRAINING}
+UNUSED |= dict.fromkeys(experiment.BASELINES, UNUSED["pre-trained"] + ("faa_examples", "ablations"))  # no tokens to attribute
 UNSEEDED = ("pre-trained", *experiment.BASELINES)  # nothing random in them
 ORDER = ("pre-trained", *OBJECTIVES, *experiment.BASELINES)
 
@@ -56,7 +58,8 @@ def protocols(cells: Iterable[Cell]) -> list[tuple[Config, list[Cell]]]:
     """The cells measured on the test part, gathered by protocol: that with the most cells first, of two as large the larger tau.
 
     All settings of a protocol are equal but the objective, the seed, and the learning rate, which may be chosen for each objective.
-    A cell whose objective has no use for a setting (SFT for tau) belongs to every protocol that differs from it in that alone.
+    A cell whose objective has no use for a setting (SFT for tau) belongs to every protocol that differs from it in that alone; of
+    several cells that differ in nothing else a protocol takes one.
     """
     tests = [cell for cell in cells if cell["config"]["part"] == "test"]
     # Those that use all settings come first: they make the protocols, and the others join.
@@ -64,15 +67,15 @@ def protocols(cells: Iterable[Cell]) -> list[tuple[Config, list[Cell]]]:
     found: list[tuple[dict[str, Any], list[Cell]]] = []
     for cell in tests:
         config = {name: value for name, value in cell["config"].items() if name not in FREE}
-        used = [name for name in config if name not in UNUSED.get(cell["config"]["objective"], ())]
-        homes = [own for settings, own in found if all(settings[name] == config[name] for name in used)]
+        used = _used(cell)
+        homes = [own for settings, own in found if all(settings[name] == used[name] for name in settings if name in used)]
         if not homes:
             homes = [[]]
             found.append((config, homes[0]))
         for own in homes:
-            own.append(cell)
-    ordered = [(Config.of(settings), own) for settings, own in found]
-    return sorted(ordered, key=lambda pair: (-len(pair[1]), -pair[0].tau))
+            if used not in map(_used, own):
+                own.append(cell)
+    return sorted(((Config.of(settings), own) for settings, own in found), key=lambda pair: (-len(pair[1]), -pair[0].tau))
 
 
 def measured(cells: Iterable[Cell]) -> dict[str, dict[int, dict[str, report.Measured]]]:
@@ -85,10 +88,7 @@ def measured(cells: Iterable[Cell]) -> dict[str, dict[int, dict[str, report.Meas
     for cell in cells:
         objective, seed = cell["config"]["objective"], cell["config"]["seed"]
         if seed in found[objective]:
-            raise GdrtError(
-                f"the cells hold {objective} with seed {seed} twice, at two learning rates; a table takes one. Move the other "
-                "out of the folder, or give it part: valid."
-            )
+            raise GdrtError(f"the cells hold {objective} with seed {seed} twice, at two learning rates; move one out of the folder.")
         found[objective][seed] = report.measurements(cell)
     return dict(found)
 
@@ -97,22 +97,17 @@ def difference(one: BySeed, other: BySeed, metric: str) -> Interval | None:
     """Mean difference of two objectives over the seeds that both have, with its 95% interval.
 
     The bootstrap draws users, the same for both objectives, and where there are several seeds it draws seeds as well: would other
-    users and another training tell the same story?
+    users and another training tell the same story? None where no seed has the metric in both.
 
-    Args:
-        one, other: seed -> metric -> what was measured.
-        metric: name of the metric.
-
-    Returns:
-        None where no seed has the metric in both.
+    Raises:
+        GdrtError: the two were measured on different test examples.
     """
     seeds = _shared_seeds(one, other, metric)
     if not seeds:
         return None
     draws = np.array([one[s][metric].draws() - other[s][metric].draws() for s in seeds])  # (seeds, draws)
-    low, high = np.quantile(_mean_of_drawn_seeds(draws, np.random.default_rng(0)), [0.025, 0.975])
     value = np.mean([one[s][metric].value - other[s][metric].value for s in seeds])
-    return Interval(float(value), float(low), float(high))
+    return report.interval(value, _mean_of_drawn_seeds(draws, np.random.default_rng(0)))
 
 
 def relative_change(one: BySeed, other: BySeed, metric: str) -> float:
@@ -120,6 +115,7 @@ def relative_change(one: BySeed, other: BySeed, metric: str) -> float:
 
     Raises:
         ValueError: no seed has the metric in both.
+        GdrtError: the two were measured on different test examples.
     """
     seeds = _shared_seeds(one, other, metric)
     if not seeds:
@@ -143,10 +139,7 @@ def mean_change(cells: Iterable[Cell], metric: str, objective: str = "gdrt", ref
             sides = (np.array([side[s][metric].draws(seed=i) for s in seeds]) for side in (one, other))
             top, bottom = (_mean_of_drawn_seeds(side, np.random.default_rng(i)) for side in sides)
             draws.append(top / bottom - 1)
-    if not values:
-        return None
-    low, high = np.quantile(np.mean(draws, axis=0), [0.025, 0.975])
-    return Interval(float(np.mean(values)), float(low), float(high))
+    return report.interval(np.mean(values), np.mean(draws, axis=0)) if values else None
 
 
 def against(
@@ -191,14 +184,14 @@ def table(cells: Iterable[Cell], reference: str = "sft", metrics: Sequence[str] 
     """One row per objective: each metric as its mean over seeds, and in brackets its `difference` to the reference."""
     cells = list(cells)
     found = measured(cells)
-    rates = {cell["config"]["objective"]: cell["config"]["learning_rate"] for cell in cells}
+    rates = {c["config"]["objective"]: c["config"]["learning_rate"] for c in cells if c["config"]["objective"] in OBJECTIVES}
     rows = []
     for objective in sorted(found, key=ORDER.index):
         seeds, base = found[objective], found.get(reference, {})
         if objective in UNSEEDED:  # one measurement stands against every seed of the reference
             seeds = dict.fromkeys(base or seeds, next(iter(seeds.values())))
         row: dict[str, Any] = {"objective": objective, "seeds": len(found[objective])}
-        if len(set(rates.values())) > 1 and objective in OBJECTIVES:
+        if len(set(rates.values())) > 1 and objective in rates:
             row["learning rate"] = rates[objective]
         for metric in metrics:
             values = [own[metric].value for own in seeds.values() if metric in own]
@@ -211,7 +204,6 @@ def table(cells: Iterable[Cell], reference: str = "sft", metrics: Sequence[str] 
 
 def tried(cells: Iterable[Cell]) -> pd.DataFrame:
     """What was tried on the valid part, one row a cell: the settings that differ, and the figures; best NDCG@10 first.
-
     A setting that an objective has no use for is "-".
     """
     shown = ("NDCG@10", "NLL", "MGU@5 popularity", "bias attention")
@@ -253,7 +245,6 @@ def reruns(
     Args:
         cells: the study's.
         again: reruns, with the configurations of some of them.
-        metrics: names of the metrics.
 
     Returns:
         One row per rerun and metric: cell (model, data set, objective and its seed), machines (instruction set and dtype of both), metric,
@@ -281,6 +272,11 @@ def reruns(
     return pd.DataFrame(rows)
 
 
+def _used(cell: Cell) -> dict[str, Any]:
+    """The settings of a cell that its objective has a use for."""
+    return {name: value for name, value in cell["config"].items() if name not in UNUSED.get(cell["config"]["objective"], ())}
+
+
 def _columns(apart: Interval) -> dict[str, float]:
     return {"difference": apart.estimate, "difference_low": apart.low, "difference_high": apart.high}
 
@@ -296,5 +292,9 @@ def _mean_of_drawn_seeds(draws: np.ndarray, rng: np.random.Generator) -> np.ndar
 
 
 def _shared_seeds(one: BySeed, other: BySeed, metric: str) -> list[int]:
-    """The seeds with which both objectives were trained and measured by the metric."""
-    return [s for s in one if s in other and metric in one[s] and metric in other[s]]
+    """The seeds with which both objectives were trained and measured by the metric, on the same test examples."""
+    seeds = [s for s in one if s in other and metric in one[s] and metric in other[s]]
+    for s in seeds:
+        if list(one[s][metric].users) != list(other[s][metric].users):
+            raise GdrtError(f"two cells of seed {s} have {metric} on different test examples; run the older one again on the same data.")
+    return seeds

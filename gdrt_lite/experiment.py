@@ -74,7 +74,8 @@ def load_splits(config: Config) -> Splits:
             "(id2name4Rec.json, train_10000.csv, test_5000.csv), named as it stands or under data/."
         )
     kept = interactions.top_items(config.top_items) if config.top_items else interactions
-    return kept.split(config.split, history=config.history)
+    # A window has three titles at least, or as many as a shorter history can hold.
+    return kept.split(config.split, history=config.history, min_history=min(3, config.history))
 
 
 class Bench:
@@ -190,7 +191,7 @@ def measure(
     faa = {}
     for ablation in config.ablations:
         frame = attribution.feature_ablation(model, explained, ablation, progress=progress)
-        faa[ablation] = attribution.bias_ratio_per_user(frame).round(6).reset_index().to_dict("list")
+        faa[ablation] = attribution.mean_abs_per_user(frame).round(6).reset_index().to_dict("list")
     return _lists_as_numbers([[title for title, _ in ranked] for ranked in lists], test, splits) | {
         "nll": [round(-float(score.sum()), 5) for score in scores],
         "faa": faa,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -42,8 +43,25 @@ def write_text(path: str | Path, text: str) -> Path:
 
 
 def write_json(path: str | Path, value: Any, indent: int | None = 1) -> Path:
-    """Write `value` as JSON, NaN as null, through `write_text`; `indent=None` keeps long lists on one line."""
+    """Write `value` as JSON, NaN and infinity as null, through `write_text`; `indent=None` keeps long lists on one line."""
     return write_text(path, json.dumps(_plain(value), indent=indent, allow_nan=False) + "\n")
+
+
+def writable_folder(folder: str | Path) -> Path:
+    """Make `folder` where it is missing, and see that a file can be written there: said before a long work, not after it.
+
+    Raises:
+        GdrtError: it is a file, lies below one, or is closed to us.
+    """
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".probe"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise GdrtError(f"{folder} is no folder that can be written to ({error.strerror}); name another one.") from error
+    return folder
 
 
 def replace_folder(temporary: str | Path, folder: str | Path) -> Path:
@@ -65,4 +83,4 @@ def _plain(value: Any) -> Any:
         return [_plain(v) for v in value]
     if hasattr(value, "item"):
         value = value.item()
-    return None if isinstance(value, float) and value != value else value
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -45,13 +45,21 @@ class Measured:
 
     def interval(self) -> Interval:
         """Estimate with its 95% bootstrap interval."""
-        return _interval(self.value, self.draws())
+        return interval(self.value, self.draws())
 
     def minus(self, other: Measured) -> Interval:
         """Difference to another model on the same examples, with its 95% interval, paired by user."""
         if list(self.users) != list(other.users):
             raise ValueError("the two models were measured on different test examples; only equal ones can be paired.")
-        return _interval(self.value - other.value, self.draws() - other.draws())
+        with np.errstate(invalid="ignore"):  # inf - inf, of two ratios over nothing
+            return interval(self.value - other.value, self.draws() - other.draws())
+
+
+def interval(value: float, draws: np.ndarray) -> Interval:
+    """An estimate with the middle 95% of its bootstrap draws, shape (draws,); an end that falls among infinite ones is NaN."""
+    with np.errstate(invalid="ignore"):
+        low, high = np.quantile(draws, [0.025, 0.975])
+    return Interval(float(value), float(low), float(high))
 
 
 def measurements(cell: Mapping) -> dict[str, Measured]:
@@ -150,16 +158,11 @@ def _ratio(means: np.ndarray) -> np.ndarray:
         return (task + prefix) / history
 
 
-def _interval(value: float, draws: np.ndarray) -> Interval:
-    low, high = np.quantile(draws, [0.025, 0.975])
-    return Interval(value, float(low), float(high))
-
-
 def _number(value: float, digits: int) -> str:
-    return "-" if value != value else f"{value:.{digits}f}"
+    return f"{value:.{digits}f}" if np.isfinite(value) else "-"
 
 
 def _span(row: pd.Series, digits: int) -> str:
-    if row.difference != row.difference:
+    if not np.isfinite([row.difference, row.difference_low, row.difference_high]).all():
         return "-"
     return f"{row.difference:+.{digits}f} [{row.difference_low:+.{digits}f}, {row.difference_high:+.{digits}f}]"

@@ -40,13 +40,14 @@ def run(
 
     Raises:
         ValueError: an unknown profile, objective, model or data set, or a setting out of range.
+        GdrtError: `out` cannot be written to.
     """
     config = _config(profile, settings)
     objectives = list(dict.fromkeys(["sft", *(name.strip() for name in objectives)]))
     for objective in objectives:
         check_objective(objective)
     Objective("gdrt", config.k, config.tau)
-    out = Path(out)
+    out = files.writable_folder(out)
     if not resume:
         shutil.rmtree(out / "cells", ignore_errors=True)
     start = time.perf_counter()

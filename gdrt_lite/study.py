@@ -42,6 +42,8 @@ def main(grid: Path | None = None, results: Path | None = None, only: str = "", 
         if absent:
             print(f"Left out, since their data is not here: {', '.join(absent)}. Put the folders under {data.data_folder()}.")
             missing = [config for config in missing if config.data not in absent]
+        if missing:
+            files.writable_folder(results)
         for bench_of, block in itertools.groupby(missing, key=_bench_key):
             bench = Bench(Config(**dict(bench_of)))
             for config in block:
@@ -55,8 +57,13 @@ def write_report(cells_folder: Path, folder: Path) -> str:
     """Write REPORT.md, with a table for each protocol, and its figures into `folder`; return the text.
 
     Cells that were run again elsewhere are looked for in `folder/reruns/cells`.
+
+    Raises:
+        GdrtError: there is no cell, or a file is not one.
     """
     cells = evidence.read_cells(cells_folder)
+    if not cells:
+        raise GdrtError(f"{cells_folder} holds no cell; name a folder that does with --results, or run some without --report.")
     lines = ["# Study", "", f"{len(cells)} cells. Rendered by `python -m gdrt_lite study --report` from `cells/` and `reruns/cells/` alone.", ""]
     firsts = evidence.places(cells)
     for config, own in evidence.protocols(cells):

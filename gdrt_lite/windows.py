@@ -18,6 +18,7 @@ import pandas as pd
 
 SPLITS = ("new_users", "time", "leave_one_out")
 HELD_OUT = 0.1  # the share of users (new_users) or windows (time) in each of valid and test
+LOWER = "lower min_history (in a Config: a history below 3)"
 Parts = tuple[list["Example"], list["Example"], list["Example"]]
 
 
@@ -73,7 +74,7 @@ def _by_user(examples: list[Example], seed: int) -> Parts:
     users = sorted({example.user for example in examples})
     if len(users) < 3:
         raise ValueError(
-            f"by='new_users' needs three users with a window and has {len(users)}; lower min_history or split by 'time'."
+            f"by='new_users' needs three users with a window and has {len(users)}; bring more, split by 'time', or {LOWER}."
         )
     size = max(1, round(HELD_OUT * len(users)))
     order = np.random.default_rng(seed).permutation(len(users))
@@ -113,7 +114,7 @@ def _leave_one_out(examples: list[Example]) -> Parts:
             valid.append(own[-2])
             test.append(own[-1])
     if not test:
-        raise ValueError("by='leave_one_out' needs a user with three windows and has none; lower min_history.")
+        raise ValueError(f"by='leave_one_out' needs a user with three windows and has none; bring longer histories, or {LOWER}.")
     return train, valid, test
 
 

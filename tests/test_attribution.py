@@ -176,6 +176,22 @@ def test_the_bias_ratio_by_hand():
     assert table.mean_signed["TASK"] == -1 and table.mean_abs_per_token["PREFIX"] == 2
 
 
+def test_each_user_has_the_mean_size_of_the_attributions_of_a_segment():
+    """User a has one attribution below zero; the missing one of PREFIX, at its first token, counts for nothing."""
+    import pandas as pd
+
+    frame = pd.DataFrame(
+        [
+            ("a", "TASK", 1.0), ("a", "TASK", -3.0), ("a", "HISTORY", 0.5), ("a", "HISTORY", 1.5), ("a", "PREFIX", np.nan),
+            ("a", "PREFIX", 4.0), ("b", "TASK", 7.0), ("b", "HISTORY", 2.0), ("b", "PREFIX", 6.0),
+        ],
+        columns=["user", "segment", "attribution"],
+    )  # fmt: skip
+    table = attribution.mean_abs_per_user(frame)
+    assert table.loc["a"].to_dict() == {"TASK": 2.0, "HISTORY": 1.0, "PREFIX": 4.0}
+    assert table.loc["b"].to_dict() == {"TASK": 7.0, "HISTORY": 2.0, "PREFIX": 6.0}
+
+
 def test_the_token_map_covers_the_prompt(pocket):
     table = attribution.token_map(pocket, EXAMPLES[0])
     row = pocket.encode(EXAMPLES[0].history, EXAMPLES[0].target)

@@ -83,6 +83,46 @@ def test_what_has_no_use_for_a_setting_belongs_to_every_protocol_that_differs_in
     }  # fmt: skip
 
 
+def test_what_is_not_trained_belongs_to_every_protocol_that_differs_in_training():
+    """At other epochs, windows and batches, with dropout and a learning curve; but not at another history or fewer test examples."""
+    trained = dict(epochs=2, train_windows=99, batch_size=4, dropout=0.1, curve_examples=7, learning_rate=0.5)
+    untrained = ("pre-trained", "popularity", "item-knn")
+    cells = [make("sft", 0, 0.5, **trained), make("sft", 0, 0.5), make("sft", 0, 0.5, history=9), make("sft", 0, 0.5, test_examples=9)]
+    cells += [make(name, 0, 0.5) for name in untrained]
+    found = {(c.epochs, c.history, c.test_examples): [cell["config"]["objective"] for cell in own] for c, own in evidence.protocols(cells)}
+    assert found == {
+        (2.0, 5, 100): ["sft", *untrained], (1.0, 5, 100): ["sft", *untrained], (1.0, 9, 100): ["sft"], (1.0, 5, 9): ["sft"],
+    }  # fmt: skip
+    assert "learning rate" not in evidence.table([*cells[:1], *cells[4:]])  # one rate among those that are trained
+
+
+def test_counting_does_not_ask_how_tokens_are_attributed():
+    cells = [make("sft", 0, 0.5, faa_examples=9, ablations=("token",))]
+    found = evidence.protocols([*cells, make("popularity", 0, 0.5), make("pre-trained", 0, 0.5)])
+    assert [[cell["config"]["objective"] for cell in own] for _, own in found] == [["sft", "popularity"], ["pre-trained", "popularity"]]
+
+
+def test_what_was_measured_twice_under_settings_it_has_no_use_for_counts_once():
+    cells = [make(name, 0, 0.5, epochs=epochs, learning_rate=epochs) for epochs in (1, 2) for name in ("sft", "popularity", "pre-trained")]
+    for _, own in evidence.protocols(cells):
+        assert sorted(evidence.measured(own)) == ["popularity", "pre-trained", "sft"] and len(own) == 3
+
+
+def test_cells_on_different_test_examples_are_not_compared():
+    """Other users may have other means, and cannot be drawn in pairs; one seed of two is enough."""
+    cells = [make(name, seed, 0.5) for name in ("sft", "gdrt") for seed in (0, 1)]
+    cells[3]["users"] = [f"other {user}" for user in cells[3]["users"]]
+    one, other = (evidence.measured(cells)[name] for name in ("gdrt", "sft"))
+    for compare in (evidence.difference, evidence.relative_change):
+        with pytest.raises(GdrtError, match="seed 1 have NDCG@10 on different test examples; run the older one again"):
+            compare(one, other, "NDCG@10")
+        compare({0: one[0]}, other, "NDCG@10")
+    with pytest.raises(GdrtError, match="different test examples"):
+        evidence.mean_change(cells, "NDCG@10")
+    with pytest.raises(GdrtError, match="different test examples"):
+        evidence.against(cells)
+
+
 def test_relative_change_is_that_of_the_means_over_shared_seeds():
     one = {0: {"NLL": constant(3.0)}, 1: {"NLL": constant(6.0)}, 2: {"NLL": constant(99.0)}}
     other = {0: {"NLL": constant(2.0)}, 1: {"NLL": constant(4.0)}}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 
+import numpy as np
 import pytest
 
 from gdrt_lite import files
@@ -37,5 +38,28 @@ def test_a_full_disk_keeps_the_old_file_and_leaves_no_other(tmp_path, monkeypatc
     assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
 
 
-def test_nan_becomes_null(tmp_path):
-    assert files.write_json(tmp_path / "a.json", {"x": [float("nan"), 1.0]}, indent=None).read_text() == '{"x": [null, 1.0]}\n'
+def test_what_is_not_finite_becomes_null(tmp_path):
+    value = {"x": [float("nan"), 1.0, float("inf"), -np.inf, np.float32("inf")]}
+    assert files.write_json(tmp_path / "a.json", value, indent=None).read_text() == '{"x": [null, 1.0, null, null, null]}\n'
+
+
+@pytest.mark.parametrize("below", ["", "deeper"])
+def test_a_file_is_no_folder_to_write_to(tmp_path, below):
+    file = files.write_text(tmp_path / "taken", "kept")
+    with pytest.raises(GdrtError, match="taken.* is no folder that can be written to"):
+        files.writable_folder(file / below)
+    assert file.read_text() == "kept"
+
+
+def test_a_closed_folder_is_no_folder_to_write_to(tmp_path):
+    tmp_path.chmod(0o500)
+    if os.access(tmp_path, os.W_OK):
+        pytest.skip("nothing is closed to this user, or on this system")
+    with pytest.raises(GdrtError, match="Permission denied.*name another"):
+        files.writable_folder(tmp_path)
+
+
+def test_a_folder_to_write_to_is_made_and_left_empty(tmp_path):
+    folder = files.writable_folder(tmp_path / "a" / "b")
+    assert folder == tmp_path / "a" / "b" and list(folder.iterdir()) == []
+    assert files.writable_folder(folder) == folder

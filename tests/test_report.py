@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from gdrt_lite import metrics, report
+from gdrt_lite import files, metrics, report
 from gdrt_lite.data import Example, Splits
 
 CATALOGUE = [f"t{i:02}" for i in range(12)]
@@ -114,6 +116,20 @@ def test_headline_has_a_dash_for_what_a_baseline_lacks(cells):
     assert spans["NDCG@10"].startswith("-0.") and spans["NDCG@10"].endswith("]") and spans["coverage"] == "-"
     assert table.iloc[0]["coverage"] == str(report.coverage(cells["sft"]))
     assert not table.isna().any().any()
+
+
+@pytest.mark.parametrize("history", [[0.0] * 20, [0.0] * 18 + [1.0, 2.0]])
+def test_a_ratio_over_nothing_has_a_dash_before_and_after_it_was_kept_as_json(cells, history, tmp_path):
+    """Of all users, or of so many that some bootstrap samples hold no other: then there is no interval."""
+    empty = cells["gdrt"] | {"faa": {"attention": cells["gdrt"]["faa"]["attention"] | {"HISTORY": history}}}
+    table = report.comparison({"sft": cells["sft"], "gdrt": empty, "reversed": empty})
+    kept = files.write_json(tmp_path / "report.json", table.to_dict("records"))
+    for found in (table, pd.DataFrame(json.loads(kept.read_text()))):
+        shown = report.headline(found).set_index("model")
+        assert shown["bias ratio"].iloc[2] == "-" and (shown["bias ratio"]["gdrt"] == "-") == (sum(history) == 0)
+        assert shown["NDCG@10"].iloc[2].startswith("+0.")
+    same = report.comparison({"sft": empty, "gdrt": empty})
+    assert report.headline(same)["bias ratio"].iloc[2] == "-"
 
 
 def test_headline_without_a_reference_has_no_difference_rows(cells):

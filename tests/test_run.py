@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import os
 
 import numpy as np
 import pytest
@@ -81,6 +82,53 @@ def test_a_folder_is_split_as_asked_or_kept_as_published(tmp_path, monkeypatch):
     assert ours.name == experiment.load_splits(Config(data=str(tmp_path / "amazon" / "Tiny"), top_items=10, history=3)).name
     with pytest.raises(ValueError, match="unknown data set 'amazon/None'"):
         experiment.load_splits(Config(data="amazon/None"))
+
+
+@pytest.mark.parametrize("history, fewest", [(1, 1), (2, 2), (3, 3), (5, 3)])
+def test_a_window_has_three_titles_or_as_many_as_a_shorter_history_holds(history, fewest):
+    splits = experiment.load_splits(Config(history=history, top_items=50))
+    lengths = {len(e.history) for part in (splits.train, splits.valid, splits.test) for e in part}
+    assert lengths == set(range(fewest, history + 1))
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({"history": 0}, "history=0 must be a whole number, at least 1"),
+        ({"k": 0}, "k .--groups.=0 must be a whole number, at least 1"),
+        ({"k": 2.5}, "k .--groups.=2.5 must be"),
+        ({"model": "pocket", "scorer": "some/folder"}, "scorer='some/folder' needs .* take 'pre-trained' or 'sft'"),
+    ],
+)
+def test_a_setting_that_no_cell_can_have_is_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        Config(**settings)
+    Config(scorer="some/folder"), Config(model="pocket", scorer="sft", k=1, history=1)  # these are sound
+
+
+@pytest.fixture(scope="module")
+def dealt():
+    """A bench with relevance made up instead of scored, three numbers a title, and the windows and settings of a cell."""
+    config = Config(**TINY, objective="gdrt", seed=3)
+    bench = experiment.Bench(config)
+    rng = np.random.default_rng(0)
+    bench.relevance = {title: torch.tensor(rng.normal(size=3)) for title in bench.splits.catalogue}
+    return bench, config, bench.train(config)
+
+
+def test_random_has_the_groups_of_gdrt_shuffled_with_the_seed(dealt):
+    bench, config, train = dealt
+    fitted = groups.fit(bench.relevance, [e.target for e in train], k=config.k, seed=3)
+    plain, random = (bench.groups(dataclasses.replace(config, objective=name), train).to_dict() for name in ("gdrt", "random"))
+    assert plain == fitted.to_dict()
+    assert random == fitted.shuffled(3).to_dict() and random["ids"] != plain["ids"]
+
+
+def test_item_has_one_group_for_all_tokens_of_a_title(dealt):
+    bench, config, train = dealt
+    found = bench.groups(dataclasses.replace(config, objective="item"), train)
+    assert found.level == "item" and all(len(set(ids)) == 1 for ids in found.ids.values())
+    assert len({ids[0] for ids in found.ids.values()}) == config.k
 
 
 @pytest.fixture(scope="module")
@@ -171,6 +219,8 @@ def test_another_seed_gives_other_figures(finished, tmp_path):
         (["--tau", "0"], "tau=0.0 must be"),
         (["--tau", "nan"], "tau=nan must be"),
         (["--tau", "-1"], "tau=-1.0 must be"),
+        (["--groups", "0"], "k (--groups)=0 must be"),
+        (["--groups", "-1"], "k (--groups)=-1 must be"),
         (["--model", "pocket", "--groups", "100000", "--objectives", "gdrt"], "k=100000 must be between"),
     ],
 )
@@ -181,6 +231,26 @@ def test_a_bad_argument_ends_with_one_sentence_and_no_report(arguments, message,
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert error.startswith("gdrt_lite: ") and message in error
     assert not (tmp_path / "out" / "report.json").exists()
+
+
+def test_a_folder_that_cannot_hold_the_report_is_named_before_any_work(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(run, "Bench", lambda *_: pytest.fail("work has begun"))
+    monkeypatch.setattr(study, "Bench", lambda *_: pytest.fail("work has begun"))
+    taken = files.write_text(tmp_path / "taken", "kept")
+    grid = files.write_text(tmp_path / "grid.yaml", "- set: {model: pocket}\n  vary: {objective: [popularity]}\n")
+    for command in (["run", "--out", str(taken)], ["study", "--grid", str(grid), "--results", str(taken)]):
+        assert cli.main(command) == 1
+        assert "taken is no folder that can be written to" in capsys.readouterr().err
+    assert taken.read_text() == "kept"
+
+
+@pytest.mark.parametrize("value, profile", [("", "quick"), ("full", "full")])
+def test_the_profile_is_that_of_the_environment_and_an_empty_one_is_quick(value, profile, monkeypatch):
+    found = {}
+    monkeypatch.setattr(run, "run", lambda **settings: found.update(settings))
+    monkeypatch.setenv("GDRT_PROFILE", value)
+    assert cli.main(["run"]) == 0 and found["profile"] == profile
+    assert cli.main(["run", "--profile", "standard"]) == 0 and found["profile"] == "standard"
 
 
 def test_ctrl_c_says_that_the_work_is_kept(monkeypatch, capsys):
@@ -217,6 +287,15 @@ def test_the_study_skips_what_is_done_and_reports_from_the_cells_alone(tmp_path,
     text = (tmp_path / "REPORT.md").read_text()
     assert "| popularity" in text and "| sft" in text and "2 cells" in text
     assert f"Computed on {torch.backends.cpu.get_cpu_capability()} float32." in text
+
+
+@pytest.mark.parametrize("results", ["typo", "empty"])
+def test_a_report_on_no_cell_is_refused_and_the_old_one_stays(results, tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    old = files.write_text(tmp_path / "REPORT.md", "of a hundred cells")
+    assert cli.main(["study", "--report", "--results", str(tmp_path / results)]) == 1
+    assert f"{results} holds no cell" in capsys.readouterr().err
+    assert old.read_text() == "of a hundred cells" and not (tmp_path / "typo").exists()
 
 
 @pytest.mark.parametrize(
@@ -261,3 +340,10 @@ def test_every_committed_rerun_is_of_a_committed_cell():
 def test_a_whole_number_names_the_same_cell_as_a_decimal_one():
     assert experiment.Config(epochs=1, tau=2).key == experiment.Config(epochs=1.0, tau=2.0).key
     assert experiment.Config(epochs=1).key != experiment.Config(epochs=2).key
+
+
+def test_the_key_of_a_folder_is_one_file_name_on_every_system(monkeypatch):
+    key = Config(data="amazon/Book").key
+    assert key.startswith("Book-smollm2-135m-sft-s0-")
+    monkeypatch.setattr(os, "sep", "\\")  # as on Windows, where "/" parts folders too
+    assert Config(data="amazon/Book").key == key
