@@ -149,7 +149,7 @@ def against(
 
     Returns:
         One row per protocol and metric, in the order of `protocols`: where (model and data), first (is it the first protocol
-        there?), prior, tau, seeds (that both have), metric, relative (see `relative_change`), and the difference with its 95%
+        there?), prior, tau, epochs, seeds (that both have), metric, relative (see `relative_change`), and the difference with its 95%
         interval as difference, difference_low, difference_high.
     """
     cells = list(cells)
@@ -162,7 +162,7 @@ def against(
             seeds, apart = _shared_seeds(one, other, metric), difference(one, other, metric)
             if apart is None:
                 continue
-            setting = {"where": where, "first": first, "prior": config.prior, "tau": config.tau, "seeds": len(seeds)}
+            setting = {"where": where, "first": first, "prior": config.prior, "tau": config.tau, "epochs": config.epochs, "seeds": len(seeds)}
             rows.append(setting | {"metric": metric, "relative": relative_change(one, other, metric)} | _columns(apart))
     return pd.DataFrame(rows)
 

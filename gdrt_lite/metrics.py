@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from gdrt_lite.data import Example
 
@@ -209,6 +210,21 @@ def paired_bootstrap(
     if len(a) != len(b):
         raise ValueError(f"a ({len(a)} values) and b ({len(b)}) must be measured on the same users.")
     return bootstrap(np.asarray(a, dtype=float) - np.asarray(b, dtype=float), clusters, n, seed)
+
+
+def t_interval(values: Sequence[float]) -> Interval:
+    """Mean of independent repetitions, such as seeds, with its 95% interval by Student's t: a bootstrap of so few is too narrow.
+
+    Derived in notebook 07, section 3.
+
+    Raises:
+        ValueError: fewer than two values.
+    """
+    x = np.asarray(values, dtype=float)
+    if len(x) < 2:
+        raise ValueError(f"{len(x)} value(s) have no spread; repeat the measurement, for example with other seeds.")
+    half = stats.t.ppf(0.975, len(x) - 1) * x.std(ddof=1) / np.sqrt(len(x))
+    return Interval(float(x.mean()), float(x.mean() - half), float(x.mean() + half))
 
 
 def _ranks(lists: Sequence[Sequence[Item]], targets: Sequence[Item], k: int) -> list[int | None]:

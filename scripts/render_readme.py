@@ -111,8 +111,9 @@ def _summary(cells: list[dict]) -> list[str]:
         return []
     up, down = changes.difference_low > 0, changes.difference_high < 0
     percent = changes.relative.map("{:+.1%}".format)
-    changes = changes.assign(shown=percent.where(~(up | down), "**" + percent + "**"), tau=changes.tau.map("{:g}".format), seeds=changes.seeds.map(str))
-    setting = ["first", "where", "prior", "tau", "seeds"]
+    texts = {name: changes[name].map("{:g}".format) for name in ("tau", "epochs", "seeds")}
+    changes = changes.assign(shown=percent.where(~(up | down), "**" + percent + "**"), **texts)
+    setting = ["first", "where", "prior", "tau", "epochs", "seeds"]
     frame = changes.pivot(index=setting, columns="metric", values="shown").loc[:, list(SUMMED)].fillna("-")
     frame = frame.reindex(dict.fromkeys(changes[setting].itertuples(index=False, name=None))).rename(columns=SUMMED).reset_index()
     frame = frame.rename(columns={"where": "gdrt against sft"})

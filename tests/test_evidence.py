@@ -136,8 +136,8 @@ def test_an_objective_stands_against_its_reference_in_every_protocol_that_has_bo
     cells += [make("gdrt", 0, 0.6, tau=9.0), make("balanced", 0, 0.5), make("gdrt", 0, 0.6, data="elsewhere")]
     cells[-1]["data"] = "Elsewhere, all"
     found = evidence.against(cells, metrics=("NDCG@10",))
-    assert found[["where", "first", "tau", "seeds"]].to_numpy().tolist() == [
-        [found["where"][0], True, 1.0, 2], [found["where"][0], False, 9.0, 1],
+    assert found[["where", "first", "tau", "epochs", "seeds"]].to_numpy().tolist() == [
+        [found["where"][0], True, 1.0, cells[0]["config"]["epochs"], 2], [found["where"][0], False, 9.0, cells[0]["config"]["epochs"], 1],
     ]  # fmt: skip
     one, other = ([report.measurements(cell)["NDCG@10"] for cell in cells[i : i + 2]] for i in (2, 0))
     assert found.relative[0] == pytest.approx((one[0].value + one[1].value) / (other[0].value + other[1].value) - 1)

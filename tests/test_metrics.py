@@ -164,3 +164,11 @@ def test_interval_prints_and_formats():
 def test_bad_input_is_refused(call, words):
     with pytest.raises(ValueError, match=words):
         call()
+
+
+def test_the_t_interval_by_hand():
+    """Three values with standard deviation 1; the t quantile of two degrees of freedom is 4.302653."""
+    half = 4.302653 / math.sqrt(3)
+    assert metrics.t_interval([1.0, 2.0, 3.0]) == pytest.approx((2.0, 2.0 - half, 2.0 + half), abs=1e-6)
+    with pytest.raises(ValueError, match="1 value"):
+        metrics.t_interval([1.0])

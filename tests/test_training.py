@@ -77,7 +77,7 @@ def test_a_prior_multiplies_the_weights(name, tilted):
     loss, log = Objective(name, 3, tau=0.5, prior=torch.tensor([1.0, 3.0, 6.0]))(TOKEN_LOSSES, GROUPS)
     weights = [value / sum(tilted) for value in tilted]
     assert [log[f"weight_g{g}"] for g in range(3)] == pytest.approx(weights, rel=1e-5)
-    assert float(loss) == pytest.approx(sum(w * l for w, l in zip(weights, (2.0, 0.5, 0.1), strict=True)), rel=1e-5)
+    assert float(loss) == pytest.approx(sum(w * x for w, x in zip(weights, (2.0, 0.5, 0.1), strict=True)), rel=1e-5)
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
