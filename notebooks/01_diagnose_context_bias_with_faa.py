@@ -99,13 +99,13 @@ say(
 )
 
 # %% [markdown]
-# - `TASK`: the instruction, the bullets, the question. The same for every user.
+# - `TASK`: the instruction, the bullets, the question. The same wording for every user.
 # - `HISTORY`: the titles. The only place where the user appears.
 # - `TARGET`: the answer. While the model predicts target token $y_t$, it already sees $y_0 \dots y_{t-1}$. These earlier
 #   tokens are called the **PREFIX** of $y_t$.
 #
-# TASK and PREFIX together are the *auxiliary* tokens. They know nothing about the user. The suspicion of this course: a
-# tuned model leans on them, because they are always there.
+# TASK and PREFIX together are the *auxiliary* tokens: our wording, and the beginning of the answer itself. What the user did before is in
+# neither. The suspicion of this course: a tuned model leans on them, because they are always there.
 
 # %% [markdown] tags=["paper"]
 # > **The paper** (arXiv 2510.10978) reports that after supervised fine-tuning (SFT) the auxiliary tokens weigh more than six
@@ -169,10 +169,10 @@ checks.check("01.1", read_targets);
 
 # %% [markdown]
 # Now FAA in ten lines. "Without" will mean: put a token that says nothing, `_`, in every place of the segment. We use full
-# precision here, so that three ways of computing can be compared digit by digit.
+# precision on the CPU here, so that three ways of computing can be compared digit by digit.
 
 # %%
-exact = lm.load("smollm2-135m", dtype=torch.float32)
+exact = lm.load("smollm2-135m", dtype=torch.float32, device="cpu")
 ids, segments = torch.tensor(encoded.ids), torch.tensor(encoded.segments)
 labels, first = ids[segments == TARGET], encoded.positions(TARGET)[0]
 nothing = attribution.neutral_id(exact)
@@ -268,7 +268,8 @@ for ablation in attribution.ABLATIONS:
 # | `delete` | gone, the rest moves up | what if they had never been written? | a list with empty bullets |
 # | `resample` | another user's titles stand there | does it matter *whose* history this is? | nothing: such prompts exist |
 #
-# Only `resample` stays *on-distribution*: the model sees a prompt of the kind it knows. The other three also measure surprise.
+# For HISTORY, only `resample` stays *on-distribution*: the model sees a prompt of the kind it knows. The other three also measure surprise.
+# For PREFIX, `resample` measures it too: the beginning of another title before the rest of this one is a text that nobody writes.
 #
 # **Predict:** under `resample`, what is the attribution of TASK?
 
@@ -583,9 +584,12 @@ plots.show(
 # %%
 sums = maps["pre-trained"].groupby("segment").attribution.sum()
 together = helpers.groupby("segment").attribution.sum()  # section 2: same example, same blanks, whole segments
+more = [name for name in ("HISTORY", "TASK") if sums[name] > together[name]]
 say(
     "Strongest before: {before}. After: {after}. Added up over single tokens, HISTORY comes to {single:+.1f} nats; "
-    "blanked all at once, it is worth {whole:+.1f}. For TASK it is {task_single:+.1f} and {task_whole:+.1f}.",
+    "blanked all at once, it is worth {whole:+.1f}. For TASK it is {task_single:+.1f} and {task_whole:+.1f}. So the sum of the parts is more than the "
+    "whole in {more}.",
+    more=" and ".join(more) or "neither",
     before=", ".join(f"`{n}`" for n in names), after=", ".join(f"`{n}`" for n in names_sft),
     single=sums["HISTORY"], whole=together["HISTORY"], task_single=sums["TASK"], task_whole=together["TASK"],
 )
@@ -595,8 +599,9 @@ say(
 #
 # - The last token before the answer is special. The model speaks *from* that place. Blank it, and you have
 #   not removed evidence, you have hit the mouth. Be careful with attributions of tokens next to the target.
-# - Ablation is **not additive**. Words back each other up: if one is gone, others still say the same. So single tokens
-#   do not add up to their segment. A heat map is for looking, a segment is for measuring.
+# - Ablation is **not additive**. Where words back each other up (if one is gone, others still say the same), the parts sum to *less* than
+#   the whole. Where words work together (without any one of them the others say little), each is charged for all, and the parts sum to *more*. So
+#   single tokens do not add up to their segment. A heat map is for looking, a segment is for measuring.
 
 # %% [markdown]
 # ### Exercise 01.5 · Is a large prefix a fault

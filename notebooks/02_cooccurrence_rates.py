@@ -58,9 +58,7 @@ from dataclasses import replace
 
 import numpy as np
 import pandas as pd
-
 from IPython.display import display
-from scipy import stats
 
 from gdrt_lite import attribution, cooccurrence, data, lm, metrics, prompts, training
 from gdrt_lite.data import Example
@@ -165,7 +163,8 @@ cooccurrence.summary(counted).round(3)
 mean = cooccurrence.summary(counted).mean_rate
 say(
     "A task token stands beside a target token in **{task:.0%}** of the cases, a prefix token in **{prefix:.0%}**, a history token in "
-    "**{history:.1%}**. The asymmetry that the paper speaks of is there: {times:.0f} to 1 for TASK, {p_times:.1f} to 1 for PREFIX.",
+    "**{history:.1%}** (the mean over pairs that occur, each counted once). The asymmetry that the paper speaks of is there: {times:.0f} to 1 for TASK, "
+    "{p_times:.1f} to 1 for PREFIX.",
     task=mean["TASK"], prefix=mean["PREFIX"], history=mean["HISTORY"], times=mean["TASK"] / mean["HISTORY"],
     p_times=mean["PREFIX"] / mean["HISTORY"],
 )
@@ -248,16 +247,17 @@ plots.show(
 #
 # And PREFIX has both a high rate and much information. It tells how a title goes on. That is spelling, not taste.
 #
-# **Look at the pairs themselves.** Which history tokens tell most about which target tokens?
+# **Look at the pairs themselves.** Which history tokens tell most about which target tokens? (Digits of years and punctuation are left out.)
 
 # %%
-often = counted[(counted["count"] >= 50) & (counted.target_count >= 50)]
+letters = counted.source.str.contains("[A-Za-z]") & counted.target.str.contains("[A-Za-z]")
+often = counted[letters & (counted["count"] >= 50) & (counted.target_count >= 50)]
 parts = [often[often.segment == name].nlargest(6, "npmi") for name in ("HISTORY", "PREFIX")]
 pd.concat(parts)[["segment", "source", "target", "count", "rate", "pmi", "npmi"]].round(2).reset_index(drop=True)
 
 # %% [markdown]
-# The history's best pairs are pieces of titles that people watch one after the other. That is knowledge about users. It is there
-# to be learned.
+# The history's best pairs are pieces of film series, whose parts people watch one after the other. That is knowledge about users. It is
+# there to be learned. But look at the sizes: no pair of the history comes near those of the prefix.
 #
 # **A control.** Rare pairs have a large PMI by luck, and we average only pairs that occur. So shuffle: give each history the target
 # of another window. All links are cut, all frequencies stay. **Predict** what happens to the rate, and what to the PMI.
@@ -279,8 +279,9 @@ both.loc[["TASK", "HISTORY", "PREFIX"]].round(3)
 true, chance = weighted(counted).loc["HISTORY"], weighted(shuffled).loc["HISTORY"]
 say(
     "With all links cut, the HISTORY rate goes from {r:.3f} to {r0:.3f}: it keeps **{rate_kept:.0%}**. The PMI goes from {p:.4f} to "
-    "{p0:.4f} nats: it keeps **{pmi_kept:.0%}**. A rate hardly notices whether there is a link. It counts frequent words.",
-    r=true.rate, r0=chance.rate, rate_kept=chance.rate / true.rate, p=true.pmi, p0=chance.pmi, pmi_kept=chance.pmi / true.pmi,
+    "{p0:.4f} nats: it keeps **{pmi_kept:.0%}**. A rate hardly notices whether there is a link: it counts frequent words. And most of the mean PMI is luck too: "
+    "what the link adds is **{link:.3f}** nats.",
+    link=true.pmi - chance.pmi, r=true.rate, r0=chance.rate, rate_kept=chance.rate / true.rate, p=true.pmi, p0=chance.pmi, pmi_kept=chance.pmi / true.pmi,
 )
 
 # %% [markdown]
@@ -292,13 +293,15 @@ say(
 # - **The marginal first:** the model learns spelling and frequencies first because they are easy and pay at once. The history is
 #   slow and pays little. The task text is only where the marginal happens to be stored. Without it, it would be stored elsewhere.
 #
-# They disagree about one experiment: **change the rate of the task text, and nothing else.** Three arms:
+# They disagree about one experiment: **change the rate of the task text.** Three arms:
 #
 # | arm | task text | its co-occurrence |
 # |---|---|---|
 # | `fixed` | one wording, in every example | as high as can be |
 # | `rotating` | eight wordings, each example has one | each wording a fraction of that |
 # | `none` | no words, only a bullet before each title | hardly any text left |
+#
+# `rotating` is the test: as much is said, by words that each stand in fewer examples. `none` goes further, and takes most of the prompt with it.
 #
 # This needs a model trained from nothing, so that it brings no habits along: the *pocket model*. It is a tiny Llama that trains in
 # a lesson. Its world is small too: the movies rated most, their titles without the year, the last three as history.
@@ -328,7 +331,7 @@ for name, model in models.items():
     print(f"--- {name}\n{model.tokenizer.decode(model.encode(different.history, different.target).ids).strip()}\n")
 
 # %% [markdown]
-# First check that we changed what we wanted to change, and only that.
+# First check what we have changed.
 
 # %%
 rows = {}
@@ -339,7 +342,8 @@ for name, model in models.items():
 pd.DataFrame(rows).T[["TASK", "HISTORY", "PREFIX"]].round(3)
 
 # %% [markdown]
-# The mean rate of TASK falls in the middle arm. HISTORY and PREFIX do not move. (What is left of TASK in the last arm are bullets and
+# The mean rate of TASK falls in the middle arm. HISTORY and PREFIX do not move. All else is *not* quite equal: the other wordings are shorter, and
+# eight of them take longer to get used to than one. (What is left of TASK in the last arm are bullets and
 # line breaks. They still stand in every example, so their rate is one; but there are few of them, and they say nothing.)
 #
 # **Before running, commit yourself.** Write down: under Mechanism 1, which arm will use the history most? Under "the marginal first"?
@@ -349,7 +353,8 @@ pd.DataFrame(rows).T[["TASK", "HISTORY", "PREFIX"]].round(3)
 #
 # *Difficulty 3/5 · importance 5/5 · 5 minutes*
 #
-# The arms are trained on the same windows for the same number of steps. Which result would speak *against* Mechanism 1?
+# The arms are trained on the same windows for the same number of steps, long enough that the model has begun to read its users. Which result would
+# speak *against* Mechanism 1?
 #
 # - **a** The history is worth more in `rotating` and `none` than in `fixed`.
 # - **b** The history is worth the same in all three arms.
@@ -379,7 +384,7 @@ checks.check("02.3", refutes);
 # cheaper when the history is the right one?**
 #
 # And two yardsticks. What does a model pay that knows only the marginal? And how much could the history give at all? Counting
-# gives a rough answer: mix the marginal with what followed each of the three titles.
+# gives a rough answer: mix the marginal with what followed each of the three titles, and see what the right history saves over a stranger's.
 
 # %%
 number = {title: i for i, title in enumerate(catalogue)}
@@ -390,13 +395,24 @@ for example in train:
 marginal = (1 + after.sum(0)) / (1 + after.sum(0)).sum()
 by_title = (after + 5 * marginal) / (after.sum(1, keepdims=True) + 5)  # each row a distribution
 pay_marginal = np.array([-np.log(marginal[number[e.target]]) for e in test])
-pay_counting = np.array([-np.log(np.mean([by_title[number[t]] for t in e.history], 0)[number[e.target]]) for e in test])
+
+
+def counting_pays(histories: Sequence[Sequence[str]]) -> np.ndarray:
+    """Nats that counting pays for each target of the test after these histories, shape (n,)."""
+    followers = [np.mean([by_title[number[title]] for title in history], axis=0) for history in histories]
+    return np.array([-np.log(p[number[e.target]]) for p, e in zip(followers, test, strict=True)])
+
+
+order = np.random.default_rng(0).permutation(len(test))
+stranger = dict(zip(order, np.roll(order, -1)))
+pay_counting = counting_pays([e.history for e in test])
+pay_stranger = counting_pays([test[stranger[i]].history for i in range(len(test))])
 users = [example.user for example in test]
-possible = metrics.paired_bootstrap(pay_marginal, pay_counting, clusters=users)
+possible = metrics.paired_bootstrap(pay_stranger, pay_counting, clusters=users)
 say(
-    "The marginal pays {marginal:.2f} nats per title. Counting what followed what saves **{possible:.2f}** nats [95% interval]: "
-    "so much at least is in the history.",
-    marginal=pay_marginal.mean(), possible=possible,
+    "The marginal pays {marginal:.2f} nats per title, a blind guess among the {n} titles {blind:.2f}. Counting what followed what pays {counting:.2f}, and "
+    "**{possible:.2f}** more [95% interval] after a stranger's history: so much at least is in the history.",
+    marginal=pay_marginal.mean(), n=len(catalogue), blind=np.log(len(catalogue)), counting=pay_counting.mean(), possible=possible,
 )
 
 # %% [markdown]
@@ -408,7 +424,7 @@ seeds = range(pick(quick=1, standard=3, full=5))
 # %% tags=["arms"]
 runs = {
     (name, seed): training.finetune(
-        lm.pocket(catalogue, prompt, seed=seed), train, "sft", learning_rate=3e-3, seed=seed, progress=True,
+        lm.pocket(catalogue, prompt, seed=seed), train, "sft", learning_rate=1e-3, seed=seed, progress=True,
         epochs=pick(quick=2, standard=4, full=12),
     )
     for name, prompt in arms.items()
@@ -488,27 +504,26 @@ say(
 )
 
 # %% [markdown]
-# One training is one throw of the dice: other initial weights, another order of the windows, another result. So the repository keeps a
-# table of this very experiment: the cells above, on more windows and with several seeds (`scripts/cooccurrence_arms.py`). Now the interval
-# is over *seeds*, by Student's t.
+# Two things are missing. A model that pays more than the blind guess has not yet begun to read: what it does with the history is no evidence either
+# way. And one training is one throw of the dice: other initial weights, another order of the windows, another result. So the repository keeps a
+# table of this very experiment in the profile `standard`, which trains for longer, with several seeds (`scripts/cooccurrence_arms.py`; its epochs and
+# learning rate were chosen on the valid part, for `fixed` alone). Now the interval is over *seeds*, by Student's t. **Predict**, once more.
 
 # %%
-def over_seeds(values: np.ndarray) -> metrics.Interval:
-    """Mean and 95% interval; each value is an independent training."""
-    half = stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
-    return metrics.Interval(values.mean(), values.mean() - half, values.mean() + half)
-
-
 kept = data.data_folder() / "results" / "cooccurrence_arms.csv"
 if kept.exists():
     repeated = pd.read_csv(kept)
     by_seed = repeated.pivot(index="seed", columns="arm", values="worth")[list(arms)]
-    gaps = {name: over_seeds((by_seed[name] - by_seed["fixed"]).to_numpy()) for name in ("rotating", "none")}
+    gaps = {name: metrics.t_interval(by_seed[name] - by_seed["fixed"]) for name in ("rotating", "none")}
     over_what = f"{len(by_seed)} seeds"
     display(by_seed.round(3))
+    cost = repeated.groupby("arm").pays.mean()
     say("What the right history is worth, in nats per title, seed by seed, on {windows:,} windows. Against `fixed`: `rotating` **{r:+.3f}**, `none` **{n:+.3f}** "
-        "[95% intervals over {seeds} seeds].", r=gaps["rotating"], n=gaps["none"], seeds=len(by_seed),
-        windows=repeated.windows.iloc[0])
+        "[95% intervals over {seeds} seeds]. A title costs {fixed:.2f} in `fixed`, {rotating:.2f} in `rotating`, {none:.2f} in `none`: {floor}.",
+        r=gaps["rotating"], n=gaps["none"], seeds=len(by_seed), windows=repeated.windows.iloc[0], **cost,
+        floor="less than the marginal, so all three read" if cost.max() < pay_marginal.mean() else
+        "less than the marginal in " + " and ".join(f"`{a}`" for a in arms if cost[a] < pay_marginal.mean()) if cost.min() < pay_marginal.mean() else
+        "more than the marginal, so none reads much yet")
 else:
     over_what = f"users, {len(seeds)} seed(s)"
     say("No table of several seeds lies in `data/results` here; the verdict below rests on the live run alone.")
@@ -565,33 +580,34 @@ checks.check("02.4", missed);
 # that* it neglects the user.
 
 # %%
-raised = [name for name, gap in gaps.items() if gap.low > 0]
-lowered = [name for name, gap in gaps.items() if gap.high < 0]
-if len(raised) == 2:
-    judgement = "Taking the constant text away made the history count for more in both arms. **That supports Mechanism 1** for the task text."
-elif raised or lowered:
+gap, baseline = gaps["rotating"], by_seed["fixed"].mean() if kept.exists() else worth["fixed"].mean()
+if gap.low > 0:
+    judgement = "Where the task words co-occur less, the history counts for more. **That supports Mechanism 1** for the task text."
+elif gap.high < 0:
+    judgement = "Where the task words co-occur less, the history counts for *less*. **That contradicts Mechanism 1** for the task text."
+elif gap.high < baseline / 10:
     judgement = (
-        "The two arms do not speak with one voice: " + "; ".join([f"`{n}` is above `fixed`" for n in raised] + [f"`{n}` is below `fixed`" for n in lowered])
-        + ", the rest cannot be told apart. **Undecided**: more seeds and a longer training (`GDRT_PROFILE=standard`) come before any story."
+        "We broke the co-occurrence of the task text, and the worth of the history did not measurably change: "
+        f"`rotating` minus `fixed` is {gap:+.3f} nats, where `fixed` uses {baseline:.3f} in all. **That speaks against the task text's co-occurrence as the driver.**"
     )
 else:
-    widest = max(abs(limit) for gap in gaps.values() for limit in (gap.low, gap.high))
     judgement = (
-        "We broke the co-occurrence of the task text, and the worth of the history did not measurably change. "
-        f"**That speaks against the task text's co-occurrence as the driver**, within limits: an effect of up to {widest:.2f} nats per title "
-        "could hide in these intervals, and the runs are short."
+        f"**Undecided**: `rotating` minus `fixed` is {gap:+.3f} nats, which holds zero, but also gains of up to {gap.high / baseline:.0%} of the {baseline:.3f} nats that "
+        "`fixed` uses in all."
     )
+judgement += f" `none`, which also shortens the prompt, lies {gaps['none']:+.3f} from `fixed`"
+judgement += ": there the history counts for more, whether for want of constant words or for brevity, which this arm cannot tell." if gaps["none"].low > 0 else "."
 judgement += f" (Intervals over {over_what}.)"
 say(
-    "1. *The rates are unequal.* **True**, {times:.0f} to 1 for TASK. But the information is the other way round: TASK has none.\n"
+    "1. *The rates are unequal.* **True**, {times:.0f} to 1 for TASK (pairs that occur, each once). But the information is the other way round: TASK has none.\n"
     "2. *Balancing them moves the model to the history* (the break condition). {judgement}\n"
     "3. *PREFIX.* **Not tested here**: a title cannot be written without its own beginning. Its share is where the weight is.",
     times=mean["TASK"] / mean["HISTORY"], judgement=judgement,
 )
 
 # %% [markdown]
-# Note what this does *not* say. Context bias itself, a model that recommends much the same to everybody, is real: notebook 00
-# saw it. The question here was only *why*. If the easy part of the loss is learned first and drowns the rest, the remedy is to make
+# Note what this does *not* say. A model that recommends much the same to everybody is real: notebook 00 saw one. So is the weight on the
+# auxiliary tokens: notebook 01 measured it before and after fine-tuning. The question here was only *why*. If the easy part of the loss is learned first and drowns the rest, the remedy is to make
 # the rest louder. That is what GDRT does: it weighs tokens by how hard they are to guess without the user. It can work
 # even if Mechanism 1 is not the cause.
 
@@ -610,8 +626,7 @@ say(
 # data, since rare pairs have a high PMI by luck.
 # </details>
 #
-# **What could still be wrong.** A tiny model and a tiny world. Short training: the history has hardly begun to be learned, so arms may
-# part later. A pre-trained model brings habits that the pocket model does not have. And the wording of a
+# **What could still be wrong.** A tiny model and a tiny world. Few seeds, which differ a good deal in `rotating`. A pre-trained model brings habits that the pocket model does not have. And the wording of a
 # rotating prompt is drawn from the history's titles, so a model with a very good memory could learn from it.
 #
 # **Next:** if some target tokens can be guessed without the user, which ones? Notebook 03 scores them.

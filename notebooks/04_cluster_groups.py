@@ -348,8 +348,8 @@ plots.show(
 )
 
 # %% [markdown]
-# The curves bend alike. Values without any groups have the same "elbow". Relevance rises a little faster at
-# first (its tall peak of routine tokens against the rest); after that the curves run together. So nothing in
+# The curves bend alike. Values without any groups have the same "elbow". Relevance rises faster up to four groups
+# or so (its tall peak of routine tokens against the rest) and then flattens as the others do. So nothing in
 # the data calls for five, or for any other number: K-means cuts a continuum into convenient pieces. $K$ is a
 # choice about *resolution*. What it costs can be computed:
 #
@@ -459,6 +459,8 @@ stability = pd.DataFrame(rows)
 # %%
 means = stability.groupby("changed")["agreement"].mean()
 weaker = means.idxmin()
+least, most = (stability[stability["changed"] == name].groupby("K")["agreement"].mean() for name in (weaker, means.idxmax()))
+apart = most - least
 figure = plots.learning_curve(
     stability,
     "K",
@@ -466,8 +468,8 @@ figure = plots.learning_curve(
     "changed",
     xlabel="K, number of groups",
     ylabel="adjusted Rand index with the original",
-    title=f"'{weaker.capitalize()}' moves the groups more: agreement {means.min():.2f} against "
-    f"{means.max():.2f}",
+    title=f"'{weaker.capitalize()}' moves the groups more, most of all at K = {apart.idxmax()}: {least[apart.idxmax()]:.2f} against "
+    f"{most[apart.idxmax()]:.2f}",
 )
 plots.show(
     figure,
@@ -486,8 +488,8 @@ say(
 )
 
 # %% [markdown]
-# In one dimension the seed matters little: cuts slip slightly, and only tokens next to a cut change sides.
-# Which titles are in the data can matter more. And it is not simply "more groups, less stable". Trouble comes
+# The seed matters little (and `groups.fit` keeps the best of ten starts): cuts slip slightly, and only tokens
+# next to a cut change sides. Which titles are in the data can matter more. And it is not simply "more groups, less stable". Trouble comes
 # where two different sets of cuts are about equally good: then a few titles decide which one wins, and many
 # tokens change sides together. So check the K that you use.
 
@@ -517,15 +519,17 @@ say(
 assert np.ptp(item.centers) < np.ptp(fitted.centers), "averaging over a title narrows the range"
 
 # %% [markdown]
-# Every row of the cross table looks much alike: knowing a token's own group says little about its title's
-# group. Item groups are not a coarse version of token groups; they are another partition. They ask "is this
+# The rows of the cross table overlap widely: knowing a token's own group says little about its title's group,
+# and only the extremes lean the way one would expect. Item groups are not a coarse version of token groups; they are another partition. They ask "is this
 # *title* odd?", token groups ask "is this *place* hard?". The mean over a title mixes its one hard beginning
 # with a dozen easy tokens, and the beginning is diluted.
 
 # %% [markdown]
 # ## 7. What will DRO make of them?
 #
-# DRO weighs groups by their loss *with* the history present. So measure it: group losses of the pre-trained
+# Group DRO (*distributionally robust optimisation*, notebook 05) gives group $g$ the weight $e^{L(g)/\tau} / \sum_h e^{L(h)/\tau}$, where
+# $L(g)$ is its loss *with* the history present. A small $\tau$ ("tau") listens to the worst group alone, a large one to all alike.
+# GDRT tunes with these weights. So measure the losses: those of the pre-trained
 # model on real windows, for token groups, item groups, and token groups dealt out at random. **Predict:** the
 # order of the losses, and what the random groups will do.
 
@@ -577,10 +581,8 @@ plots.show(
 #
 # 1. Token groups come out *ordered by loss*. Of course: they were cut by the loss without a history, and the
 #    history changes it only so much. "Group 0 has the highest loss" is built in. It is no discovery.
-# 2. The gaps are wide. A tau that is small beside them puts nearly everything on group 0 (degenerate weights,
-#    notebook 05, section 6).
-# 3. Random groups have about equal losses, so DRO on them is nearly balancing over nothing: the control for
-#    "is it the grouping?".
+# 2. The gaps are wide. A tau that is small beside them puts nearly everything on group 0 (notebook 05, section 6).
+# 3. Random groups have about equal losses, so they get about equal weights: the control for "is it the grouping?".
 #
 # The question that decides whether listening to group 0 is wise: *does the history help there?* Compare the
 # loss without a history ($-r$) with the loss with it, on the same targets.
@@ -635,8 +637,8 @@ say(
 
 # %% [markdown]
 # That second number is what group 0 has to offer a method that listens to it. If it is small, two things may
-# be true: the histories hold little signal, or this model cannot read it yet. Item-kNN in notebook 00 finds
-# signal in the same histories. Whether tuning finds it is the question of notebook 06.
+# be true: the histories hold little signal, or this model cannot read it yet. Counting found signal in such
+# histories (notebook 02, section 3). Whether tuning finds it is the question of notebook 06.
 
 # %% [markdown]
 # ## Recap

@@ -54,6 +54,7 @@ card("06")
 
 # %% tags=["imports"]
 import dataclasses
+import json
 import tempfile
 from pathlib import Path
 
@@ -106,7 +107,8 @@ assert pull[0] > 2 * pull[1]
 
 # %% [markdown]
 # The louder context gets the larger gradient at each step, and when the error is gone, both gradients are. The quiet one never catches
-# up, although it knows as much. In a language model, what stands in *every* example is loud: it gets a gradient from all of them.
+# up, although it knows as much. Which context is loud in a language model? The paper's guess is: the one that stands beside every target, task
+# text and prefix. Notebook 02 put the part about the task text to the test.
 #
 # Now with real films. How much of the cross-entropy can be had **without** knowing the user? Count. Three predictors of the
 # next title: one that knows nothing, one that knows what is popular, and one that also knows which titles follow the titles
@@ -140,7 +142,7 @@ say("A title costs **{nothing:.2f}** nats when nothing is known, **{marginal:.2f
 assert personal < marginal < nothing
 
 # %% [markdown]
-# The user is worth reading: remember both figures, they come back as lines in section 3. But a language model has more to learn than a
+# The user is worth reading. The cost with popularity and the cost with the user come back as lines in section 3. But a language model has more to learn than a
 # counter: which letters make words, which words make titles. All of that lowers the same loss, by tens of nats a title, and all of it is
 # the same for every user.
 
@@ -153,8 +155,8 @@ assert personal < marginal < nothing
 # context?
 #
 # - **a** Because the model overfits: with more data it would attend to them.
-# - **b** Because every context that predicts the target lowers the loss alike, and what is common to all examples is learned
-#   first and leaves little gradient for the rest.
+# - **b** Because every context that predicts the target lowers the loss alike: the loss pays for the prediction, not for where it
+#   came from.
 # - **c** Because attention cannot reach words that are far from the target.
 # - **d** Because training stops too early: with more epochs it would attend to them.
 
@@ -299,7 +301,7 @@ checks.check("06.2", batch_loss);
 #
 # - **nll:** what does the right title cost, in nats? The counts of section 1 draw two lines here.
 # - **coverage:** how many different titles fill all their top-10 lists? A model that does not read its users gives all of them
-#   the same ten.
+#   nearly the same ten (what a user has seen already is left out).
 # - **NDCG@10:** how high does the right title stand?
 # - **user:** how much likelier is the title after the user's own history than after a stranger's, in nats? Zero: not read. With a 95%
 #   interval, since it is small and these windows are few.
@@ -378,14 +380,15 @@ left.legend(frameon=True, fontsize=8)
 half = from_here_on(sft["nll"] <= (sft["nll"].iloc[0] + sft["nll"].iloc[-1]) / 2)
 read = from_here_on(sft["low"] > 0)
 fig.suptitle("The marginal is learned, the user is not read yet" if read is None else
-             "First the marginal, then the user" if half < read else "The user is read from early on")
+             "First the marginal, then the user" if half < read else "Loss and user move together, as far as these steps show" if half == read else
+             "The user is read before half of the loss's fall")
 fig.tight_layout()
 plots.show(fig, alt=f"Left: nats per title over steps, with two counted reference lines. Right: worth of the own history over a stranger's. "
            f"Half of the loss's fall is reached at step {half}; the interval of the user's worth stays above zero from step {read}")
 
 # %%
 first, last = sft.iloc[0], sft.iloc[-1]
-say("Half of the loss's fall is done by step **{half}** of {steps}. The worth of the user's own history stays clearly above zero {read}. "
+say("Half of the loss's fall is done by step **{half}** of {steps}. The worth of the user's own history stays above zero, with its interval, {read}. "
     "At step {early}, **{users}** users are given **{cov:.0f}** different titles in all; at the end **{final:.0f}** of {size}. The title costs "
     "{end:.2f} nats in the end; blind guessing among the titles costs {nothing:.2f}, popularity {marginal:.2f}.", half=half, steps=steps,
     read="at no step yet" if read is None else f"from step **{read}** on", nothing=nothing,
@@ -453,7 +456,7 @@ say("In the last steps group 0 has weight **{gdrt:.2f}** under gdrt, {balanced:.
 # ### The real model
 #
 # Now SmolLM2-135M, which has read much of the web before it meets our users. Three things change. It is its own relevance
-# scorer, as in the paper. Only LoRA adapters are trained: small matrices beside the query and value projections. And on a
+# scorer. Only LoRA adapters are trained: small matrices beside the query and value projections. And on a
 # CPU we can afford few windows.
 
 # %%
@@ -475,7 +478,9 @@ total = sum(p.numel() for p in live["gdrt"].lm.model.parameters())
 say("LoRA trains **{trained:,}** of {total:,} weights, **{share:.2%}**. Each live run saw {few} windows in {steps} steps: enough to see "
     "that the code works, too little to judge the method. {also}", trained=trained, total=total, share=trained / total,
     few=len(few), steps=len(live["sft"].history),
-    also="Released adapters, tuned for longer, are measured beside them: " + ", ".join(released) + "." if released
+    also="Released adapters, tuned for longer, are measured beside them: " + "; ".join(
+        f"{name}, {made['n_examples']:,} windows" + (f", tau {made['tau']:g}" if name == "gdrt" else "")
+        for name, made in ((name, json.loads((folder / "settings.json").read_text())) for name, folder in released.items())) + "." if released
     else "No released adapters lie in data/adapters here, so the short runs stand alone.")
 
 # %%
@@ -492,7 +497,7 @@ say("For SmolLM2 too, gdrt listens hardest to group {g} (mean weight {w:.2f}); i
 #
 # **Lists.** A recommendation is a title of the catalogue, so the beam search may only follow tokens that continue some title.
 # A title's score is the sum of its tokens' log-probabilities, *not* renormalised over the allowed tokens. A search as wide as
-# the catalogue would be exhaustive; ten beams are a good approximation. See it on one user:
+# the catalogue would be exhaustive. How near do ten beams come? See it on one user of the pocket model:
 
 # %%
 one = watched[0]
@@ -504,8 +509,10 @@ say("Ten beams find **{same}** of the ten best of all {n} titles, with the very 
     same=len({t for t, _ in beams} & {t for t, _ in exhaustive}), n=len(splits.catalogue))
 
 # %% [markdown]
+# A wider search finds other titles, for SmolLM2 more of them (notebook 00). So all lists below belong to a model *with ten beams*, the same for each.
+#
 # **Accuracy.** Each window has one right title. NDCG@k pays $1/\log_2(\text{rank}+2)$ when it stands among the first k (rank
-# from 0), else nothing.
+# from 0), else nothing. HR@k, the hit rate, pays one wherever it stands among the first k.
 
 # %% [markdown]
 # ### Exercise 06.3 · NDCG of one user
@@ -596,6 +603,7 @@ config = experiment.Config(model="pocket", top_items=100, history=3, train_windo
                            test_examples=pick(quick=160, standard=500, full=1800), faa_examples=pick(quick=50, standard=100, full=500))
 bench = experiment.Bench(config)
 test = bench.test(config)
+say("Tuned on {n:,} windows. The baselines that count do so on all {all:,}.", n=len(windows), all=len(splits.train))
 cells = {name: experiment.measure(run.lm, test, splits, config) for name, run in runs.items()}
 with tempfile.TemporaryDirectory() as folder:
     for name in experiment.BASELINES:
@@ -633,7 +641,7 @@ for _, row in rows_of[rows_of.model == "gdrt"].iterrows():
 
 # %% [markdown]
 # Read the three together. A *lower* bias ratio has two possible reasons: less weight on task text and prefix, or more on the history. The
-# table at the end of section 3 tells which. A *higher* NLL means that the right title as a whole became less likely. Both can be true at
+# table in section 3 that has the columns TASK, HISTORY and PREFIX tells which. A *higher* NLL means that the right title as a whole became less likely. Both can be true at
 # once: the first is what GDRT promises, the second is its price, and NDCG says what is left over for the user. (The ratio is measured on
 # fewer windows than the rest.)
 
@@ -691,8 +699,9 @@ studied = [
 if studied:
     settings, found = studied[0]
     larger = evidence.table(found).set_index("objective")
-    say("**{n}** cells, {windows:,} windows each, tau {tau:g}, {test} test windows; in brackets: minus SFT.", n=len(found), windows=settings.train_windows,
-        tau=settings.tau, test=len(found[0]["users"]))
+    counted = max((c["train_windows"] for c in found if c["config"]["objective"] in experiment.BASELINES), default=0)
+    say("**{n}** cells, tuned on {windows:,} windows (the two that count read all {counted:,}), tau {tau:g}, {test} test windows; in brackets: minus SFT.", n=len(found),
+        windows=settings.train_windows, counted=counted, tau=settings.tau, test=len(found[0]["users"]))
     display(larger[[c for c in ("seeds", "NDCG@10", "NLL", "bias attention", "MGU@5 popularity") if c in larger]])
     first_seed = {c["config"]["objective"]: report.measurements(c) for c in reversed(found) if c["config"]["seed"] == 0}
     if {"sft", "gdrt"} <= set(first_seed):
@@ -706,7 +715,7 @@ else:
 # %% [markdown]
 # A smaller ratio is a means; the end is a better list. Where the ratio falls and the list gains nothing, look at the row `pre-trained` too: a
 # tuned model may have the smaller ratio only because it moved less from where it began. What tells the stories apart is the test with
-# a stranger's history, next.
+# a stranger's history. The next section has it, for the pocket model.
 
 # %% [markdown] tags=["paper"]
 # **What the paper reports** (arXiv 2510.10978): bias ratios above 6 to 1 after SFT, more balanced ones after GDRT, and an NDCG@10
@@ -870,7 +879,7 @@ say("**{ok}** of {n} lines are ok, **{open}** undecided, **{bad}** fail{which}. 
 # %% [markdown]
 # The audit has two kinds of lines. Signatures 1 to 3 ask whether the method had a *chance*. Signature 4 asks whether it *took* it. (The
 # limits without an interval are ours, and rough: they are there to make one look.) If the
-# first kind fails, do not tune tau: repair the groups, or the data. If only the second fails, you have learned something
+# groups or the signal fail, do not tune tau: repair the groups, or the data. If only signature 4 fails, you have learned something
 # about the method.
 
 # %% [markdown]

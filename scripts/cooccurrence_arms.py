@@ -1,4 +1,4 @@
-"""Run the causal test of notebook 02 over several seeds: its cells tagged `arms`, in the quick profile's epochs, on more windows.
+"""Run the causal test of notebook 02 over several seeds: its cells tagged `arms`, in the sizes of the standard profile.
 
 python scripts/cooccurrence_arms.py 5        seeds 0 to 4 into data/results/cooccurrence_arms.csv; seeds already there stay
 """
@@ -12,7 +12,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
-os.environ["GDRT_PROFILE"] = "quick"
+os.environ["GDRT_PROFILE"] = "standard"
 
 import pandas as pd  # noqa: E402
 from build_notebooks import read_source, sources, tags  # noqa: E402
@@ -20,7 +20,7 @@ from build_notebooks import read_source, sources, tags  # noqa: E402
 from gdrt_lite.files import write_text  # noqa: E402
 from gdrt_lite.notebook import pick  # noqa: E402
 
-WINDOWS, TEST_WINDOWS = 3600, 300
+WINDOWS, TEST_WINDOWS = 10_000, 700  # or all that there are
 RESULT = ROOT / "data" / "results" / "cooccurrence_arms.csv"
 
 
@@ -31,7 +31,7 @@ def run(seed: int, script: Path) -> pd.DataFrame:
         if {"imports", "arms"} & set(tags(cell)):
             exec(compile(cell.source, script.name, "exec"), names)  # noqa: S102
     means = names["titles"].groupby(["arm", "seed"], sort=False)[["worth", "pays"]].mean().round(5).reset_index()
-    return means.assign(windows=WINDOWS)
+    return means.assign(windows=len(names["train"]))
 
 
 def main(n_seeds: int) -> None:

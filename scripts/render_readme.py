@@ -9,6 +9,7 @@ import json
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -129,7 +130,22 @@ def _summary(cells: list[dict]) -> list[str]:
         f"GDRT recommends better than SFT in {(ndcg & up).sum()} of {n} and worse in {(ndcg & down).sum()}, more fairly in {(mgu & down).sum()}, with a lower bias "
         f"ratio in {(bias & down).sum()}. In bold: the 95% interval leaves out zero, over users and seeds, with one seed over users alone."
     )
-    return [tables[0], count, *(["Other settings that were tested; above stands, of each model and data set, the one with most cells:", tables[1]] if len(frame) > n else [])]
+    others = ["Other settings that were tested; above stands, of each model and data set, the one with most cells:", tables[1]] if len(frame) > n else []
+    return [tables[0], count, *others, *_longer(evidence.against(cells, metrics=("NDCG@10",)))]
+
+
+def _longer(changes: pd.DataFrame) -> list[str]:
+    """A sentence on each place that was trained for another time as well, all else equal."""
+    pairs = changes[changes["first"]].merge(changes[~changes["first"]], on=["where", "prior", "tau"], suffixes=("", "_then"))
+    return [
+        f"{row.where}, {row.epochs_then:g} epochs in place of {row.epochs:g}: NDCG@10, gdrt minus sft, is {_difference(row, '_then')} where it was {_difference(row, '')}."
+        for row in pairs.itertuples()
+    ]
+
+
+def _difference(row: Any, suffix: str) -> str:
+    ends = (getattr(row, f"difference{end}{suffix}") for end in ("", "_low", "_high"))
+    return f"{metrics.Interval(*ends):+.3f}"
 
 
 def _mean(interval: metrics.Interval) -> str:

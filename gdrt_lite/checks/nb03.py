@@ -184,6 +184,6 @@ EXERCISES = [
             ),
             Mistake("a broken scorer gives low scores everywhere, the easy tokens too; look at those.", "d"),
         ],
-        after="That is Mechanism 2's open flank: hard to guess may mean personal, or mean noise.",
+        after="So hard to guess may mean personal, or mean noise. Weight on the hard tokens is a bet on the first.",
     ),
 ]
