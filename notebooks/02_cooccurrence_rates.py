@@ -146,7 +146,7 @@ table = cooccurrence.rates(five, tokenizer, tiny)
 for row in table[table.segment.isin(["TASK", "HISTORY"]) & table.target.str.strip().isin(by_hand.columns)].itertuples():
     if row.source.strip() in words:
         assert math.isclose(row.rate, by_hand.loc[row.source.strip(), row.target.strip()])
-table[table.target == " Aliens"].head(9)
+table.loc[table.target == " Aliens", ["segment", "source", "target", "count", "source_count", "target_count", "rate"]].head(9)
 
 # %% [markdown]
 # Now the real corpus: training windows of MovieLens, cut by the tokenizer of the real model. **Predict** the mean rate of
@@ -157,7 +157,7 @@ splits = data.load_movielens(500).split("new_users", history=5)
 smollm2 = lm.load("smollm2-135m").tokenizer
 corpus = data.sample(splits.train, pick(quick=6000, standard=len(splits.train), full=len(splits.train)), seed=0)
 counted = cooccurrence.rates(corpus, smollm2, prompts.DEFAULT)
-cooccurrence.summary(counted).round(3)
+cooccurrence.summary(counted)[["mean_rate", "pairs"]].round(3)
 
 # %%
 mean = cooccurrence.summary(counted).mean_rate
@@ -245,7 +245,7 @@ plots.show(
 # What then does a model learn that leans on TASK? For a constant $s$, $P(v \mid s) = P(v)$. It learns **the marginal**: how
 # frequent each target is, whoever asks. Leaning on the task text and recommending best-sellers are one and the same thing.
 #
-# And PREFIX has both a high rate and much information. It tells how a title goes on. That is spelling, not taste.
+# And PREFIX has, in the mean, a higher rate than HISTORY and more information. It tells how a title goes on. That is spelling, not taste.
 #
 # **Look at the pairs themselves.** Which history tokens tell most about which target tokens? (Digits of years and punctuation are left out.)
 
@@ -256,11 +256,11 @@ parts = [often[often.segment == name].nlargest(6, "npmi") for name in ("HISTORY"
 pd.concat(parts)[["segment", "source", "target", "count", "rate", "pmi", "npmi"]].round(2).reset_index(drop=True)
 
 # %% [markdown]
-# The history's best pairs are pieces of film series, whose parts people watch one after the other. That is knowledge about users. It is
+# Most of the history's best pairs are pieces of film series, whose parts people watch one after the other. That is knowledge about users. It is
 # there to be learned. But look at the sizes: no pair of the history comes near those of the prefix.
 #
 # **A control.** Rare pairs have a large PMI by luck, and we average only pairs that occur. So shuffle: give each history the target
-# of another window. All links are cut, all frequencies stay. **Predict** what happens to the rate, and what to the PMI.
+# of another window. All links between history and target are cut, all frequencies stay (a title stays whole, so PREFIX cannot change). **Predict** what happens to the rate, and what to the PMI.
 
 # %%
 order = np.random.default_rng(0).permutation(len(corpus))
@@ -280,8 +280,8 @@ true, chance = weighted(counted).loc["HISTORY"], weighted(shuffled).loc["HISTORY
 say(
     "With all links cut, the HISTORY rate goes from {r:.3f} to {r0:.3f}: it keeps **{rate_kept:.0%}**. The PMI goes from {p:.4f} to "
     "{p0:.4f} nats: it keeps **{pmi_kept:.0%}**. A rate hardly notices whether there is a link: it counts frequent words. And most of the mean PMI is luck too: "
-    "what the link adds is **{link:.3f}** nats.",
-    link=true.pmi - chance.pmi, r=true.rate, r0=chance.rate, rate_kept=chance.rate / true.rate, p=true.pmi, p0=chance.pmi, pmi_kept=chance.pmi / true.pmi,
+    "what the link adds is **{link:.3f}** nats. (Weighted by occurrence, as here, the rates of TASK and HISTORY stand {times:.1f} to 1.)",
+    times=1 / true.rate, link=true.pmi - chance.pmi, r=true.rate, r0=chance.rate, rate_kept=chance.rate / true.rate, p=true.pmi, p0=chance.pmi, pmi_kept=chance.pmi / true.pmi,
 )
 
 # %% [markdown]
@@ -301,7 +301,7 @@ say(
 # | `rotating` | eight wordings, each example has one | each wording a fraction of that |
 # | `none` | no words, only a bullet before each title | hardly any text left |
 #
-# `rotating` is the test: as much is said, by words that each stand in fewer examples. `none` goes further, and takes most of the prompt with it.
+# `rotating` is the test: much the same is said, by words that each stand in fewer examples. `none` goes further, and takes most of the prompt with it.
 #
 # This needs a model trained from nothing, so that it brings no habits along: the *pocket model*. It is a tiny Llama that trains in
 # a lesson. Its world is small too: the movies rated most, their titles without the year, the last three as history.
@@ -411,7 +411,8 @@ users = [example.user for example in test]
 possible = metrics.paired_bootstrap(pay_stranger, pay_counting, clusters=users)
 say(
     "The marginal pays {marginal:.2f} nats per title, a blind guess among the {n} titles {blind:.2f}. Counting what followed what pays {counting:.2f}, and "
-    "**{possible:.2f}** more [95% interval] after a stranger's history: so much at least is in the history.",
+    "**{possible:.2f}** more [95% interval] after a stranger's history: so much at least is in the history. (These titles are almost equally frequent, so the "
+    "marginal saves next to nothing on the blind guess, and what is easy here is the spelling.)",
     marginal=pay_marginal.mean(), n=len(catalogue), blind=np.log(len(catalogue)), counting=pay_counting.mean(), possible=possible,
 )
 
@@ -504,8 +505,7 @@ say(
 )
 
 # %% [markdown]
-# Two things are missing. A model that pays more than the blind guess has not yet begun to read: what it does with the history is no evidence either
-# way. And one training is one throw of the dice: other initial weights, another order of the windows, another result. So the repository keeps a
+# Two things are missing. A model that pays more than the blind guess is too unfinished for its use of the history to decide anything. And one training is one throw of the dice: other initial weights, another order of the windows, another result. So the repository keeps a
 # table of this very experiment in the profile `standard`, which trains for longer, with several seeds (`scripts/cooccurrence_arms.py`; its epochs and
 # learning rate were chosen on the valid part, for `fixed` alone). Now the interval is over *seeds*, by Student's t. **Predict**, once more.
 
@@ -582,7 +582,7 @@ checks.check("02.4", missed);
 # %%
 gap, baseline = gaps["rotating"], by_seed["fixed"].mean() if kept.exists() else worth["fixed"].mean()
 if gap.low > 0:
-    judgement = "Where the task words co-occur less, the history counts for more. **That supports Mechanism 1** for the task text."
+    judgement = "Where the task words co-occur less, the history counts for more. **That supports Mechanism 1** for the task text, unless it is the shorter wording that helps."
 elif gap.high < 0:
     judgement = "Where the task words co-occur less, the history counts for *less*. **That contradicts Mechanism 1** for the task text."
 elif gap.high < baseline / 10:
@@ -595,20 +595,20 @@ else:
         f"**Undecided**: `rotating` minus `fixed` is {gap:+.3f} nats, which holds zero, but also gains of up to {gap.high / baseline:.0%} of the {baseline:.3f} nats that "
         "`fixed` uses in all."
     )
-judgement += f" `none`, which also shortens the prompt, lies {gaps['none']:+.3f} from `fixed`"
+judgement += f" `none`, which shortens the prompt most, lies {gaps['none']:+.3f} from `fixed`"
 judgement += ": there the history counts for more, whether for want of constant words or for brevity, which this arm cannot tell." if gaps["none"].low > 0 else "."
 judgement += f" (Intervals over {over_what}.)"
 say(
-    "1. *The rates are unequal.* **True**, {times:.0f} to 1 for TASK (pairs that occur, each once). But the information is the other way round: TASK has none.\n"
+    "1. *The rates are unequal.* **True**, {times:.0f} to 1 for TASK with each pair once, {weighted:.1f} to 1 by occurrence. But the information is the other way round: TASK has none.\n"
     "2. *Balancing them moves the model to the history* (the break condition). {judgement}\n"
     "3. *PREFIX.* **Not tested here**: a title cannot be written without its own beginning. Its share is where the weight is.",
-    times=mean["TASK"] / mean["HISTORY"], judgement=judgement,
+    times=mean["TASK"] / mean["HISTORY"], weighted=1 / true.rate, judgement=judgement,
 )
 
 # %% [markdown]
 # Note what this does *not* say. A model that recommends much the same to everybody is real: notebook 00 saw one. So is the weight on the
 # auxiliary tokens: notebook 01 measured it before and after fine-tuning. The question here was only *why*. If the easy part of the loss is learned first and drowns the rest, the remedy is to make
-# the rest louder. That is what GDRT does: it weighs tokens by how hard they are to guess without the user. It can work
+# the rest louder. That is what GDRT does: it groups tokens by how hard they are to guess without the user, and weighs the groups by their loss. It can work
 # even if Mechanism 1 is not the cause.
 
 # %% [markdown]

@@ -872,7 +872,7 @@ for batch in noisy:
 # - **EG**: Group DRO by exponentiated gradient, section 7.
 # - **reversed**: the softmax of *minus* $L/\tau$, so that the easiest group is heard most. A control.
 #
-# GDRT gets tau = 0.1, EG the rate 0.1. Other values move them along the trade of sections 5 and 7.
+# The code below says which tau GDRT gets and which rate EG (`tau`, `rate`). Other values move them along the trade of sections 5 and 7.
 #
 # **Predict**, for each world, the worst group's accuracy: which rule is best? Write your guess down.
 
