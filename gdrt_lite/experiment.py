@@ -126,9 +126,7 @@ class Bench:
 
     def groups(self, config: Config, train: Sequence[Example]) -> groups.TokenGroups:
         """Token groups as the objective wants them."""
-        level = "item" if config.objective == "item" else "token"
-        fitted = groups.fit(self.relevance, [e.target for e in train], k=config.k, level=level, seed=config.seed)
-        return fitted.shuffled(config.seed) if config.objective == "random" else fitted
+        return groups.fit_for(config.objective, self.relevance, [e.target for e in train], k=config.k, seed=config.seed)
 
 
 def run_cell(config: Config, folder: Path, bench: Bench | None = None, resume: bool = True, progress: bool = True) -> dict:

@@ -122,3 +122,9 @@ def fit(
         nearest = np.abs(own[:, None] - centers).argmin(1).astype(np.int64)
         ids[title] = np.broadcast_to(nearest, scores[title].shape).copy() if level == "item" else nearest
     return TokenGroups(centers, ids, scores, {title: counts[title] for title in scores}, level)
+
+
+def fit_for(objective: str, relevance: Mapping[str, Any], targets: Iterable[str], k: int = 5, seed: int = 0) -> TokenGroups:
+    """The groups that an objective is trained with: `fit`, at item level for "item", shuffled with the seed for "random"."""
+    fitted = fit(relevance, targets, k=k, level="item" if objective == "item" else "token", seed=seed)
+    return fitted.shuffled(seed) if objective == "random" else fitted

@@ -29,8 +29,7 @@ from gdrt_lite.batches import Collator, SeededLengthGroups, TokenisedExamples
 from gdrt_lite.data import Example
 from gdrt_lite.errors import GdrtError
 from gdrt_lite.files import replace_folder
-from gdrt_lite.groups import TokenGroups
-from gdrt_lite.groups import fit as fit_groups
+from gdrt_lite.groups import TokenGroups, fit_for
 from gdrt_lite.lm import LanguageModel, batch_logprobs, shares_prefix
 from gdrt_lite.objectives import Objective, check_objective
 from gdrt_lite.relevance import token_relevance
@@ -81,9 +80,7 @@ class TrainingDiverged(GdrtError):
 def make_groups(objective: str, lm: LanguageModel, examples: Sequence[Example], k: int = 5, seed: int = 0) -> TokenGroups:
     """Token groups for an objective: relevance under `lm`, K-means, at item level for "item", shuffled for "random"."""
     targets = [example.target for example in examples]
-    level = "item" if objective == "item" else "token"
-    groups = fit_groups(token_relevance(lm, targets), targets, k=k, level=level, seed=seed)
-    return groups.shuffled(seed) if objective == "random" else groups
+    return fit_for(objective, token_relevance(lm, targets), targets, k=k, seed=seed)
 
 
 def finetune(
