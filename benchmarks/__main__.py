@@ -11,7 +11,8 @@ import torch
 from matplotlib.figure import Figure
 
 from benchmarks.common import matmul_gflops
-from gdrt_lite import data, files, lm, machine, plots
+from gdrt_lite import data, lm, plots
+from gdrt_lite.system import files, machine
 
 NAMES = ("startup", "recommend", "faa", "token_relevance", "training_step", "gdrt_overhead", "memory", "growth")
 ROWS = {
@@ -25,13 +26,18 @@ ROWS = {
 
 def table(found: dict) -> str:
     """The benchmarks of one machine as a Markdown table."""
-    lines = ["| step | peer | ours, s | peer, s | peer / ours | of the matmul roofline | ratio at the roofline |", "|---|---|---|---|---|---|---|"]
+    lines = [
+        "| step | peer | ours, s | peer, s | peer / ours | of the matmul roofline | ratio at the roofline |",
+        "|---|---|---|---|---|---|---|",
+    ]
     for name, (step, peer, unit) in ROWS.items():
         if name in found:
             row = found[name]
             ratio = 1 / row["ratio"] if name == "gdrt_overhead" else row["ratio"]
             share, bound = (f"{row['roofline']:.0%}", f"{ratio / row['roofline']:.1f}") if "roofline" in row else ("-", "-")
-            lines.append(f"| {step} | {peer} | {row['ours_s']:.3g} {unit} | {row['peer_s']:.3g} | {ratio:.2f} | {share} | {bound} |")
+            lines.append(
+                f"| {step} | {peer} | {row['ours_s']:.3g} {unit} | {row['peer_s']:.3g} | {ratio:.2f} | {share} | {bound} |"
+            )
     return "\n".join(lines)
 
 

@@ -6,6 +6,7 @@ import pandas as pd
 
 from benchmarks.common import examples, seconds
 from gdrt_lite import attribution, data, decoding, lm
+from gdrt_lite.trie import TitleTrie
 
 
 def run() -> dict:
@@ -20,13 +21,13 @@ def run() -> dict:
         work()
         rows.append({"what": what, "size": size, "seconds": seconds(work)})
 
-    trie = decoding.TitleTrie(sorted(set(known) | set(all_titles[:500])), model.tokenizer)
+    trie = TitleTrie(sorted(set(known) | set(all_titles[:500])), model.tokenizer)
     for users in (50, 100, 200, 400):
         histories = [e.history for e in some[:users]]
         measure("recommend: users", users, lambda histories=histories: decoding.recommend(model, histories, trie))
     for titles in (250, 500, 1297, 6344):
         catalogue = all_titles[:titles]
-        own = decoding.TitleTrie(catalogue, model.tokenizer)
+        own = TitleTrie(catalogue, model.tokenizer)
         histories = [tuple(catalogue[i : i + 10]) for i in range(50)]
         measure("recommend: titles", titles, lambda h=histories, own=own: decoding.recommend(model, h, own))
     for length in (2, 5, 10, 20):

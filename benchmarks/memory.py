@@ -9,7 +9,8 @@ CODE = """
 import sys
 import torch
 from benchmarks.common import examples
-from gdrt_lite import lm, machine, training
+from gdrt_lite import lm, training
+from gdrt_lite.system import machine
 batch, model = int(sys.argv[1]), lm.load(dtype=getattr(torch, sys.argv[2]), device="cpu")
 training.finetune(model, examples(2 * batch, history=5), "gdrt", batch_size=batch, progress=False)
 print(machine.peak_memory_gib())

@@ -6,9 +6,10 @@ import torch
 
 from benchmarks.common import compare, examples, forward_gflop, matmul_gflops, splits
 from gdrt_lite import decoding, lm
+from gdrt_lite.trie import TitleTrie
 
 
-def generate(model: lm.LanguageModel, trie: decoding.TitleTrie, histories: list, beams: int = 10) -> list:
+def generate(model: lm.LanguageModel, trie: TitleTrie, histories: list, beams: int = 10) -> list:
     """The peer: one user at a time, a Python callback per beam and step."""
     eos, lists = model.tokenizer.eos_token_id, []
     children: list[dict[int, int]] = [
@@ -42,7 +43,7 @@ def run() -> dict:
     catalogue = splits().catalogue
     histories = [e.history for e in examples(32)]
     exact = lm.load(dtype=torch.float32, device="cpu")
-    trie = decoding.TitleTrie(catalogue, exact.tokenizer)
+    trie = TitleTrie(catalogue, exact.tokenizer)
     mine, theirs = decoding.recommend(exact, histories[:3], trie), generate(exact, trie, histories[:3])
     same = all([t for t, _ in a] == [t for t, _ in b] for a, b in zip(mine, theirs, strict=True))
     model = lm.load(device="cpu")

@@ -6,7 +6,9 @@ import subprocess
 import sys
 
 IMPORT = "import time; s = time.perf_counter(); import gdrt_lite; print(time.perf_counter() - s)"
-LOAD = "from gdrt_lite import lm; import time; s = time.perf_counter(); lm.load(device='cpu'); print(time.perf_counter() - s)"
+LOAD = (
+    "from gdrt_lite import lm; import time; s = time.perf_counter(); lm.load(device='cpu'); print(time.perf_counter() - s)"
+)
 
 
 def run() -> dict:

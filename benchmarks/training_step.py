@@ -10,8 +10,8 @@ from peft.helpers import disable_input_dtype_casting
 
 from benchmarks.common import compare, examples, forward_gflop, matmul_gflops
 from gdrt_lite import lm
-from gdrt_lite.collation import collate
 from gdrt_lite.lm import batch_logprobs
+from gdrt_lite.lm.packing import collate
 from gdrt_lite.prompts import Encoded
 
 BATCH = 16

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from gdrt_lite.errors import GdrtError
+from gdrt_lite.system.errors import GdrtError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -60,20 +60,20 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _doctor(_: argparse.Namespace) -> int:
-    from gdrt_lite import doctor
+    from gdrt_lite.course import doctor
 
     return doctor.main()
 
 
 def _fetch(_: argparse.Namespace) -> int:
-    from gdrt_lite import assets
+    from gdrt_lite.system import assets
 
     print(f"model ready: {assets.smollm2_folder(verify=True)}")
     return 0
 
 
 def _run(options: argparse.Namespace) -> int:
-    from gdrt_lite import run
+    from gdrt_lite.study import run
 
     overrides = {
         "model": options.model,
@@ -94,9 +94,9 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _study(options: argparse.Namespace) -> int:
-    from gdrt_lite import study
+    from gdrt_lite.study import grid
 
-    return study.main(options.grid, options.results, options.only, options.report)
+    return grid.main(options.grid, options.results, options.only, options.report)
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ def popularity(
     return _best(scores, catalogue, histories, k, exclude_history)
 
 
-def item_knn(
+def item_transitions(
     train: Sequence[Example],
     catalogue: Sequence[str],
     histories: Sequence[Sequence[str]],

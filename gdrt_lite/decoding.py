@@ -11,68 +11,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from transformers import DynamicCache, PreTrainedTokenizerBase
+from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
-from gdrt_lite.collation import collate
 from gdrt_lite.lm import LanguageModel, only_rows, shared_past, shares_prefix, target_logprobs
+from gdrt_lite.lm.packing import collate
 from gdrt_lite.prompts import target_ids
+from gdrt_lite.trie import TitleTrie
 
 Ranked = list[tuple[str, float]]
-
-
-class TitleTrie:
-    """The catalogue as a prefix tree in flat arrays.
-
-    The children of `node` are `child[first[node] : first[node + 1]]`, entered by the tokens `token[...]` at the same
-    places, ascending. A leaf (reached by EOS) is title number `leaf[node]`, any other node has -1.
-
-    Raises:
-        ValueError: the catalogue is empty, or two titles have the same tokens.
-    """
-
-    def __init__(self, titles: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> None:
-        if not titles:
-            raise ValueError("the catalogue is empty: there is nothing to recommend.")
-        self.titles = list(titles)
-        self.number = {title: i for i, title in enumerate(self.titles)}
-        if len(self.number) < len(self.titles):
-            raise ValueError("the catalogue holds a title twice; pass distinct titles.")
-        paths = [target_ids(tokenizer, title) for title in self.titles]
-        children: list[dict[int, int]] = [{}]
-        leaf = [-1]
-        self.paths: list[list[int]] = []  # the nodes on the way to each title
-        for i, path in enumerate(paths):
-            node, nodes = 0, []
-            for token in path:
-                if token not in children[node]:
-                    children[node][token] = len(children)
-                    children.append({})
-                    leaf.append(-1)
-                node = children[node][token]
-                nodes.append(node)
-            if leaf[node] >= 0:
-                raise ValueError(f"{self.titles[leaf[node]]!r} and {self.titles[i]!r} have the same tokens; rename one.")
-            leaf[node] = i
-            self.paths.append(nodes)
-        self.leaf = np.array(leaf)
-        self.first = np.concatenate([[0], np.cumsum([len(c) for c in children])])
-        self.token = np.array([t for c in children for t in sorted(c)], dtype=np.int64)
-        self.child = np.array([c[t] for c in children for t in sorted(c)], dtype=np.int64)
-        self.n_titles = np.zeros(len(children), dtype=np.int64)  # titles below each node
-        for nodes in self.paths:
-            self.n_titles[nodes] += 1
-
-    def __len__(self) -> int:
-        return len(self.titles)
-
-    def closed_nodes(self, banned: Sequence[str]) -> set[int]:
-        """Nodes below which every title is banned."""
-        counts: dict[int, int] = {}
-        for title in set(banned):
-            for node in self.paths[self.number[title]]:
-                counts[node] = counts.get(node, 0) + 1
-        return {node for node, count in counts.items() if count == self.n_titles[node]}
 
 
 def recommend(
@@ -174,7 +121,9 @@ class _RoomyLayer(DynamicLayer):
         """Append, and return all keys and values, as views (B, G, K, D)."""
         start, end = self.keys.shape[-2], self.keys.shape[-2] + key_states.shape[-2]
         if end > self._held[0].shape[-2]:
-            self._held = tuple(torch.nn.functional.pad(t, (0, 0, 0, self.ROOM + end - start)) for t in (self.keys, self.values))
+            self._held = tuple(
+                torch.nn.functional.pad(t, (0, 0, 0, self.ROOM + end - start)) for t in (self.keys, self.values)
+            )
         for held, states in zip(self._held, (key_states, value_states), strict=True):
             held[..., start:end, :] = states
         self.keys, self.values = (held[..., :end, :] for held in self._held)
@@ -195,7 +144,9 @@ def _beam_search(lm: LanguageModel, encoded: list, trie: TitleTrie, width: int, 
     batch = collate(encoded, lm.tokenizer.pad_token_id, shares_prefix(lm.model))
     batch = {name: tensor.to(lm.device) for name, tensor in batch.items()}
     users = len(encoded)
-    past = shared_past(lm.model, batch["prefix_ids"], users) or DynamicCache()  # keeps all keys, in sliding layers too: see `_check_reach`
+    past = (
+        shared_past(lm.model, batch["prefix_ids"], users) or DynamicCache()
+    )  # keeps all keys, in sliding layers too: see `_check_reach`
     everyone = torch.arange(users, device=lm.device)
     with only_rows(lm.model, everyone, torch.full_like(everyone, batch["input_ids"].shape[1] - 1)):
         output = lm.model(

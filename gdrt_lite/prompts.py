@@ -16,8 +16,10 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
-from transformers import PreTrainedTokenizerBase
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 TASK, HISTORY, TARGET = 0, 1, 2
 PREFIX = 3  # never a label: the TARGET tokens before the one being predicted

@@ -45,7 +45,7 @@ if not found():
     if (done := subprocess.run(pip, capture_output=True, text=True)).returncode:
         raise RuntimeError(f"cannot install {source}; set GDRT_LITE_SOURCE\n{done.stdout}{done.stderr}")
     invalidate_caches()
-from gdrt_lite import checks, notebook, plots; from gdrt_lite.notebook import card, pick, say
+from gdrt_lite import plots; from gdrt_lite.course import checks; from gdrt_lite.course.notebook import card, pick, say
 
 # %% tags=["card"]
 card("00")
@@ -57,7 +57,9 @@ from collections.abc import Callable, Sequence
 
 import pandas as pd
 
-from gdrt_lite import baselines, data, decoding, doctor, evidence, lm, metrics
+from gdrt_lite import baselines, data, decoding, lm, metrics
+from gdrt_lite.course import doctor
+from gdrt_lite.study import protocols
 from gdrt_lite.data import Example
 
 # %% [markdown]
@@ -445,7 +447,7 @@ print("seen:", "; ".join(someone.history), "\nkNN: ", "; ".join(neighbours(someo
 # Twenty lines. The package has the same method as a helper, with matrices. Both must agree:
 
 # %%
-helper = baselines.item_knn(splits.train, splits.catalogue, histories[:5], exclude_history=True)
+helper = baselines.item_transitions(splits.train, splits.catalogue, histories[:5], exclude_history=True)
 for history, ranked in zip(histories[:5], helper):
     assert neighbours(history) == [title for title, _ in ranked]
 
@@ -510,7 +512,7 @@ say(
 # %%
 kept_lists = {
     cell["config"]["objective"]: cell
-    for cell in evidence.read_cells(data.data_folder() / "results" / "cells")
+    for cell in protocols.read_cells(data.data_folder() / "results" / "cells")
     if (cell["config"]["data"], cell["config"]["model"]) == ("movielens", "smollm2-135m")
 }
 if {"pre-trained", "item-knn"} <= set(kept_lists):

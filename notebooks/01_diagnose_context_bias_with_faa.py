@@ -45,7 +45,7 @@ if not found():
     if (done := subprocess.run(pip, capture_output=True, text=True)).returncode:
         raise RuntimeError(f"cannot install {source}; set GDRT_LITE_SOURCE\n{done.stdout}{done.stderr}")
     invalidate_caches()
-from gdrt_lite import checks, notebook, plots; from gdrt_lite.notebook import card, pick, say
+from gdrt_lite import plots; from gdrt_lite.course import checks; from gdrt_lite.course.notebook import card, pick, say
 
 # %% tags=["card"]
 card("01")
@@ -59,7 +59,7 @@ import torch
 from captum.attr import FeatureAblation
 from torch import Tensor
 
-from gdrt_lite import attribution, data, lm, metrics, training
+from gdrt_lite import ablation, attribution, data, lm, metrics, training
 from gdrt_lite.prompts import HISTORY, SEGMENT_NAMES, TARGET, TASK
 
 # %% [markdown]
@@ -255,8 +255,8 @@ del exact
 # %%
 donor = base.encode(examples[1].history, examples[1].target)
 nothing = attribution.neutral_id(base)
-for ablation in attribution.ABLATIONS:
-    without = attribution.ablate(encoded, HISTORY, ablation, nothing, donor)
+for ablation in ablation.ABLATIONS:
+    without = ablation.ablate(encoded, HISTORY, ablation, nothing, donor)
     seen = [i for i, visible in zip(without.ids, without.attend) if visible]
     print(f"--- HISTORY left out by '{ablation}': {len(seen)} tokens visible\n{base.tokenizer.decode(seen)}\n")
 
@@ -274,7 +274,7 @@ for ablation in attribution.ABLATIONS:
 # **Predict:** under `resample`, what is the attribution of TASK?
 
 # %%
-swapped = attribution.ablate(encoded, TASK, "resample", nothing, donor)
+swapped = ablation.ablate(encoded, TASK, "resample", nothing, donor)
 assert swapped.ids == encoded.ids
 
 # %% [markdown]
@@ -288,7 +288,7 @@ assert swapped.ids == encoded.ids
 # %%
 frames = {
     ablation: attribution.feature_ablation(base, examples, ablation, progress=True).assign(ablation=ablation)
-    for ablation in attribution.ABLATIONS
+    for ablation in ablation.ABLATIONS
 }
 everything = pd.concat(frames.values(), ignore_index=True)
 
@@ -564,7 +564,7 @@ checks.check("01.4", ratio);
 # whole title. **Predict:** which single token matters most?
 
 # %%
-maps = {"pre-trained": attribution.token_map(base, example)}
+maps = {"pre-trained": attribution.token_attribution(base, example)}
 top = maps["pre-trained"].nlargest(3, "attribution")
 names = [f"{token!r} ({segment})" for token, segment in zip(top.token, top.segment)]
 plots.show(
@@ -573,7 +573,7 @@ plots.show(
 )
 
 # %%
-maps["SFT"] = attribution.token_map(tuned, example)
+maps["SFT"] = attribution.token_attribution(tuned, example)
 top_sft = maps["SFT"].nlargest(3, "attribution")
 names_sft = [f"{token!r} ({segment})" for token, segment in zip(top_sft.token, top_sft.segment)]
 plots.show(

@@ -48,7 +48,7 @@ if not found():
     if (done := subprocess.run(pip, capture_output=True, text=True)).returncode:
         raise RuntimeError(f"cannot install {source}; set GDRT_LITE_SOURCE\n{done.stdout}{done.stderr}")
     invalidate_caches()
-from gdrt_lite import checks, notebook, plots; from gdrt_lite.notebook import card, pick, say
+from gdrt_lite import plots; from gdrt_lite.course import checks; from gdrt_lite.course.notebook import card, pick, say
 
 # %% tags=["card"]
 card("03")
@@ -63,7 +63,8 @@ import torch
 from scipy.stats import spearmanr
 from torch import Tensor
 
-from gdrt_lite import canvas, data, groups, lm, relevance, training
+from gdrt_lite import data, groups, lm, relevance, training
+from gdrt_lite.plots import canvas
 
 # %% [markdown]
 # ## 1. One title, by hand
@@ -726,7 +727,7 @@ say(
 # %% [markdown]
 # Two cautions. First, the tuned model was trained *with* histories; a prompt without one is new to it, so
 # some of the change is surprise at an odd prompt. (For the pocket model the package trains a scorer on
-# prompts without history, `training.history_free_twin`.) Second, the paper does not say which scorer it used.
+# prompts without history, `training.train_relevance_scorer`.) Second, the paper does not say which scorer it used.
 # Whoever reports groups should say which $\theta$ made them.
 
 # %% [markdown]

@@ -46,7 +46,7 @@ if not found():
     if (done := subprocess.run(pip, capture_output=True, text=True)).returncode:
         raise RuntimeError(f"cannot install {source}; set GDRT_LITE_SOURCE\n{done.stdout}{done.stderr}")
     invalidate_caches()
-from gdrt_lite import checks, notebook, plots; from gdrt_lite.notebook import card, pick, say
+from gdrt_lite import plots; from gdrt_lite.course import checks; from gdrt_lite.course.notebook import card, pick, say
 
 # %% tags=["card"]
 card("04")
@@ -60,7 +60,8 @@ import torch
 from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_rand_score
 
-from gdrt_lite import canvas, data, dro, groups, lm, metrics, relevance
+from gdrt_lite import data, dro, groups, lm, metrics, relevance
+from gdrt_lite.plots import canvas
 
 # %% [markdown] tags=["definition"]
 # ## 1. Two steps by hand

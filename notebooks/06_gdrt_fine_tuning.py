@@ -47,7 +47,7 @@ if not found():
     if (done := subprocess.run(pip, capture_output=True, text=True)).returncode:
         raise RuntimeError(f"cannot install {source}; set GDRT_LITE_SOURCE\n{done.stdout}{done.stderr}")
     invalidate_caches()
-from gdrt_lite import checks, notebook, plots; from gdrt_lite.notebook import card, pick, say
+from gdrt_lite import plots; from gdrt_lite.course import checks; from gdrt_lite.course.notebook import card, pick, say
 
 # %% tags=["card"]
 card("06")
@@ -66,7 +66,10 @@ from IPython.display import display
 from torch import Tensor
 from transformers import TrainerCallback
 
-from gdrt_lite import attribution, data, decoding, dro, evidence, experiment, groups, lm, metrics, relevance, report, training
+from gdrt_lite import attribution, data, decoding, dro, groups, lm, metrics, relevance, training
+from gdrt_lite.study import compare, protocols, report, workspace
+from gdrt_lite.study.cell import evaluate, run_cell
+from gdrt_lite.study.config import BASELINES, Config
 from gdrt_lite.objectives import Objective
 
 # %% [markdown]
@@ -192,7 +195,7 @@ checks.check("06.1", answer);
 # %%
 windows = data.sample(splits.train, pick(quick=2500, standard=8000, full=11_000), seed=0)
 pocket = lm.pocket(splits.catalogue)
-twin = training.history_free_twin(pocket, windows, max_steps=pick(quick=150, standard=400, full=800))
+twin = training.train_relevance_scorer(pocket, windows, max_steps=pick(quick=150, standard=400, full=800))
 scores = relevance.token_relevance(twin.lm, splits.catalogue)
 token_groups = groups.fit(scores, [e.target for e in windows], k=5)
 tokens = token_groups.table()
@@ -599,15 +602,15 @@ checks.check("06.4", unfairness);
 # Now all pocket models on the same users, beside two baselines that only count.
 
 # %%
-config = experiment.Config(model="pocket", top_items=100, history=3, train_windows=len(windows), tau=tau,
+config = Config(model="pocket", top_items=100, history=3, train_windows=len(windows), tau=tau,
                            test_examples=pick(quick=160, standard=500, full=1800), faa_examples=pick(quick=50, standard=100, full=500))
-bench = experiment.Bench(config)
+bench = workspace.Workspace(config)
 test = bench.test(config)
 say("Tuned on {n:,} windows. The baselines that count do so on all {all:,}.", n=len(windows), all=len(splits.train))
-cells = {name: experiment.measure(run.lm, test, splits, config) for name, run in runs.items()}
+cells = {name: evaluate(run.lm, test, splits, config) for name, run in runs.items()}
 with tempfile.TemporaryDirectory() as folder:
-    for name in experiment.BASELINES:
-        cells[name] = experiment.run_cell(dataclasses.replace(config, objective=name), Path(folder), bench, progress=False)
+    for name in BASELINES:
+        cells[name] = run_cell(dataclasses.replace(config, objective=name), Path(folder), bench, progress=False)
 pocket_table = report.comparison(cells)
 display(report.headline(pocket_table).set_index("model"))
 
@@ -669,10 +672,10 @@ say("MGU@5 by popularity: {text}. Popularity recommends hits to everybody, and i
 # And the real model, on fewer users, because each list costs more.
 
 # %%
-real_config = experiment.Config(history=5, test_examples=pick(quick=16, standard=300, full=2000),
+real_config = Config(history=5, test_examples=pick(quick=16, standard=300, full=2000),
                                 faa_examples=pick(quick=8, standard=100, full=500))
 real_test = data.sample(movies.test, real_config.test_examples, seed=0)
-real_cells = {name: experiment.measure(model, real_test, movies, real_config, progress=True) for name, model in models.items()}
+real_cells = {name: evaluate(model, real_test, movies, real_config, progress=True) for name, model in models.items()}
 reference = "sft, released" if "sft, released" in real_cells else "sft, live"
 real_table = report.comparison(real_cells, reference=reference)
 columns = ["NDCG@10", "NLL", "bias attention", "MGU@5 popularity", "coverage@10"]
@@ -693,17 +696,17 @@ for metric in ("NDCG@10", "NLL", "bias attention"):
 # %%
 results = data.data_folder() / "results" / "cells"
 studied = [
-    (config, own) for config, own in evidence.protocols(evidence.read_cells(results) if results.is_dir() else [])
+    (config, own) for config, own in protocols.by_protocol(protocols.read_cells(results) if results.is_dir() else [])
     if (config.data, config.model) == ("movielens", "smollm2-135m")
 ]
 if studied:
     settings, found = studied[0]
-    larger = evidence.table(found).set_index("objective")
-    counted = max((c["train_windows"] for c in found if c["config"]["objective"] in experiment.BASELINES), default=0)
+    larger = compare.table(found).set_index("objective")
+    counted = max((c["train_windows"] for c in found if c["config"]["objective"] in BASELINES), default=0)
     say("**{n}** cells, tuned on {windows:,} windows (the two that count read all {counted:,}), tau {tau:g}, {test} test windows; in brackets: minus SFT.", n=len(found),
         windows=settings.train_windows, counted=counted, tau=settings.tau, test=len(found[0]["users"]))
     display(larger[[c for c in ("seeds", "NDCG@10", "NLL", "bias attention", "MGU@5 popularity") if c in larger]])
-    first_seed = {c["config"]["objective"]: report.measurements(c) for c in reversed(found) if c["config"]["seed"] == 0}
+    first_seed = {c["config"]["objective"]: report.cell_metrics(c) for c in reversed(found) if c["config"]["seed"] == 0}
     if {"sft", "gdrt"} <= set(first_seed):
         change = {m: first_seed["gdrt"][m].minus(first_seed["sft"][m]) for m in ("bias attention", "NLL", "NDCG@10")}
         moved = {m: "rose" if c.low > 0 else "fell" if c.high < 0 else "did not clearly change" for m, c in change.items()}
@@ -820,7 +823,7 @@ reads_more = metrics.paired_bootstrap(worth["gdrt"], worth["sft"], users)
 def group_difference(g: int, name: str = "gdrt") -> metrics.Interval:
     """Loss of group g on the test windows, `name` minus sft, paired by user."""
     mean = lambda m: m[..., g] / m[..., 5 + g]
-    return report.Measured(tested[name], users, mean).minus(report.Measured(tested["sft"], users, mean))
+    return report.Metric(tested[name], users, mean).minus(report.Metric(tested["sft"], users, mean))
 
 
 def difference(metric: str) -> metrics.Interval:

@@ -42,7 +42,7 @@ if not found():
     if (done := subprocess.run(pip, capture_output=True, text=True)).returncode:
         raise RuntimeError(f"cannot install {source}; set GDRT_LITE_SOURCE\n{done.stdout}{done.stderr}")
     invalidate_caches()
-from gdrt_lite import checks, notebook, plots; from gdrt_lite.notebook import card, pick, say
+from gdrt_lite import plots; from gdrt_lite.course import checks; from gdrt_lite.course.notebook import card, pick, say
 
 # %% tags=["card"]
 card("07")
@@ -60,7 +60,10 @@ from scipy import stats
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from gdrt_lite import canvas, cooccurrence, data, dro, evidence, experiment, groups, lm, prompts, relevance, report, training
+from gdrt_lite import cooccurrence, data, dro, groups, lm, prompts, relevance, training
+from gdrt_lite.plots import canvas
+from gdrt_lite.study import compare, protocols, report
+from gdrt_lite.study.config import BASELINES
 
 # %% [markdown]
 # ## 1. Turn the weights round
@@ -140,7 +143,7 @@ earlier, windows = drawn[:first], drawn[first:]
 test = data.sample(splits.test, pick(quick=240, standard=800, full=1800), seed=0)
 users = [e.user for e in test]
 pocket = lm.pocket(splits.catalogue)
-twin = training.history_free_twin(pocket, earlier, max_steps=pick(quick=120, standard=400, full=800)).lm  # scores relevance
+twin = training.train_relevance_scorer(pocket, earlier, max_steps=pick(quick=120, standard=400, full=800)).lm  # scores relevance
 scores = relevance.token_relevance(twin, splits.catalogue)
 start = training.finetune(twin, earlier, "sft", epochs=pick(quick=1, standard=2, full=4), batch_size=16).lm
 targets = [e.target for e in windows]
@@ -199,7 +202,7 @@ def minus(a: Trial, b: Trial, what: str) -> report.Interval:
     """Mean difference a - b with its 95% interval: users are drawn anew, both trials on the same draws."""
     if what == "hard":
         ratio = lambda means: means[..., 0] / means[..., 1]
-        return report.Measured(a.hard, users, ratio).minus(report.Measured(b.hard, users, ratio))
+        return report.Metric(a.hard, users, ratio).minus(report.Metric(b.hard, users, ratio))
     return report.metrics.paired_bootstrap(getattr(a, what), getattr(b, what), users)
 
 # %% [markdown]
@@ -492,17 +495,17 @@ say("Noise costs sft {sft} nats a title and gdrt {gdrt}. GDRT's extra harm is **
 
 # %%
 results = data.data_folder() / "results" / "cells"
-cells = evidence.read_cells(results) if results.is_dir() else []
-found: dict[str, dict[str, dict[int, dict[str, report.Measured]]]] = {}  # model and data -> objective -> seed -> metric
+cells = protocols.read_cells(results) if results.is_dir() else []
+found: dict[str, dict[str, dict[int, dict[str, report.Metric]]]] = {}  # model and data -> objective -> seed -> metric
 trained: dict[str, list] = {}  # model and data -> cells
 main = ("NDCG@10", "NLL", "bias attention", "MGU@5 popularity")
-for where, (config, own) in evidence.places(cells).items():
-    found[where], trained[where] = evidence.measured(own), own
-    counted = max((cell["train_windows"] for cell in own if cell["config"]["objective"] in experiment.BASELINES), default=0)
+for where, (config, own) in protocols.first_protocols(cells).items():
+    found[where], trained[where] = compare.metrics_by_method(own), own
+    counted = max((cell["train_windows"] for cell in own if cell["config"]["objective"] in BASELINES), default=0)
     say("**{where}**, {n} cells: {titles} titles, {windows:,} windows (`popularity` and `item-knn`, which only count, read all {counted:,}), {epochs:g} epoch(s), prior {prior}, tau {tau:g}.",
         where=where, n=len(own), titles=len(own[0]["item_groups"]["popularity"]), windows=own[0]["train_windows"], counted=counted, epochs=config.epochs,
         prior=config.prior, tau=config.tau)
-    display(evidence.table(own, metrics=main).set_index("objective"))
+    display(compare.table(own, metrics=main).set_index("objective"))
 
 # %%
 counting = {where: of for where, of in found.items() if {"sft", "gdrt", "item-knn"} <= set(of)}
@@ -524,7 +527,7 @@ if counting:
 
 # %%
 pair = ("NDCG@10", "MGU@5 popularity")
-against = evidence.against(cells, metrics=(*pair, "bias attention"))
+against = compare.compare_to_reference(cells, metrics=(*pair, "bias attention"))
 if len(against):
     rows = against[against["first"]].assign(model=lambda t: t["where"])
     better = int(((rows.metric == pair[0]) & (rows.difference_low > 0)).sum())
@@ -533,7 +536,7 @@ if len(against):
     text = f"GDRT recommends better than SFT in {better} of {n} places, more fairly in {fairer}"
     fig = plots.differences(rows, metrics=pair, title=f"{text} (interval without zero)")
     plots.show(fig, alt=f"Differences of gdrt to sft in NDCG@10 and MGU@5 for each model and data set, with 95% intervals. {text}")
-    on_average = {metric: evidence.mean_change(cells, metric) for metric in (*pair, "bias attention")}
+    on_average = {metric: compare.mean_change(cells, metric) for metric in (*pair, "bias attention")}
     say("On average over these {n}, each counted once: NDCG@10 **{ndcg:+.1%}**, MGU@5 **{mgu:+.1%}**, the bias ratio **{bias:+.1%}**. The 95% intervals speak of other "
         "users and seeds of *these* places.", n=n, ndcg=on_average[pair[0]], mgu=on_average[pair[1]], bias=on_average["bias attention"])
     if n > 1:
@@ -555,9 +558,9 @@ if len(against):
     display(settings[[*pair, "bias attention"]].style.format("{:+.1%}"))
 
 # %%
-films = {config.epochs: evidence.measured(own) for config, own in evidence.protocols(cells)
-         if (evidence.place(config, own), config.prior, config.tau) == ("pocket, MovieLens small", "uniform", 8.0)}
-by_length = {epochs: evidence.difference(of.get("gdrt", {}), of.get("sft", {}), pair[0]) for epochs, of in sorted(films.items())}
+films = {config.epochs: compare.metrics_by_method(own) for config, own in protocols.by_protocol(cells)
+         if (protocols.setting_name(config, own), config.prior, config.tau) == ("pocket, MovieLens small", "uniform", 8.0)}
+by_length = {epochs: compare.difference(of.get("gdrt", {}), of.get("sft", {}), pair[0]) for epochs, of in sorted(films.items())}
 by_length = {epochs: gap for epochs, gap in by_length.items() if gap}
 if len(by_length) > 1:
     level = {epochs: {name: np.mean([own[pair[0]].value for own in films[epochs][name].values()]) for name in ("sft", "gdrt")} for epochs in by_length}
@@ -587,7 +590,7 @@ for where, own in trained.items():
 if rows:
     fit = pd.DataFrame(rows).set_index("where")
     display(fit.style.format("{:.2f}"))
-    cheaper = [evidence.difference(found[where]["gdrt"], found[where]["sft"], "NLL") for where in fit.index]
+    cheaper = [compare.difference(found[where]["gdrt"], found[where]["sft"], "NLL") for where in fit.index]
     say("In training the hardest group ended lower under GDRT in **{hard}** of {n} places, without an interval. A whole title became likelier on new users in **{likelier}** and "
         "dearer in **{dearer}**, where the 95% interval leaves out zero.", n=len(fit), hard=int((fit["gdrt"] < fit["hardest group in training: sft"]).sum()),
         likelier=sum(d.high < 0 for d in cheaper), dearer=sum(d.low > 0 for d in cheaper))
@@ -615,14 +618,14 @@ else:
 # **Predict** what the prior `counts` does to accuracy, and what to fairness.
 
 # %%
-for (model, name), own in evidence.by_model(cells).items():
+for (model, name), own in protocols.by_model(cells).items():
     say("**{model}**, {name}, tried on {n} windows of {users} valid users:", model=model, name=name, n=len(own[0]["users"]), users=len(set(own[0]["users"])))
-    display(evidence.tried(own))
+    display(compare.trials(own))
 
 # %%
-books = evidence.by_model(cells).get(("pocket", "amazon/Book"), [])
+books = protocols.by_model(cells).get(("pocket", "amazon/Book"), [])
 if books:
-    table = evidence.tried(books)
+    table = compare.trials(books)
     best = table.loc[table.groupby("objective")["NDCG@10"].idxmax()].set_index("objective")
     fairest = table.loc[table["MGU@5 popularity"].idxmin()]
     alike = table[(table.objective == "gdrt") & table.prior.isin(["counts", "uniform"])].pivot_table(
@@ -670,7 +673,7 @@ else:
 
 # %%
 for own in trained.values():
-    curve = evidence.curves(own)
+    curve = compare.curves(own)
     if curve.empty:  # only the films were measured on the way
         continue
     fig, axes = plt.subplots(1, 3, figsize=(10.5, 3.8), layout="constrained")
@@ -694,17 +697,17 @@ for own in trained.values():
 # with the same settings and seed, on another kind. **Predict:** do the second figures lie in the first ones' intervals?
 
 # %%
-rerun_cells = evidence.read_cells(results.parent / "reruns" / "cells")
-again = evidence.reruns(cells, rerun_cells)
+rerun_cells = protocols.read_cells(results.parent / "reruns" / "cells")
+again = compare.reruns(cells, rerun_cells)
 if len(again):
     display(again.drop(columns="inside").set_index(["cell", "machines", "metric"]).round(3))
     moved = int(((again.difference_low > 0) | (again.difference_high < 0)).sum())
     say("**{inside}** of {n} figures lie in the 95% interval of the first run. Yet on the same users {moved} of the {n} differences between the runs leave out zero: rounding "
         "alone sends a training elsewhere, and an interval over users does not know of it.", inside=int(again.inside.sum()), n=len(again), moved=moved)
-    second = evidence.measured(rerun_cells)
+    second = compare.metrics_by_method(rerun_cells)
     where = "smollm2-135m, MovieLens small"
     if {"gdrt", "balanced"} <= set(second) and {"gdrt", "balanced"} <= set(found.get(where, {})):
-        gaps = [evidence.difference(own["gdrt"], own["balanced"], "NDCG@10") for own in (found[where], second)]
+        gaps = [compare.difference(own["gdrt"], own["balanced"], "NDCG@10") for own in (found[where], second)]
         if None not in gaps:
             say("So judge a small difference with one seed by this: NDCG@10 of {where}, gdrt minus balanced, was {first} in the first run and {again} in the second.",
                 where=where, first=f"{gaps[0]:+.3f}", again=f"{gaps[1]:+.3f}")
@@ -720,7 +723,7 @@ say("**{all}** cells were read, **{n}** of them measured on the test part." if f
 def from_study(where: str, a: str, b: str, metric: str) -> tuple[report.Interval, list[float]] | None:
     """a minus b over users, and over seeds where there are several; and a minus b of each seed that has both."""
     one, other = (found.get(where, {}).get(name, {}) for name in (a, b))
-    interval = evidence.difference(one, other, metric)
+    interval = compare.difference(one, other, metric)
     return None if interval is None else (interval, [one[s][metric].value - other[s][metric].value for s in sorted(one.keys() & other.keys())])
 
 
@@ -788,7 +791,7 @@ def studied(claim: str, where: str, a: str, b: str, metric: str, direction: str)
 
 
 # The rerun of section 7, where it has both objectives: one more training, with a verdict of its own.
-rerun = [] if again.empty or not {"gdrt", "balanced"} <= set(second) else [evidence.difference(second["gdrt"], second["balanced"], "NDCG@10")]
+rerun = [] if again.empty or not {"gdrt", "balanced"} <= set(second) else [compare.difference(second["gdrt"], second["balanced"], "NDCG@10")]
 
 
 claims = pd.DataFrame([
@@ -842,7 +845,7 @@ if "verdict of seeds alone" in claims:
     lost = int((clear["verdict of seeds alone"] == "undecided").sum())
     say("And drawing two or three seeds anew gives too narrow an interval (exercise 07.2). So beside it stands Student's t of the seeds alone: by that, **{lost}** of the {n} clear "
         "verdicts with several seeds would be undecided. Trust most what both call clear: {both}.", lost=lost, n=len(clear),
-        both="; ".join(f"{row.claim} ({row.evidence.split(', ', 1)[1].split(':')[0]})" for row in clear[clear["verdict of seeds alone"] == clear.verdict].itertuples()) or "nothing")
+        both="; ".join(f"{row.claim} ({row.compare.split(', ', 1)[1].split(':')[0]})" for row in clear[clear["verdict of seeds alone"] == clear.verdict].itertuples()) or "nothing")
 
 # %% [markdown]
 # *Undecided* is no failure: it says what to measure next. More users narrow the intervals of section 2, more seeds those of section 5, a larger

@@ -41,7 +41,7 @@ if not found():
     if (done := subprocess.run(pip, capture_output=True, text=True)).returncode:
         raise RuntimeError(f"cannot install {source}; set GDRT_LITE_SOURCE\n{done.stdout}{done.stderr}")
     invalidate_caches()
-from gdrt_lite import checks, notebook, plots; from gdrt_lite.notebook import card, pick, say
+from gdrt_lite import plots; from gdrt_lite.course import checks; from gdrt_lite.course.notebook import card, pick, say
 
 # %% tags=["card"]
 card("08")
@@ -60,7 +60,7 @@ from IPython.display import display
 from torch import Tensor
 
 from gdrt_lite import baselines, data, decoding, dro, lm, metrics, prompts, training
-from gdrt_lite.errors import GdrtError
+from gdrt_lite.system.errors import GdrtError
 
 scratch = Path(tempfile.mkdtemp())  # everything that this notebook writes
 
@@ -153,7 +153,7 @@ def signal(splits: data.Splits, n: int = 400) -> metrics.Interval:
     """NDCG@10 of item-kNN minus popularity on the test part, paired by user."""
     test = data.sample(splits.test, n, seed=0)
     gains = []
-    for recommend in (baselines.item_knn, baselines.popularity):
+    for recommend in (baselines.item_transitions, baselines.popularity):
         lists = recommend(splits.train, splits.catalogue, [e.history for e in test], k=10, exclude_history=True)
         gains.append(metrics.ndcg_at_k([[title for title, _ in own] for own in lists], [e.target for e in test], 10))
     return metrics.paired_bootstrap(*gains, clusters=[e.user for e in test])
@@ -177,7 +177,7 @@ tell(data.load_movielens(500).split("new_users", history=5))
 # %%
 prompt = prompts.for_items("book", "read")
 pocket = lm.pocket(books.catalogue, prompt)
-twin = training.history_free_twin(pocket, books.train, max_steps=30)
+twin = training.train_relevance_scorer(pocket, books.train, max_steps=30)
 run = training.finetune(pocket, books.train, "gdrt", groups=training.make_groups("gdrt", twin.lm, books.train, k=3),
                         epochs=pick(quick=4, standard=20, full=40), batch_size=64)
 reader = books.test[0]

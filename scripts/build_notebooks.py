@@ -27,8 +27,8 @@ from nbformat import NotebookNode
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from gdrt_lite.machine import usable_cpus  # noqa: E402
-from gdrt_lite.notebook import BUDGETS, card_text, runtimes  # noqa: E402
+from gdrt_lite.course.notebook import BUDGETS, card_text, runtimes  # noqa: E402
+from gdrt_lite.system.machine import usable_cpus  # noqa: E402
 
 NOTEBOOKS = ROOT / "notebooks"
 HTML = ROOT / "_build"

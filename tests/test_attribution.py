@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gdrt_lite import attribution, lm, relevance
+from gdrt_lite.ablation import ablate
 from gdrt_lite.data import Example
 from gdrt_lite.prompts import HISTORY, PREFIX, TARGET, TASK
 
@@ -46,12 +47,12 @@ def prompt_loop(model, row, ablation, donor):
 
     whole = score(row)
     return torch.stack(
-        [whole - score(attribution.ablate(row, s, ablation, neutral, donor)) for s in (TASK, HISTORY, PREFIX)],
+        [whole - score(ablate(row, s, ablation, neutral, donor)) for s in (TASK, HISTORY, PREFIX)],
         1,
     )
 
 
-@pytest.mark.parametrize("ablation", attribution.ABLATIONS)
+@pytest.mark.parametrize("ablation", ablation.ABLATIONS)
 @given(
     prompts=st.lists(
         st.tuples(st.lists(st.sampled_from(TITLES), min_size=1, max_size=5), st.sampled_from(TITLES)), min_size=2, max_size=5
@@ -122,7 +123,7 @@ def test_attention_ablation_hides_every_masked_token(pocket, segment):
     assert (seen - other).abs().max() > 1e-3  # unmasked, the swap shows
     neutral = attribution.neutral_id(pocket)
     (seen,), (other,) = (
-        lm.target_logprobs(pocket, [attribution.ablate(row, segment, "attention", neutral)]) for row in (whole, swapped)
+        lm.target_logprobs(pocket, [ablate(row, segment, "attention", neutral)]) for row in (whole, swapped)
     )
     torch.testing.assert_close(seen, other, atol=1e-6, rtol=0)
 
@@ -133,9 +134,9 @@ def test_deleting_leaves_the_other_tokens_in_order(pocket, n, target, segment):
     row = pocket.encode(TITLES[:n], TITLES[target])
     if segment == TASK and n == 0:
         with pytest.raises(ValueError, match="leaves no token before"):
-            attribution.ablate(row, segment, "delete", 0)
+            ablate(row, segment, "delete", 0)
         return
-    cut = attribution.ablate(row, segment, "delete", 0)
+    cut = ablate(row, segment, "delete", 0)
     label = TARGET if segment == PREFIX else segment
     assert cut.ids == tuple(i for i, s in zip(row.ids, row.segments, strict=True) if s != label)
     assert cut.labels == row.labels and len(cut.predict_at) == len(row.predict_at)
@@ -145,7 +146,7 @@ def test_deleting_leaves_the_other_tokens_in_order(pocket, n, target, segment):
 
 def test_resampling_puts_the_donors_titles_in(pocket):
     row, donor = pocket.encode(TITLES[:3], TITLES[3]), pocket.encode(TITLES[4:6], TITLES[0])
-    swapped = attribution.ablate(row, HISTORY, "resample", 0, donor)
+    swapped = ablate(row, HISTORY, "resample", 0, donor)
     assert swapped == pocket.encode((TITLES[4], TITLES[5], TITLES[4]), TITLES[3])
 
 
@@ -193,7 +194,7 @@ def test_each_user_has_the_mean_size_of_the_attributions_of_a_segment():
 
 
 def test_the_token_map_covers_the_prompt(pocket):
-    table = attribution.token_map(pocket, EXAMPLES[0])
+    table = attribution.token_attribution(pocket, EXAMPLES[0])
     row = pocket.encode(EXAMPLES[0].history, EXAMPLES[0].target)
     assert "".join(table.token) == pocket.tokenizer.decode(row.ids[: row.predict_at[0] + 1])
     neutral = attribution.neutral_id(pocket)

@@ -22,7 +22,7 @@ def window(history: str, target: str) -> Example:
 # a -> b three times, a -> c and d -> c once each; z is in no catalogue.
 TRAIN = [window("a", "b")] * 3 + [window("a", "c"), window("dz", "c"), window("a", "z")]
 CATALOGUE = ["d", "b", "c", "a"]
-BOTH = [baselines.popularity, baselines.item_knn]
+BOTH = [baselines.popularity, baselines.item_transitions]
 
 
 def titles(lists: list[baselines.Ranked]) -> list[str]:
@@ -36,7 +36,7 @@ def test_popularity_counts_targets_and_breaks_ties_by_title():
 def test_item_knn_by_hand():
     b = 3 / (math.sqrt(4 * 3) + 10)
     c = 1 / (math.sqrt(4 * 2) + 10) + 1 / (math.sqrt(1 * 2) + 10)
-    (ranked,) = baselines.item_knn(TRAIN, CATALOGUE, [["a", "d"]], k=3)
+    (ranked,) = baselines.item_transitions(TRAIN, CATALOGUE, [["a", "d"]], k=3)
     assert [title for title, _ in ranked] == ["b", "c", "a"]
     assert [score for _, score in ranked] == pytest.approx([b, c, 0], abs=1e-8)
 
@@ -62,7 +62,7 @@ def dense_item_knn(train, catalogue, history, shrinkage):
 )
 def test_item_knn_equals_a_dense_computation(windows, histories, shrinkage):
     train = [window(h, t) for h, t in windows]
-    lists = baselines.item_knn(train, CATALOGUE, histories, k=4, shrinkage=shrinkage)
+    lists = baselines.item_transitions(train, CATALOGUE, histories, k=4, shrinkage=shrinkage)
     for ranked, history in zip(lists, histories, strict=True):
         expected = dict(zip(CATALOGUE, dense_item_knn(train, CATALOGUE, history, shrinkage), strict=True))
         assert dict(ranked) == pytest.approx(expected, abs=1e-8)  # popularity adds 1e-9 at most
@@ -73,7 +73,7 @@ def test_item_knn_holds_the_pairs_that_met_and_no_square_of_the_catalogue():
     draw = random.Random(0)
     train = [Example("u", tuple(draw.sample(catalogue, 5)), draw.choice(catalogue), i) for i in range(1000)]
     tracemalloc.start()
-    baselines.item_knn(train, catalogue, [e.history for e in train[:100]])
+    baselines.item_transitions(train, catalogue, [e.history for e in train[:100]])
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 8 * len(catalogue) ** 2 / 10  # bytes; a dense matrix is ten times that
@@ -81,21 +81,23 @@ def test_item_knn_holds_the_pairs_that_met_and_no_square_of_the_catalogue():
 
 def test_shrinkage_decides_whether_a_rare_pair_wins():
     train = [window("a", "b")] * 8 + [window("c", "b")] * 8 + [window("a", "d")]
-    assert titles(baselines.item_knn(train, CATALOGUE, [["a"]], k=1, shrinkage=0)) == ["b"]
+    assert titles(baselines.item_transitions(train, CATALOGUE, [["a"]], k=1, shrinkage=0)) == ["b"]
     rare = [window("a", "b")] * 5 + [window("c", "b")] * 90 + [window("a", "d")]
-    assert titles(baselines.item_knn(rare, CATALOGUE, [["a"]], k=1, shrinkage=0)) == ["d"]
-    assert titles(baselines.item_knn(rare, CATALOGUE, [["a"]], k=1, shrinkage=10)) == ["b"]
+    assert titles(baselines.item_transitions(rare, CATALOGUE, [["a"]], k=1, shrinkage=0)) == ["d"]
+    assert titles(baselines.item_transitions(rare, CATALOGUE, [["a"]], k=1, shrinkage=10)) == ["b"]
 
 
 def test_similarity_runs_from_history_to_target_only():
-    assert titles(baselines.item_knn([window("a", "b")], ["a", "b", "c"], [["b"]], k=3)) == ["bac"]  # popularity alone
+    assert titles(baselines.item_transitions([window("a", "b")], ["a", "b", "c"], [["b"]], k=3)) == [
+        "bac"
+    ]  # popularity alone
 
 
 def test_without_known_history_item_knn_is_popularity():
     train = [*TRAIN, *[window("", "d")] * 9]
     expected = titles(baselines.popularity(train, CATALOGUE, [[]], k=4))
     assert expected == ["dbca"]
-    assert titles(baselines.item_knn(train, CATALOGUE, [[], ["z"]], k=4)) == expected * 2
+    assert titles(baselines.item_transitions(train, CATALOGUE, [[], ["z"]], k=4)) == expected * 2
 
 
 @pytest.mark.parametrize("recommend", BOTH)
@@ -129,7 +131,9 @@ def test_nobody_gets_no_list(recommend):
 
 
 @pytest.mark.parametrize("recommend", BOTH)
-@pytest.mark.parametrize(("catalogue", "k", "words"), [([], 1, "catalogue is empty"), (CATALOGUE, 5, "k=5"), (CATALOGUE, 0, "k=0")])
+@pytest.mark.parametrize(
+    ("catalogue", "k", "words"), [([], 1, "catalogue is empty"), (CATALOGUE, 5, "k=5"), (CATALOGUE, 0, "k=0")]
+)
 def test_bad_input_is_refused(recommend, catalogue, k, words):
     with pytest.raises(ValueError, match=words):
         recommend(TRAIN, catalogue, [["a"]], k=k)
@@ -137,4 +141,4 @@ def test_bad_input_is_refused(recommend, catalogue, k, words):
 
 def test_negative_shrinkage_is_refused():
     with pytest.raises(ValueError, match="shrinkage=-1"):
-        baselines.item_knn(TRAIN, CATALOGUE, [["a"]], k=1, shrinkage=-1)
+        baselines.item_transitions(TRAIN, CATALOGUE, [["a"]], k=1, shrinkage=-1)

@@ -15,9 +15,9 @@ import pytest
 import torch
 from nbformat import NotebookNode
 
-from gdrt_lite import checks
-from gdrt_lite.checks import Exercise, Mistake, judge
-from gdrt_lite.checks.compare import difference
+from gdrt_lite.course import checks
+from gdrt_lite.course.checks import Exercise, Mistake, judge
+from gdrt_lite.course.checks.compare import difference
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "scripts"))
@@ -39,18 +39,12 @@ DOUBLE = Exercise(
     [Mistake("That squares.", lambda x: x**2), Mistake("That adds two.", lambda x: x + 2)],
     after="Twice as much.",
 )
-QUIZ = Exercise(
-    "99.2", "Which", "b", mistakes=[Mistake("a is the prior.", "a"), Mistake("c is the cost.", "c")]
-)
+QUIZ = Exercise("99.2", "Which", "b", mistakes=[Mistake("a is the prior.", "a"), Mistake("c is the cost.", "c")])
 
 
 def test_a_right_answer_passes_and_is_told_what_passed() -> None:
     passed, verdict = judge(DOUBLE, lambda x: x + x)
-    assert (
-        passed
-        and verdict.startswith("[passed] 99.1 Double: 2 of 2 cases")
-        and verdict.endswith("Twice as much.")
-    )
+    assert passed and verdict.startswith("[passed] 99.1 Double: 2 of 2 cases") and verdict.endswith("Twice as much.")
     assert judge(QUIZ, "b")[0]
 
 
@@ -93,9 +87,7 @@ def test_an_exception_is_told_with_type_and_line() -> None:
     assert not passed and f"ZeroDivisionError on line {line} of your cell" in verdict
 
 
-def test_check_never_raises_and_prints(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_check_never_raises_and_prints(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     assert checks.check("98.7", 1) is False
     assert "there is no exercise '98.7'" in capsys.readouterr().out
     monkeypatch.setattr(checks, "exercises", lambda notebook: [DOUBLE] if notebook == "99" else [])
@@ -235,9 +227,7 @@ def run_until(script: Path, id: str, tag: str, monkeypatch: pytest.MonkeyPatch) 
 
 
 @every_exercise
-def test_exercise_stub_is_told_that_it_is_not_done(
-    script: Path, id: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_exercise_stub_is_told_that_it_is_not_done(script: Path, id: str, monkeypatch: pytest.MonkeyPatch) -> None:
     passed, verdict = judge(checks.find(id), run_until(script, id, "exercise", monkeypatch))
     assert not passed and verdict.startswith("[not done yet]"), verdict
 
@@ -254,11 +244,7 @@ def test_exercise_solution_passes(
 @every_exercise
 def test_exercise_mistakes_get_their_own_hints(script: Path, id: str) -> None:
     exercise = checks.find(id)
-    heading = [
-        m[2]
-        for c in builder.read_source(script).cells
-        if (m := builder.EXERCISE.search(c.source)) and m[1] == id
-    ]
+    heading = [m[2] for c in builder.read_source(script).cells if (m := builder.EXERCISE.search(c.source)) and m[1] == id]
     assert heading == [exercise.title]
     faults = mistake_faults(exercise)
     assert faults == []

@@ -62,7 +62,8 @@ def naive(data: list[Example]) -> dict[tuple[str, str, str], dict[str, float]]:
         for s in set().union(*(own[segment] for own in sets)):
             for v in set().union(*(own["target"] for own in sets)):
                 together = sum(
-                    v in own["target"] and s in own[segment] and (segment != "PREFIX" or (s, v) in own["before"]) for own in sets
+                    v in own["target"] and s in own[segment] and (segment != "PREFIX" or (s, v) in own["before"])
+                    for own in sets
                 )
                 if together:
                     has_s, has_v = sum(s in own[segment] for own in sets), sum(v in own["target"] for own in sets)

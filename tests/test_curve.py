@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_training import Kill
 
-from gdrt_lite import curve, data, lm, training
+from gdrt_lite import data, lm, training
+from gdrt_lite.training import learning_curve
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +21,9 @@ def examples(splits):
 
 def watch(pocket, examples):
     probe = [pocket.encode(e.history, e.target) for e in examples[:4]]
-    return curve.LearningCurve(pocket, lambda model: {"NLL": -float(torch.cat(lm.target_logprobs(model, probe)).sum())})
+    return learning_curve.LearningCurve(
+        pocket, lambda model: {"NLL": -float(torch.cat(lm.target_logprobs(model, probe)).sum())}
+    )
 
 
 def tune(pocket, examples, callbacks, **settings):
@@ -52,7 +55,7 @@ def test_a_resumed_training_has_the_whole_curve(pocket, examples, tmp_path, save
 def test_thinning_keeps_the_means(steps, rows):
     loss = np.arange(steps, dtype=float) ** 2
     history = pd.DataFrame({"step": np.arange(1, steps + 1), "loss": loss})
-    short = curve.thinned(history, rows)
+    short = learning_curve.downsample(history, rows)
     assert len(short) <= rows and short.step.iloc[-1] == steps
     lengths = np.diff(np.r_[0, short.step])
     assert (short.loss * lengths).sum() / steps == pytest.approx(loss.mean())
@@ -60,7 +63,7 @@ def test_thinning_keeps_the_means(steps, rows):
 
 def test_thinning_leaves_absent_groups_out():
     history = pd.DataFrame({"step": [1, 2, 3, 4], "loss_g0": [1.0, np.nan, np.nan, np.nan]})
-    assert curve.thinned(history, 2).loss_g0.tolist()[0] == 1.0
-    assert np.isnan(curve.thinned(history, 2).loss_g0.tolist()[1])
+    assert learning_curve.downsample(history, 2).loss_g0.tolist()[0] == 1.0
+    assert np.isnan(learning_curve.downsample(history, 2).loss_g0.tolist()[1])
     with pytest.raises(ValueError, match="rows=0"):
-        curve.thinned(history, 0)
+        learning_curve.downsample(history, 0)

@@ -13,9 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gdrt_lite import data, loaders
-from gdrt_lite.data import Example
-from gdrt_lite.errors import GdrtError
+from gdrt_lite import data
+from gdrt_lite.data import Example, loaders
+from gdrt_lite.system import assets
+from gdrt_lite.system.errors import GdrtError
 
 
 def toy(users: int = 20, items: int = 8, start=lambda user: 100 * user) -> data.Interactions:
@@ -41,9 +42,7 @@ def test_windows_by_hand():
     ]
 
 
-interaction_rows = st.lists(
-    st.tuples(st.integers(0, 4), st.integers(0, 9), st.integers(0, 6)), min_size=1, max_size=60
-)
+interaction_rows = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 9), st.integers(0, 6)), min_size=1, max_size=60)
 
 
 @settings(deadline=None, max_examples=60)
@@ -53,9 +52,7 @@ def test_windows_agree_with_a_naive_loop(rows, min_history, more):
     expected = []
     for user in sorted({str(u) for u, _, _ in rows}):
         taken: list[tuple[str, int]] = []
-        for _, item, at in sorted(
-            (r for r in rows if str(r[0]) == user), key=lambda r: r[2]
-        ):  # stable, as documented
+        for _, item, at in sorted((r for r in rows if str(r[0]) == user), key=lambda r: r[2]):  # stable, as documented
             if str(item) in [title for title, _ in taken]:
                 continue
             if len(taken) >= min_history:
@@ -190,7 +187,10 @@ def test_splits_never_leak_or_lose(rows, by, seed):
         ({"history": 2}, "history=2 must be a whole number, at least 3"),
         ({"history": 2.5, "min_history": 1}, "history=2.5"),
         ({"min_history": True}, "min_history=True"),
-        ({"min_history": 8}, "No user has more than min_history=8 items.* bring longer histories, .* .in a Config: a history below 3"),
+        (
+            {"min_history": 8},
+            "No user has more than min_history=8 items.* bring longer histories, .* .in a Config: a history below 3",
+        ),
         ({"min_history": 7, "by": "leave_one_out"}, "user with three windows"),
     ],
 )
@@ -260,9 +260,7 @@ def test_movielens_is_what_the_card_says():
         "Fantasy",
     )
     assert set(everything.titles) == set(everything.genres)
-    assert everything.frame[["user", "time"]].equals(
-        everything.frame[["user", "time"]].sort_values(["user", "time"])
-    )
+    assert everything.frame[["user", "time"]].equals(everything.frame[["user", "time"]].sort_values(["user", "time"]))
     assert [str(kind) for kind in everything.frame.dtypes[["time"]]] == ["int64"]
     assert all(isinstance(value, str) for value in everything.frame["user"])
 
@@ -326,11 +324,10 @@ def test_movielens_100k_form(tmp_path, monkeypatch):
         encoding="utf-8",
     )
     (tmp_path / "ml-100k.inter").write_text(
-        "user_id:token\titem_id:token\trating:float\ttimestamp:float\n"
-        "7\t3\t3\t20\n7\t1\t3\t10\n7\t2\t3\t15\n7\t4\t1\t30\n",
+        "user_id:token\titem_id:token\trating:float\ttimestamp:float\n7\t3\t3\t20\n7\t1\t3\t10\n7\t2\t3\t15\n7\t4\t1\t30\n",
         encoding="utf-8",
     )
-    monkeypatch.setattr(data.assets, "movielens_100k", lambda: tmp_path)
+    monkeypatch.setattr(assets, "movielens_100k", lambda: tmp_path)
     loaded = data.load_movielens_100k()
     assert loaded.frame.values.tolist() == [
         ["7", "The Net (1995)", 10],

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from transformers import GPT2Config, GPT2LMHeadModel, MistralConfig, MistralForCausalLM
 
 from gdrt_lite import decoding, lm
+from gdrt_lite.trie import TitleTrie
 
 
 def histories_from(catalogue, n, seed=0):
@@ -102,7 +103,7 @@ def test_a_window_too_small_for_the_longest_title_is_named(pocket):
 def test_a_sliding_window_holds_all_of_a_prompt_and_a_title_or_is_refused(pocket, splits):
     catalogue = splits.catalogue[:12]
     history = catalogue[3:6]
-    longest = len(pocket.encode(history, None)) + max(map(len, decoding.TitleTrie(catalogue, pocket.tokenizer).paths))
+    longest = len(pocket.encode(history, None)) + max(map(len, TitleTrie(catalogue, pocket.tokenizer).paths))
     sizes = dict(hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2)
 
     def sliding(reach):
@@ -125,14 +126,14 @@ def test_layers_that_carry_a_state_from_beam_to_beam_are_refused(pocket):
 
 
 def test_beam_ten_equals_transformers_beam_search(pocket, splits):
-    trie = decoding.TitleTrie(splits.catalogue, pocket.tokenizer)
+    trie = TitleTrie(splits.catalogue, pocket.tokenizer)
     histories = histories_from(splits.catalogue, 5, seed=1)
     for history, ranked in zip(histories, decoding.recommend(pocket, histories, trie, k=10), strict=True):
         assert_same(ranked, generate(pocket, history, trie, 10))
 
 
 def test_beam_ten_equals_transformers_beam_search_on_the_real_model(smollm2, splits):
-    trie = decoding.TitleTrie(splits.catalogue[:200], smollm2.tokenizer)
+    trie = TitleTrie(splits.catalogue[:200], smollm2.tokenizer)
     histories = histories_from(splits.catalogue[:200], 2, seed=2)
     for history, ranked in zip(histories, decoding.recommend(smollm2, histories, trie, k=10), strict=True):
         assert_same(ranked, generate(smollm2, history, trie, 10), 1e-3)
@@ -142,7 +143,7 @@ def test_beam_ten_equals_transformers_beam_search_on_the_real_model(smollm2, spl
 @settings(max_examples=10, deadline=None)
 def test_lists_do_not_depend_on_the_batch(pocket, splits, batch_size, seed):
     histories = histories_from(splits.catalogue, 7, seed)
-    trie = decoding.TitleTrie(splits.catalogue[:80] + splits.catalogue[80:], pocket.tokenizer)
+    trie = TitleTrie(splits.catalogue[:80] + splits.catalogue[80:], pocket.tokenizer)
     reference = decoding.recommend(pocket, histories, trie, k=5, batch_size=7)
     for ours, theirs in zip(decoding.recommend(pocket, histories, trie, k=5, batch_size=batch_size), reference, strict=True):
         assert_same(ours, theirs)
@@ -163,7 +164,7 @@ def test_excluding_can_close_a_whole_branch(pocket):
 
 
 def test_the_trie_spells_every_title(pocket, splits):
-    trie = decoding.TitleTrie(splits.catalogue, pocket.tokenizer)
+    trie = TitleTrie(splits.catalogue, pocket.tokenizer)
     assert (trie.leaf >= 0).sum() == len(splits.catalogue)
     assert trie.n_titles[trie.child[trie.first[0] : trie.first[1]]].sum() == len(splits.catalogue)
     assert all(trie.titles[trie.leaf[path[-1]]] == title for title, path in zip(trie.titles, trie.paths, strict=True))

@@ -10,8 +10,10 @@ from collections import namedtuple
 
 import pytest
 
-from gdrt_lite import assets, data, doctor, machine
-from gdrt_lite.errors import GdrtError
+from gdrt_lite import data
+from gdrt_lite.course import doctor
+from gdrt_lite.system import assets, machine
+from gdrt_lite.system.errors import GdrtError
 
 GB = 1_000_000_000
 Usage = namedtuple("Usage", "total used free")
@@ -63,11 +65,7 @@ def test_a_check_that_breaks_fails_and_the_others_run(monkeypatch):
 
     monkeypatch.setattr(doctor, "CHECKS", {"torch": broken, "after": lambda: iter([("OK", "good")])})
     first, second = doctor.run_checks()
-    assert (
-        first.status == doctor.FAIL
-        and "libtorch.so is damaged" in first.detail
-        and doctor.INSTALL in first.remedy
-    )
+    assert first.status == doctor.FAIL and "libtorch.so is damaged" in first.detail and doctor.INSTALL in first.remedy
     assert second.status == doctor.OK
 
 
@@ -92,10 +90,7 @@ def test_package_out_of_its_range(monkeypatch):
 def test_missing_package(monkeypatch):
     requires(monkeypatch, "no-such-package-of-gdrt>=1", 'no-such-extra-of-gdrt>=1; extra == "test"')
     check = the_failure("packages")
-    assert (
-        "no-such-package-of-gdrt>=1 is missing" in check.detail
-        and "no-such-package-of-gdrt>=1" in check.remedy
-    )
+    assert "no-such-package-of-gdrt>=1 is missing" in check.detail and "no-such-package-of-gdrt>=1" in check.remedy
     (note,) = [check for check in found("packages") if check.status == doctor.NOTE]
     assert "no-such-extra-of-gdrt" in note.detail
 
@@ -114,9 +109,7 @@ def test_prereleases_and_local_builds_are_within_a_range(monkeypatch):
     assert found("packages")[0].status == doctor.OK
 
 
-@pytest.mark.parametrize(
-    ("total", "available", "status"), [(2, 1, doctor.FAIL), (8, 3, doctor.NOTE), (16, 12, doctor.OK)]
-)
+@pytest.mark.parametrize(("total", "available", "status"), [(2, 1, doctor.FAIL), (8, 3, doctor.NOTE), (16, 12, doctor.OK)])
 def test_memory(monkeypatch, total, available, status):
     monkeypatch.setattr(doctor, "memory", lambda: (total * GB, available * GB))
     (check,) = found("memory")
@@ -136,9 +129,7 @@ def test_memory_limit_of_a_container_counts(monkeypatch):
 def test_full_disk(monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(GB, GB // 2, GB // 2))
     assert "GDRT_LITE_CACHE" in the_failure("disk").remedy
-    monkeypatch.setattr(
-        assets, "is_cached", lambda name: True
-    )  # half a gigabyte is enough once the model is there
+    monkeypatch.setattr(assets, "is_cached", lambda name: True)  # half a gigabyte is enough once the model is there
     assert found("disk")[0].status == doctor.OK
 
 

@@ -9,22 +9,24 @@ import numpy as np
 import pytest
 from test_report import make_cell
 
-from gdrt_lite import evidence, experiment, files, report, study
-from gdrt_lite.errors import GdrtError
+from gdrt_lite.study import compare, grid, protocols, report
+from gdrt_lite.study.config import Config
+from gdrt_lite.system import files
+from gdrt_lite.system.errors import GdrtError
 
 
 def make(objective: str, seed: int, luck: float, **settings) -> dict:
-    config = experiment.Config(objective=objective, seed=seed, **settings)
+    config = Config(objective=objective, seed=seed, **settings)
     return make_cell(seed + 10 * len(objective), luck) | {"config": json.loads(json.dumps(dataclasses.asdict(config)))}
 
 
-def constant(value: float, n: int = 20) -> report.Measured:
-    return report.Measured(np.full((n, 1), value), [f"u{i}" for i in range(n)], lambda means: means[..., 0])
+def constant(value: float, n: int = 20) -> report.Metric:
+    return report.Metric(np.full((n, 1), value), [f"u{i}" for i in range(n)], lambda means: means[..., 0])
 
 
 def test_the_difference_over_one_seed_is_that_over_users():
-    one, other = (report.measurements(make(name, 0, luck)) for name, luck in (("gdrt", 0.9), ("sft", 0.3)))
-    found = evidence.difference({0: one}, {0: other}, "NDCG@10")
+    one, other = (report.cell_metrics(make(name, 0, luck)) for name, luck in (("gdrt", 0.9), ("sft", 0.3)))
+    found = compare.difference({0: one}, {0: other}, "NDCG@10")
     assert found == pytest.approx(one["NDCG@10"].minus(other["NDCG@10"]))
 
 
@@ -32,7 +34,7 @@ def test_the_difference_over_seeds_draws_seeds_too():
     """Users all alike, so that only the seeds spread: 1, 2 and 3. Two draws of three give means from 1 to 3."""
     one = {seed: {"NLL": constant(float(seed))} for seed in (1, 2, 3)}
     other = {seed: {"NLL": constant(0.0)} for seed in (1, 2, 3, 4)}  # seed 4 has no partner
-    found = evidence.difference(one, other, "NLL")
+    found = compare.difference(one, other, "NLL")
     assert found.estimate == pytest.approx(2.0)
     assert found.low == pytest.approx(1.0) and found.high == pytest.approx(3.0)  # 1/9 of the draws each, over 2.5%
 
@@ -40,34 +42,34 @@ def test_the_difference_over_seeds_draws_seeds_too():
 @pytest.mark.parametrize("n", [2, 3, 5])
 def test_the_drawn_seeds_spread_as_the_mean_of_independent_seeds_does(n):
     values = np.random.default_rng(n).normal(size=n)
-    drawn = evidence._mean_of_drawn_seeds(np.tile(values[:, None], 200_000), np.random.default_rng(0))
+    drawn = compare._mean_of_drawn_seeds(np.tile(values[:, None], 200_000), np.random.default_rng(0))
     assert drawn.mean() == pytest.approx(values.mean(), abs=0.01)
     assert drawn.var() == pytest.approx(values.var(ddof=1) / n, rel=0.02)
 
 
 def test_without_a_shared_seed_there_is_no_difference():
-    assert evidence.difference({0: {"NLL": constant(1.0)}}, {1: {"NLL": constant(1.0)}}, "NLL") is None
-    assert evidence.difference({0: {"NLL": constant(1.0)}}, {0: {}}, "NLL") is None
+    assert compare.difference({0: {"NLL": constant(1.0)}}, {1: {"NLL": constant(1.0)}}, "NLL") is None
+    assert compare.difference({0: {"NLL": constant(1.0)}}, {0: {}}, "NLL") is None
 
 
 def test_the_table_has_a_row_an_objective_in_the_order_of_the_course():
     cells = [make(name, seed, 0.5) for name in ("gdrt", "sft", "pre-trained") for seed in (0, 1)]
-    table = evidence.table(cells)
+    table = compare.table(cells)
     assert table.objective.tolist() == ["pre-trained", "sft", "gdrt"] and table.seeds.tolist() == [2, 2, 2]
-    mean = np.mean([report.measurements(cell)["NLL"].value for cell in cells[:2]])
+    mean = np.mean([report.cell_metrics(cell)["NLL"].value for cell in cells[:2]])
     assert table.NLL[2].startswith(f"{mean:.3f} (") and "(" not in table.NLL[1]
 
 
 def test_what_has_no_seed_stands_against_every_seed():
     cells = [make("sft", 0, 0.2), make("sft", 1, 0.8), make("popularity", 0, 0.5)]
-    gains = [report.measurements(cell)["NDCG@10"].value for cell in cells]
-    row = evidence.table(cells).set_index("objective").loc["popularity"]
+    gains = [report.cell_metrics(cell)["NDCG@10"].value for cell in cells]
+    row = compare.table(cells).set_index("objective").loc["popularity"]
     assert row.seeds == 1 and row["NDCG@10"].startswith(f"{gains[2]:.3f} ({gains[2] - np.mean(gains[:2]):+.3f} [")
 
 
 def test_a_protocol_is_all_settings_but_objective_and_seed():
     cells = [make("sft", 0, 0.5), make("gdrt", 1, 0.5), make("gdrt", 0, 0.5, tau=3.0), make("sft", 0, 0.5, part="valid")]
-    found = evidence.protocols(cells)
+    found = protocols.by_protocol(cells)
     assert [(config.tau, len(own)) for config, own in found] == [(3.0, 2), (1.0, 2)]  # of two as large the larger tau
 
 
@@ -76,7 +78,10 @@ def test_what_has_no_use_for_a_setting_belongs_to_every_protocol_that_differs_in
         make("sft", 0, 0.5, tau=9.0), make("balanced", 0, 0.5, tau=9.0), make("gdrt", 0, 0.5), make("gdrt", 0, 0.5, tau=3.0),
         make("gdrt", 1, 0.5, k=10), make("sft", 1, 0.5, epochs=2),
     ]  # fmt: skip
-    found = {(c.tau, c.k, c.epochs): sorted(cell["config"]["objective"] for cell in own) for c, own in evidence.protocols(cells)}
+    found = {
+        (c.tau, c.k, c.epochs): sorted(cell["config"]["objective"] for cell in own)
+        for c, own in protocols.by_protocol(cells)
+    }
     assert found == {
         (1.0, 5, 1.0): ["balanced", "gdrt", "sft"], (3.0, 5, 1.0): ["balanced", "gdrt", "sft"], (1.0, 10, 1.0): ["gdrt", "sft"],
         (1.0, 5, 2.0): ["sft"],
@@ -87,117 +92,136 @@ def test_what_is_not_trained_belongs_to_every_protocol_that_differs_in_training(
     """At other epochs, windows and batches, with dropout and a learning curve; but not at another history or fewer test examples."""
     trained = dict(epochs=2, train_windows=99, batch_size=4, dropout=0.1, curve_examples=7, learning_rate=0.5)
     untrained = ("pre-trained", "popularity", "item-knn")
-    cells = [make("sft", 0, 0.5, **trained), make("sft", 0, 0.5), make("sft", 0, 0.5, history=9), make("sft", 0, 0.5, test_examples=9)]
+    cells = [
+        make("sft", 0, 0.5, **trained),
+        make("sft", 0, 0.5),
+        make("sft", 0, 0.5, history=9),
+        make("sft", 0, 0.5, test_examples=9),
+    ]
     cells += [make(name, 0, 0.5) for name in untrained]
-    found = {(c.epochs, c.history, c.test_examples): [cell["config"]["objective"] for cell in own] for c, own in evidence.protocols(cells)}
+    found = {
+        (c.epochs, c.history, c.test_examples): [cell["config"]["objective"] for cell in own]
+        for c, own in protocols.by_protocol(cells)
+    }
     assert found == {
         (2.0, 5, 100): ["sft", *untrained], (1.0, 5, 100): ["sft", *untrained], (1.0, 9, 100): ["sft"], (1.0, 5, 9): ["sft"],
     }  # fmt: skip
-    assert "learning rate" not in evidence.table([*cells[:1], *cells[4:]])  # one rate among those that are trained
+    assert "learning rate" not in compare.table([*cells[:1], *cells[4:]])  # one rate among those that are trained
 
 
 def test_counting_does_not_ask_how_tokens_are_attributed():
     cells = [make("sft", 0, 0.5, faa_examples=9, ablations=("token",))]
-    found = evidence.protocols([*cells, make("popularity", 0, 0.5), make("pre-trained", 0, 0.5)])
-    assert [[cell["config"]["objective"] for cell in own] for _, own in found] == [["sft", "popularity"], ["pre-trained", "popularity"]]
+    found = protocols.by_protocol([*cells, make("popularity", 0, 0.5), make("pre-trained", 0, 0.5)])
+    assert [[cell["config"]["objective"] for cell in own] for _, own in found] == [
+        ["sft", "popularity"],
+        ["pre-trained", "popularity"],
+    ]
 
 
 def test_what_was_measured_twice_under_settings_it_has_no_use_for_counts_once():
-    cells = [make(name, 0, 0.5, epochs=epochs, learning_rate=epochs) for epochs in (1, 2) for name in ("sft", "popularity", "pre-trained")]
-    for _, own in evidence.protocols(cells):
-        assert sorted(evidence.measured(own)) == ["popularity", "pre-trained", "sft"] and len(own) == 3
+    cells = [
+        make(name, 0, 0.5, epochs=epochs, learning_rate=epochs)
+        for epochs in (1, 2)
+        for name in ("sft", "popularity", "pre-trained")
+    ]
+    for _, own in protocols.by_protocol(cells):
+        assert sorted(compare.metrics_by_method(own)) == ["popularity", "pre-trained", "sft"] and len(own) == 3
 
 
 def test_cells_on_different_test_examples_are_not_compared():
     """Other users may have other means, and cannot be drawn in pairs; one seed of two is enough."""
     cells = [make(name, seed, 0.5) for name in ("sft", "gdrt") for seed in (0, 1)]
     cells[3]["users"] = [f"other {user}" for user in cells[3]["users"]]
-    one, other = (evidence.measured(cells)[name] for name in ("gdrt", "sft"))
-    for compare in (evidence.difference, evidence.relative_change):
+    one, other = (compare.metrics_by_method(cells)[name] for name in ("gdrt", "sft"))
+    for contrast in (compare.difference, compare.relative_change):
         with pytest.raises(GdrtError, match="seed 1 have NDCG@10 on different test examples; run the older one again"):
-            compare(one, other, "NDCG@10")
-        compare({0: one[0]}, other, "NDCG@10")
+            contrast(one, other, "NDCG@10")
+        contrast({0: one[0]}, other, "NDCG@10")
     with pytest.raises(GdrtError, match="different test examples"):
-        evidence.mean_change(cells, "NDCG@10")
+        compare.mean_change(cells, "NDCG@10")
     with pytest.raises(GdrtError, match="different test examples"):
-        evidence.against(cells)
+        compare.compare_to_reference(cells)
 
 
 def test_relative_change_is_that_of_the_means_over_shared_seeds():
     one = {0: {"NLL": constant(3.0)}, 1: {"NLL": constant(6.0)}, 2: {"NLL": constant(99.0)}}
     other = {0: {"NLL": constant(2.0)}, 1: {"NLL": constant(4.0)}}
-    assert evidence.relative_change(one, other, "NLL") == pytest.approx(0.5)
+    assert compare.relative_change(one, other, "NLL") == pytest.approx(0.5)
     with pytest.raises(ValueError, match="nothing to compare"):
-        evidence.relative_change(one, {}, "NLL")
+        compare.relative_change(one, {}, "NLL")
 
 
 def test_an_objective_stands_against_its_reference_in_every_protocol_that_has_both():
     cells = [make(name, seed, luck) for name, luck in (("sft", 0.4), ("gdrt", 0.9)) for seed in (0, 1)]
     cells += [make("gdrt", 0, 0.6, tau=9.0), make("balanced", 0, 0.5), make("gdrt", 0, 0.6, data="elsewhere")]
     cells[-1]["data"] = "Elsewhere, all"
-    found = evidence.against(cells, metrics=("NDCG@10",))
+    found = compare.compare_to_reference(cells, metrics=("NDCG@10",))
     assert found[["where", "first", "tau", "epochs", "seeds"]].to_numpy().tolist() == [
         [found["where"][0], True, 1.0, cells[0]["config"]["epochs"], 2], [found["where"][0], False, 9.0, cells[0]["config"]["epochs"], 1],
     ]  # fmt: skip
-    one, other = ([report.measurements(cell)["NDCG@10"] for cell in cells[i : i + 2]] for i in (2, 0))
+    one, other = ([report.cell_metrics(cell)["NDCG@10"] for cell in cells[i : i + 2]] for i in (2, 0))
     assert found.relative[0] == pytest.approx((one[0].value + one[1].value) / (other[0].value + other[1].value) - 1)
-    assert found.difference[1] == pytest.approx(report.measurements(cells[4])["NDCG@10"].minus(other[0]).estimate)
+    assert found.difference[1] == pytest.approx(report.cell_metrics(cells[4])["NDCG@10"].minus(other[0]).estimate)
 
 
 def test_one_objective_and_seed_at_two_learning_rates_is_refused():
     cells = [make("sft", 0, 0.5, learning_rate=rate) for rate in (0.1, 0.2)]
-    assert len(evidence.protocols(cells)) == 1
+    assert len(protocols.by_protocol(cells)) == 1
     with pytest.raises(GdrtError, match="sft with seed 0 twice"):
-        evidence.table(cells)
+        compare.table(cells)
 
 
 def test_what_was_tried_shows_the_settings_that_differ_best_first():
     cells = [make("gdrt", 0, luck, tau=tau, part="valid") for tau, luck in ((1.0, 0.1), (2.0, 0.9), (4.0, 0.5))]
-    table = evidence.tried(cells)
+    table = compare.trials(cells)
     assert table.tau.tolist() == [2.0, 4.0, 1.0] and "learning_rate" not in table and "objective" in table
-    table = evidence.tried([*cells, make("sft", 0, 0.5, tau=9.0, part="valid")])
+    table = compare.trials([*cells, make("sft", 0, 0.5, tau=9.0, part="valid")])
     assert table.tau.tolist() == [2.0, 4.0, 1.0, "-"]
 
 
 def test_a_file_that_is_no_cell_is_named(tmp_path):
     files.write_json(tmp_path / "a.json", {"config": {"colour": "red"}})
     with pytest.raises(GdrtError, match="a.json is no cell"):
-        evidence.read_cells(tmp_path)
+        protocols.read_cells(tmp_path)
 
 
 def test_the_mean_change_over_places_counts_each_place_once():
     """Without spread between users: +100% where two seeds agree, -50% elsewhere; the other setting of a place is left out."""
+
     def flat(objective, seed, nll, **settings):
         cell = make(objective, seed, 0.5, **settings)
         return cell | {"nll": [nll] * 40, "data": settings.get("data", "tiny")}
 
     cells = [flat("sft", seed, 4.0) for seed in (0, 1)] + [flat("gdrt", seed, 8.0) for seed in (0, 1)]
     cells += [flat("sft", 0, 4.0, data="elsewhere"), flat("gdrt", 0, 2.0, data="elsewhere"), flat("gdrt", 0, 40.0, tau=0.5)]
-    assert evidence.mean_change(cells, "NLL") == pytest.approx((0.25, 0.25, 0.25))
-    assert evidence.mean_change(cells[:2], "NLL") is None
+    assert compare.mean_change(cells, "NLL") == pytest.approx((0.25, 0.25, 0.25))
+    assert compare.mean_change(cells[:2], "NLL") is None
 
 
 def test_the_mean_change_spreads_with_the_users_and_seeds_of_its_places():
     cells = [make(name, seed, luck) for name, luck in (("sft", 0.4), ("gdrt", 0.9)) for seed in (0, 1)]
-    interval = evidence.mean_change(cells, "NDCG@10")
-    found = evidence.measured(cells)
-    assert interval.estimate == pytest.approx(evidence.relative_change(found["gdrt"], found["sft"], "NDCG@10"))
+    interval = compare.mean_change(cells, "NDCG@10")
+    found = compare.metrics_by_method(cells)
+    assert interval.estimate == pytest.approx(compare.relative_change(found["gdrt"], found["sft"], "NDCG@10"))
     assert 0 < interval.low < interval.estimate < interval.high
-    assert (evidence.difference(found["gdrt"], found["sft"], "NDCG@10").low > 0) == (interval.low > 0)
+    assert (compare.difference(found["gdrt"], found["sft"], "NDCG@10").low > 0) == (interval.low > 0)
 
 
 def test_a_rerun_stands_beside_its_cell_and_is_inside_its_interval_or_not():
-    old, new = {"environment": {"cpu_capability": "AVX2"}}, {"environment": {"cpu_capability": "AVX512"}, "dtype": "bfloat16"}
+    old, new = (
+        {"environment": {"cpu_capability": "AVX2"}},
+        {"environment": {"cpu_capability": "AVX512"}, "dtype": "bfloat16"},
+    )
     cells = [make("sft", seed, 0.3) | old for seed in (0, 1)]
     lucky = make("sft", 0, 0.9) | {"nll": cells[0]["nll"], "faa": cells[0]["faa"]} | new
-    found = evidence.reruns(cells, [lucky, make("gdrt", 0, 0.9) | new]).set_index("metric")  # gdrt has no first cell
+    found = compare.reruns(cells, [lucky, make("gdrt", 0, 0.9) | new]).set_index("metric")  # gdrt has no first cell
     assert set(found.cell) == {"smollm2-135m, tiny, sft, seed 0"} and set(found.machines) == {"AVX2 / AVX512 bfloat16"}
-    assert not found.inside["NDCG@10"] and found.again["NDCG@10"] == report.measurements(lucky)["NDCG@10"].value
+    assert not found.inside["NDCG@10"] and found.again["NDCG@10"] == report.cell_metrics(lucky)["NDCG@10"].value
     assert found.inside["NLL"] and found.low["NLL"] < found.estimate["NLL"] == found.again["NLL"] < found.high["NLL"]
     assert found.difference["NLL"] == 0 and found.difference_low["NDCG@10"] > 0
-    assert not len(evidence.reruns(cells, []))
+    assert not len(compare.reruns(cells, []))
     with pytest.raises(GdrtError, match="is a copy"):
-        evidence.reruns(cells, cells[:1])
+        compare.reruns(cells, cells[:1])
 
 
 def test_the_report_shows_curves_and_what_was_tried(tmp_path):
@@ -206,7 +230,7 @@ def test_the_report_shows_curves_and_what_was_tried(tmp_path):
     files.write_json(tmp_path / "cells" / "a.json", make("sft", 0, 0.5) | {"curve": curve} | machine)
     files.write_json(tmp_path / "cells" / "b.json", make("gdrt", 0, 0.5, part="valid"))
     files.write_json(tmp_path / "reruns" / "cells" / "a.json", make("sft", 0, 0.5) | machine)
-    text = study.write_report(tmp_path / "cells", tmp_path)
+    text = grid.write_report(tmp_path / "cells", tmp_path)
     assert (tmp_path / "REPORT.md").read_text() == text and "2 cells" in text and "Tried on the valid part" in text
     assert "4 of 4 figures lie in the first one's 95% interval" in text
     shown = [line.split("](")[1].rstrip(")") for line in text.splitlines() if line.startswith("![")]

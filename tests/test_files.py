@@ -8,8 +8,8 @@ import os
 import numpy as np
 import pytest
 
-from gdrt_lite import files
-from gdrt_lite.errors import GdrtError
+from gdrt_lite.system import files
+from gdrt_lite.system.errors import GdrtError
 
 
 def folder_with(path, text):

@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, Gemma2Config, GptOssConfig, LlamaConfig, MptConfig, T5Config, T5Model
 
-from gdrt_lite import attention, collation, lm
-from gdrt_lite.errors import GdrtError
+from gdrt_lite import lm
+from gdrt_lite.lm import attention, packing
+from gdrt_lite.system.errors import GdrtError
 
 TITLES = ("Toy Story (1995)", "Heat (1995)", "Alien (1979)", "Aliens (1986)", "Jumanji (1995)")
 
@@ -47,7 +48,7 @@ def test_scores_do_not_depend_on_batch_size_or_order_on_the_real_model(smollm2):
 @settings(max_examples=25, deadline=None)
 def test_prompts_that_share_a_row_score_as_if_alone(pocket, drawn):
     rows = [pocket.encode(TITLES[:n], target) for n, target in drawn]
-    packs = collation.equal_up_to_the_target(rows)
+    packs = packing.equal_up_to_the_target(rows)
     assert sorted(i for pack in packs for i in pack) == list(range(len(rows)))
     assert all(len({drawn[i][0] for i in pack}) == 1 for pack in packs)  # one history, one row
     for row, scores in zip(rows, lm.target_logprobs(pocket, rows), strict=True):
@@ -57,9 +58,9 @@ def test_prompts_that_share_a_row_score_as_if_alone(pocket, drawn):
 def test_a_row_holds_no_more_in_its_endings_than_before_them(pocket):
     prompt = pocket.encode(TITLES[:1], TITLES[2])
     before, ending = prompt.predict_at[0] + 1, len(prompt) - prompt.predict_at[0] - 1
-    packs = collation.equal_up_to_the_target([prompt] * 40)
+    packs = packing.equal_up_to_the_target([prompt] * 40)
     assert {len(pack) for pack in packs[:-1]} == {before // ending} and before // ending > 1
-    batch = collation.collate([prompt] * 40, 0, False, packs)
+    batch = packing.collate([prompt] * 40, 0, False, packs)
     assert batch["input_ids"].shape[0] == len(packs) and len(batch["labels"]) == 40 * len(prompt.labels)
 
 
@@ -67,7 +68,7 @@ def test_sharing_the_opening_changes_neither_loss_nor_gradient(pocket):
     rows = [pocket.encode(TITLES[:n], TITLES[n]) for n in (1, 2, 4)]
     gradients = []
     for share in (True, False):
-        batch = lm.collate(rows, pocket.tokenizer.pad_token_id, share)
+        batch = packing.collate(rows, pocket.tokenizer.pad_token_id, share)
         assert bool(len(batch["prefix_ids"])) == share
         pocket.model.zero_grad()
         (-lm.batch_logprobs(pocket.model, batch).mean()).backward()
@@ -81,7 +82,7 @@ def test_sharing_the_opening_changes_neither_loss_nor_gradient(pocket):
 @settings(max_examples=15, deadline=None)
 def test_the_loss_and_its_gradient_equal_the_full_vocabulary_loss(pocket, batch):
     rows = [pocket.encode(history, target) for history, target in batch]
-    ours, gradient = loss_and_gradient(pocket, lambda: -lm.batch_logprobs(pocket.model, lm.collate(rows, 0)).mean())
+    ours, gradient = loss_and_gradient(pocket, lambda: -lm.batch_logprobs(pocket.model, packing.collate(rows, 0)).mean())
 
     def full_vocabulary() -> torch.Tensor:
         losses = []

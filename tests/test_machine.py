@@ -10,7 +10,7 @@ import pytest
 
 CODE = """
 import numpy as np
-from gdrt_lite.machine import peak_memory_gib
+from gdrt_lite.system.machine import peak_memory_gib
 print(peak_memory_gib())
 ballast = np.ones(1 << 27)
 print(peak_memory_gib())

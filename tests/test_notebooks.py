@@ -25,7 +25,7 @@ sys.path.insert(0, str(ROOT / "scripts"))
 import build_notebooks as builder  # noqa: E402
 import setup_cell  # noqa: E402
 
-from gdrt_lite import notebook as helpers  # noqa: E402
+from gdrt_lite.course import notebook as helpers  # noqa: E402
 
 SCRIPTS = builder.sources()
 MAX_BYTES = 1_500_000
@@ -75,9 +75,7 @@ def figure_faults(cell: NotebookNode) -> list[str]:
             pixels = imread(io.BytesIO(base64.b64decode(data["image/png"])), format="png")
             if pixels.ndim == 3 and pixels.shape[2] == 4 and np.min(pixels[..., 3]) < 1:
                 faults.append("an image has a transparent background")
-        faults += ["an SVG or JPEG: show figures with plots.show"] * len(
-            {"image/svg+xml", "image/jpeg"} & set(data)
-        )
+        faults += ["an SVG or JPEG: show figures with plots.show"] * len({"image/svg+xml", "image/jpeg"} & set(data))
         for tag in re.findall(r"<img\b[^>]*>", "".join(data.get("text/html", ""))):
             if not re.search(r'\balt="[^"]+"', tag):
                 faults.append("an <img> has no alt text")
@@ -100,9 +98,7 @@ def frame_faults(notebook: NotebookNode, number: str) -> list[str]:
     title = cells[0].source.splitlines()[0]
     if cells[0].cell_type != "markdown" or not title.startswith("# ") or not title.endswith("?"):
         faults.append("the first cell is no title that ends in a question mark")
-    tagged = {
-        tag: [c.source for c in cells if tag in builder.tags(c)] for tag in ("setup", "card", "imports")
-    }
+    tagged = {tag: [c.source for c in cells if tag in builder.tags(c)] for tag in ("setup", "card", "imports")}
     if tagged["setup"] != [setup_cell.SETUP.strip()]:
         faults.append("there is not one setup cell with the common text (python scripts/setup_cell.py)")
     if tagged["card"] != [f'card("{number}")']:
@@ -117,15 +113,11 @@ def frame_faults(notebook: NotebookNode, number: str) -> list[str]:
 def exercise_faults(notebook: NotebookNode) -> list[str]:
     """Exercises that are not: heading and effort, starter, check, hints in folds, folded solution."""
     cells, faults = notebook.cells, []
-    starts = [
-        i for i, c in enumerate(cells) if c.cell_type == "markdown" and builder.EXERCISE.search(c.source)
-    ]
+    starts = [i for i, c in enumerate(cells) if c.cell_type == "markdown" and builder.EXERCISE.search(c.source)]
     for i in starts:
         id = builder.EXERCISE.search(cells[i].source)[1]
         five = cells[i : i + 5]
-        kinds = [
-            next(iter(set(builder.tags(c)) & {"exercise", "check", "solution"}), c.cell_type) for c in five
-        ]
+        kinds = [next(iter(set(builder.tags(c)) & {"exercise", "check", "solution"}), c.cell_type) for c in five]
         if kinds != ["markdown", "exercise", "check", "markdown", "solution"]:
             faults.append(f"{id}: wants heading, exercise, check, hints, solution; has {kinds}")
             continue
@@ -269,9 +261,7 @@ def test_figures_without_alt_text_are_found() -> None:
 
     clear = io.BytesIO()
     imsave(clear, np.zeros((2, 2, 4)), format="png")
-    assert figure_faults(
-        _shown(data={"image/png": base64.b64encode(clear.getvalue()).decode()}, metadata=alt)
-    )
+    assert figure_faults(_shown(data={"image/png": base64.b64encode(clear.getvalue()).decode()}, metadata=alt))
 
 
 def test_errors_and_noise_are_found() -> None:
@@ -294,9 +284,7 @@ def test_errors_and_noise_are_found() -> None:
 def test_a_missed_budget_is_found() -> None:
     assert over_budget({"05": 360.0, "06": 1080.0}) == []
     assert over_budget({"05": 361.0}) == ["05: 361 s of 120"]
-    assert [
-        line[:5] for line in over_budget({f"{n:02}": s for n, s in enumerate([360] * 6 + [1080, 540])})
-    ] == ["total"]
+    assert [line[:5] for line in over_budget({f"{n:02}": s for n, s in enumerate([360] * 6 + [1080, 540])})] == ["total"]
 
 
 MINIMAL = """\
@@ -422,14 +410,8 @@ def test_profiles_and_card(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> N
         helpers.profile()
     monkeypatch.setenv("GDRT_PROFILE", "quick")
     assert "not measured yet" in helpers.card_text("05", tmp_path)
-    builder._record(
-        tmp_path, "05", {"seconds": 100.0, "cores": 2, "words": 400, "exercises": 3, "exercise_minutes": 25}
-    )
+    builder._record(tmp_path, "05", {"seconds": 100.0, "cores": 2, "words": 400, "exercises": 3, "exercise_minutes": 25})
     text = helpers.card_text("05", tmp_path)
-    assert (
-        "measured on 2 cores | 2 minutes" in text
-        and "3, about 25 minutes" in text
-        and "T4 | not measured" in text
-    )
+    assert "measured on 2 cores | 2 minutes" in text and "3, about 25 minutes" in text and "T4 | not measured" in text
     with pytest.raises(ValueError, match="no notebook '42'"):
         helpers.card_text("42", tmp_path)

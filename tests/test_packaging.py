@@ -71,18 +71,14 @@ def test_third_party_imports_are_declared(requirements):
     by_transformers = {"tokenizers", "safetensors", "huggingface_hub"}  # transformers cannot be without these
     imported = set()
     for path in (ROOT / "gdrt_lite").rglob("*.py"):
-        imported |= set(
-            re.findall(r"^\s*(?:import|from) ([A-Za-z_]\w*)", path.read_text(encoding="utf-8"), re.M)
-        )
+        imported |= set(re.findall(r"^\s*(?:import|from) ([A-Za-z_]\w*)", path.read_text(encoding="utf-8"), re.M))
     outside = imported - set(sys.stdlib_module_names) - {"gdrt_lite", "IPython"} - by_transformers
     assert {names.get(name, name) for name in outside} <= set(requirements)
 
 
 def test_every_package_folder_is_listed():
     listed = set(tomllib.loads(read("pyproject.toml"))["tool"]["setuptools"]["packages"])
-    found = {
-        ".".join(path.parent.relative_to(ROOT).parts) for path in (ROOT / "gdrt_lite").rglob("__init__.py")
-    }
+    found = {".".join(path.parent.relative_to(ROOT).parts) for path in (ROOT / "gdrt_lite").rglob("__init__.py")}
     assert listed == found | {"gdrt_lite._data"}
 
 
@@ -141,9 +137,7 @@ def test_make_explains_a_missing_or_old_python(tmp_path):
     old.write_text("#!/bin/sh\nexit 1\n")
     old.chmod(0o755)
     for python in ("no-such-python", str(old)):
-        result = subprocess.run(
-            ["make", "setup", f"PYTHON={python}"], cwd=tmp_path, capture_output=True, text=True
-        )
+        result = subprocess.run(["make", "setup", f"PYTHON={python}"], cwd=tmp_path, capture_output=True, text=True)
         assert result.returncode != 0
         assert "needs Python 3.11 or later" in result.stdout
         assert not (tmp_path / ".venv").exists()
@@ -155,6 +149,4 @@ def test_make_targets_set_up_first(target):
     plan = subprocess.run(
         ["make", "--dry-run", "--always-make", target], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout
-    assert (
-        plan.index("-c constraints.txt torch") < plan.index('-e ".[test]"') < plan.index("-m gdrt_lite fetch")
-    )
+    assert plan.index("-c constraints.txt torch") < plan.index('-e ".[test]"') < plan.index("-m gdrt_lite fetch")

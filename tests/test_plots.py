@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 
 from gdrt_lite import dro, groups, plots
+from gdrt_lite.plots import figures
 
 TITLE = "What the figure finds"
 
@@ -24,7 +25,7 @@ def faa() -> pd.DataFrame:
         for model in ("sft", "gdrt")
         for u in range(3)
         for t in range(4)
-        for segment in plots.SEGMENTS
+        for segment in figures.SEGMENTS
     ]
     return pd.DataFrame(rows, columns=["model", "user", "position", "segment", "attribution"])
 
@@ -36,7 +37,9 @@ def heat_map(repeats: int = 1) -> pd.DataFrame:
 
 
 def pairs() -> pd.DataFrame:
-    return pd.DataFrame({"segment": np.repeat(plots.SEGMENTS, 4), "rate": np.linspace(0, 1, 12), "npmi": np.linspace(-1, 1, 12)})
+    return pd.DataFrame(
+        {"segment": np.repeat(figures.SEGMENTS, 4), "rate": np.linspace(0, 1, 12), "npmi": np.linspace(-1, 1, 12)}
+    )
 
 
 def token_table() -> pd.DataFrame:
@@ -115,12 +118,14 @@ def test_faa_bars_are_mean_absolute_attributions_per_model():
     ax = plots.faa_by_segment(frame).axes[0]
     for bars, model in zip(heights(ax), ("sft", "gdrt")):
         own = frame[frame.model == model]
-        expected = [np.nanmean(own.attribution[own.segment == s].abs()) for s in plots.SEGMENTS]
+        expected = [np.nanmean(own.attribution[own.segment == s].abs()) for s in figures.SEGMENTS]
         assert bars == pytest.approx(expected)
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["sft", "gdrt"]
     assert ax.containers[0][0].get_hatch() != ax.containers[1][0].get_hatch()
     signed = plots.faa_by_segment(frame, signed=True).axes[0]
-    assert heights(signed)[0][0] == pytest.approx(frame.attribution[(frame.model == "sft") & (frame.segment == "TASK")].mean())
+    assert heights(signed)[0][0] == pytest.approx(
+        frame.attribution[(frame.model == "sft") & (frame.segment == "TASK")].mean()
+    )
 
 
 def test_heat_map_shows_every_token_and_wraps():
@@ -136,7 +141,9 @@ def test_heat_map_shows_every_token_and_wraps():
 
 
 def test_heat_map_colours_by_sign():
-    ax = plots.token_heatmap(pd.DataFrame({"token": ["a", "b", "c"], "segment": "TASK", "attribution": [-2.0, 0.0, 2.0]})).axes[0]
+    ax = plots.token_heatmap(
+        pd.DataFrame({"token": ["a", "b", "c"], "segment": "TASK", "attribution": [-2.0, 0.0, 2.0]})
+    ).axes[0]
     (red, _, blue), _, (red2, _, blue2) = [patch.get_facecolor()[:3] for patch in ax.patches]
     assert red > blue and blue2 > red2
 

@@ -9,8 +9,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from gdrt_lite import files, metrics, report
+from gdrt_lite import metrics
 from gdrt_lite.data import Example, Splits
+from gdrt_lite.study import report
+from gdrt_lite.system import files
 
 CATALOGUE = [f"t{i:02}" for i in range(12)]
 USERS = [f"u{i // 2}" for i in range(40)]  # two examples a user
@@ -30,7 +32,15 @@ def make_cell(seed: int, luck: float, baseline: bool = False) -> dict:
         ranked = [i for i in rng.permutation(12).tolist() if i != target][:10]
         lists.append([target, *ranked[:9]] if rng.random() < luck else ranked)
     groups = {"popularity": [[POPULARITY[t]] for t in CATALOGUE], "genre": [list(GENRES[t]) for t in CATALOGUE]}
-    cell = {"data": "tiny", "train_windows": 60, "item_groups": groups, "users": USERS, "targets": targets, "histories": histories, "lists": lists}
+    cell = {
+        "data": "tiny",
+        "train_windows": 60,
+        "item_groups": groups,
+        "users": USERS,
+        "targets": targets,
+        "histories": histories,
+        "lists": lists,
+    }
     if not baseline:
         cell["nll"] = rng.uniform(3, 9, 40).tolist()
         faa = {segment: rng.uniform(1, 5, 20).tolist() for segment in ("TASK", "HISTORY", "PREFIX")}
@@ -45,7 +55,7 @@ def cells() -> dict[str, dict]:
 
 def test_metrics_of_a_cell_are_those_of_the_metrics_module(cells):
     cell = cells["sft"]
-    found = report.measurements(cell)
+    found = report.cell_metrics(cell)
     lists = [[CATALOGUE[i] for i in ranked] for ranked in cell["lists"]]
     histories = [[CATALOGUE[i] for i in own] for own in cell["histories"]]
     targets = [CATALOGUE[i] for i in cell["targets"]]
@@ -61,14 +71,14 @@ def test_metrics_of_a_cell_are_those_of_the_metrics_module(cells):
 def test_bias_ratio_is_a_ratio_of_means():
     cell = make_cell(1, 0.5)
     cell["faa"] = {"token": {"user": ["a", "b"], "TASK": [1, 5], "PREFIX": [1, 1], "HISTORY": [1, 4]}}
-    measured = report.measurements(cell)["bias token"]
+    measured = report.cell_metrics(cell)["bias token"]
     assert measured.value == pytest.approx((3 + 1) / 2.5)  # the mean of the users' ratios would be 1.75
     interval = measured.interval()
     assert (interval.low, interval.high) == pytest.approx((6 / 4, 2 / 1))
 
 
 def test_identical_cells_differ_by_exactly_nothing(cells):
-    one, two = report.measurements(cells["sft"]), report.measurements(make_cell(1, 0.3))
+    one, two = report.cell_metrics(cells["sft"]), report.cell_metrics(make_cell(1, 0.3))
     for name, measured in one.items():
         assert measured.minus(two[name]) == (0, 0, 0), name
 
@@ -77,14 +87,14 @@ def test_differences_are_paired():
     """A model better by the same amount for everybody: no doubt is left, whatever users differ by."""
     worse = make_cell(1, 0.5)
     better = worse | {"nll": [value - 1.0 for value in worse["nll"]]}
-    a, b = report.measurements(better)["NLL"], report.measurements(worse)["NLL"]
+    a, b = report.cell_metrics(better)["NLL"], report.cell_metrics(worse)["NLL"]
     assert a.minus(b) == pytest.approx((-1, -1, -1))
     assert a.interval().high - a.interval().low > 0.5
 
 
 def test_intervals_draw_users_not_examples(cells):
     cell = cells["sft"]
-    measured = report.measurements(cell)["NLL"]
+    measured = report.cell_metrics(cell)["NLL"]
     expected = metrics.bootstrap(cell["nll"], USERS, n=report.DRAWS)
     assert measured.interval() == pytest.approx(tuple(expected))
     assert measured.interval() != pytest.approx(tuple(metrics.bootstrap(cell["nll"], n=report.DRAWS)))
@@ -93,7 +103,7 @@ def test_intervals_draw_users_not_examples(cells):
 def test_other_examples_cannot_be_paired(cells):
     other = make_cell(1, 0.3) | {"users": [f"x{i}" for i in range(40)]}
     with pytest.raises(ValueError, match="different test examples"):
-        report.measurements(cells["sft"])["NLL"].minus(report.measurements(other)["NLL"])
+        report.cell_metrics(cells["sft"])["NLL"].minus(report.cell_metrics(other)["NLL"])
 
 
 def test_comparison_refers_every_metric_to_sft(cells):
@@ -145,7 +155,7 @@ def test_warm_and_cold_targets_are_told_apart(cells):
     assert parts["warm"][1] == sum(CATALOGUE[i] in warm for i in cells["gdrt"]["targets"]) > 0
     assert parts["warm"][1] + parts["cold"][1] == 40 and parts["cold"][1] > 0
     both = sum(gain * n for gain, n in parts.values()) / 40
-    assert both == pytest.approx(report.measurements(cells["gdrt"])["NDCG@10"].value)
+    assert both == pytest.approx(report.cell_metrics(cells["gdrt"])["NDCG@10"].value)
     all_warm = Splits([Example("u", tuple(CATALOGUE), "t00", 0)], [], [], CATALOGUE, {}, "warm")
     gain, n = report.warm_and_cold(cells["gdrt"], all_warm)["cold"]
     assert math.isnan(gain) and n == 0
@@ -153,7 +163,7 @@ def test_warm_and_cold_targets_are_told_apart(cells):
 
 def test_no_genres_no_genre_metrics(cells):
     plain = cells["sft"] | {"item_groups": {"popularity": cells["sft"]["item_groups"]["popularity"]}}
-    assert not any("genre" in name for name in report.measurements(plain))
+    assert not any("genre" in name for name in report.cell_metrics(plain))
 
 
 def test_coverage_looks_at_the_top_only():

@@ -12,9 +12,12 @@ import pytest
 import torch
 
 from gdrt_lite import __main__ as cli
-from gdrt_lite import data, dro, evidence, experiment, files, groups, metrics, relevance, run, study, training
-from gdrt_lite.config import Config
-from gdrt_lite.errors import GdrtError
+from gdrt_lite import data, dro, groups, metrics, relevance, training
+from gdrt_lite.study import cell, compare, grid, protocols, run, workspace
+from gdrt_lite.study.cell import evaluate, group_prior
+from gdrt_lite.study.config import Config
+from gdrt_lite.system import files
+from gdrt_lite.system.errors import GdrtError
 
 TINY = dict(model="pocket", train_windows=64, test_examples=12, faa_examples=4, batch_size=16, ablations=("attention",))
 
@@ -23,8 +26,10 @@ TINY = dict(model="pocket", train_windows=64, test_examples=12, faa_examples=4, 
 def short_twin():
     """The relevance scorer needs few steps where nothing depends on its quality."""
     patch = pytest.MonkeyPatch()
-    whole = training.history_free_twin
-    patch.setattr(training, "history_free_twin", lambda lm, examples, seed=0: whole(lm, examples, max_steps=2, seed=seed))
+    whole = training.train_relevance_scorer
+    patch.setattr(
+        training, "train_relevance_scorer", lambda lm, examples, seed=0: whole(lm, examples, max_steps=2, seed=seed)
+    )
     yield
     patch.undo()
 
@@ -58,8 +63,8 @@ def test_the_report_holds_every_model_metric_and_interval(finished):
 
 
 def test_a_cell_carries_all_that_its_tables_need(finished):
-    cell = evidence.read_cells(finished / "cells")[0]
-    splits = experiment.load_splits(Config.of(cell["config"]))
+    cell = protocols.read_cells(finished / "cells")[0]
+    splits = workspace.load_splits(Config.of(cell["config"]))
     bins = metrics.popularity_groups(splits.train, splits.catalogue)
     assert cell["train_windows"] == TINY["train_windows"] and cell["dtype"] == "float32"
     assert cell["data"] == splits.name == "MovieLens small, top 500, new_users"
@@ -74,19 +79,19 @@ def test_a_folder_is_split_as_asked_or_kept_as_published(tmp_path, monkeypatch):
     for name in ("train_10000.csv", "test_5000.csv"):
         files.write_text(tmp_path / "amazon" / "Tiny" / name, "\n".join(["user_id,item_ids,timestamp", *rows]) + "\n")
     monkeypatch.setattr(data, "data_folder", lambda: tmp_path)
-    published = experiment.load_splits(Config(data="amazon/Tiny", split="published"))
+    published = workspace.load_splits(Config(data="amazon/Tiny", split="published"))
     assert len(published.test) == 40 and published.name == "Amazon Tiny"
-    ours = experiment.load_splits(Config(data="amazon/Tiny", top_items=10, history=3))
+    ours = workspace.load_splits(Config(data="amazon/Tiny", top_items=10, history=3))
     assert ours.name == "Amazon Tiny, top 10, new_users" and len(ours.catalogue) == 10
     assert not {e.user for e in ours.train} & {e.user for e in ours.test}
-    assert ours.name == experiment.load_splits(Config(data=str(tmp_path / "amazon" / "Tiny"), top_items=10, history=3)).name
+    assert ours.name == workspace.load_splits(Config(data=str(tmp_path / "amazon" / "Tiny"), top_items=10, history=3)).name
     with pytest.raises(ValueError, match="unknown data set 'amazon/None'"):
-        experiment.load_splits(Config(data="amazon/None"))
+        workspace.load_splits(Config(data="amazon/None"))
 
 
 @pytest.mark.parametrize("history, fewest", [(1, 1), (2, 2), (3, 3), (5, 3)])
 def test_a_window_has_three_titles_or_as_many_as_a_shorter_history_holds(history, fewest):
-    splits = experiment.load_splits(Config(history=history, top_items=50))
+    splits = workspace.load_splits(Config(history=history, top_items=50))
     lengths = {len(e.history) for part in (splits.train, splits.valid, splits.test) for e in part}
     assert lengths == set(range(fewest, history + 1))
 
@@ -110,7 +115,7 @@ def test_a_setting_that_no_cell_can_have_is_refused(settings, message):
 def dealt():
     """A bench with relevance made up instead of scored, three numbers a title, and the windows and settings of a cell."""
     config = Config(**TINY, objective="gdrt", seed=3)
-    bench = experiment.Bench(config)
+    bench = workspace.Workspace(config)
     rng = np.random.default_rng(0)
     bench.relevance = {title: torch.tensor(rng.normal(size=3)) for title in bench.splits.catalogue}
     return bench, config, bench.train(config)
@@ -120,7 +125,10 @@ def test_random_has_the_groups_of_gdrt_shuffled_with_the_seed(dealt):
     bench, config, train = dealt
     fitted = groups.fit(bench.relevance, [e.target for e in train], k=config.k, seed=3)
     found = {name: bench.groups(dataclasses.replace(config, objective=name), train) for name in ("gdrt", "random")}
-    ids = {name: {title: own.tolist() for title, own in of.ids.items()} for name, of in (found | {"fitted": fitted, "dealt": fitted.shuffled(3)}).items()}
+    ids = {
+        name: {title: own.tolist() for title, own in of.ids.items()}
+        for name, of in (found | {"fitted": fitted, "dealt": fitted.shuffled(3)}).items()
+    }
     assert ids["gdrt"] == ids["fitted"] and found["gdrt"].centers.tolist() == fitted.centers.tolist()
     assert ids["random"] == ids["dealt"] != ids["gdrt"]
 
@@ -140,41 +148,47 @@ def grouped():
 
 
 def test_a_prior_by_counts_or_relevance_counts_training_tokens(grouped):
-    assert experiment.group_prior(Config(prior="uniform"), grouped) is None
-    assert experiment.group_prior(Config(prior="counts"), grouped) == pytest.approx([0.5, 0.5])
-    low, high = experiment.group_prior(Config(prior="relevance", tau=3.0), grouped)
+    assert group_prior(Config(prior="uniform"), grouped) is None
+    assert group_prior(Config(prior="counts"), grouped) == pytest.approx([0.5, 0.5])
+    low, high = group_prior(Config(prior="relevance", tau=3.0), grouped)
     assert low / high == pytest.approx(math.exp((-2.5 + 0.25) / 3))
 
 
 def test_the_prior_by_relevance_weighs_by_the_loss_above_the_scorers(grouped):
     losses, floor, tau = torch.tensor([3.0, 1.0]), torch.tensor([2.5, 0.25]), 0.7
-    prior = torch.tensor(experiment.group_prior(Config(prior="relevance", tau=tau), grouped))
+    prior = torch.tensor(group_prior(Config(prior="relevance", tau=tau), grouped))
     torch.testing.assert_close(dro.group_weights(losses, tau, prior), dro.group_weights(losses - floor, tau))
 
 
 def test_a_group_without_a_training_token_has_no_prior(grouped):
-    unseen = dataclasses.replace(grouped, ids={**grouped.ids, "a": np.array([1, 1]), "b": np.array([1, 1]), "c": np.array([0, 0])})
+    unseen = dataclasses.replace(
+        grouped, ids={**grouped.ids, "a": np.array([1, 1]), "b": np.array([1, 1]), "c": np.array([0, 0])}
+    )
     for prior in ("counts", "relevance"):
-        assert experiment.group_prior(Config(prior=prior), unseen) == [0.0, 1.0]
+        assert group_prior(Config(prior=prior), unseen) == [0.0, 1.0]
 
 
 def test_an_unknown_prior_is_refused(grouped):
     with pytest.raises(ValueError, match="unknown prior 'popular'; choose one of uniform, counts, relevance"):
-        experiment.group_prior(Config(prior="popular"), grouped)
+        group_prior(Config(prior="popular"), grouped)
 
 
 def test_the_scorer_may_be_the_tuned_model():
     """Its relevance is that of plain SFT with the settings of the cell, and cells that differ in these share no bench."""
     config = Config(**{**TINY, "train_windows": 16}, scorer="sft", epochs=2.0, learning_rate=0.01)
-    bench = experiment.Bench(config)
-    tuned = training.finetune(bench.base, bench.train(config), "sft", epochs=2, batch_size=16, learning_rate=0.01, progress=False).lm
+    bench = workspace.Workspace(config)
+    tuned = training.finetune(
+        bench.base, bench.train(config), "sft", epochs=2, batch_size=16, learning_rate=0.01, progress=False
+    ).lm
     titles = bench.splits.catalogue
-    expected, twin = relevance.token_relevance(tuned, titles), experiment.Bench(Config(**TINY)).relevance
+    expected, twin = relevance.token_relevance(tuned, titles), workspace.Workspace(Config(**TINY)).relevance
     assert all(torch.equal(bench.relevance[title], expected[title]) for title in titles)
     assert not all(torch.equal(bench.relevance[title], twin[title]) for title in titles)
     other = dataclasses.replace(config, epochs=3.0)
-    assert study._bench_key(other) != study._bench_key(config)
-    assert study._bench_key(dataclasses.replace(other, scorer="pre-trained")) == study._bench_key(dataclasses.replace(config, scorer="pre-trained"))
+    assert grid.workspace_key(other) != grid.workspace_key(config)
+    assert grid.workspace_key(dataclasses.replace(other, scorer="pre-trained")) == grid.workspace_key(
+        dataclasses.replace(config, scorer="pre-trained")
+    )
 
 
 def test_two_runs_with_one_seed_give_the_same_report(finished, tmp_path):
@@ -183,7 +197,7 @@ def test_two_runs_with_one_seed_give_the_same_report(finished, tmp_path):
 
 
 def test_a_run_killed_half_way_and_resumed_gives_the_same_report(finished, tmp_path, monkeypatch):
-    whole = experiment.measure
+    whole = evaluate
     calls = []
 
     def dies_at_the_second_model(*args, **kwargs):
@@ -192,11 +206,11 @@ def test_a_run_killed_half_way_and_resumed_gives_the_same_report(finished, tmp_p
             raise KeyboardInterrupt
         return whole(*args, **kwargs)
 
-    monkeypatch.setattr(experiment, "measure", dies_at_the_second_model)
+    monkeypatch.setattr(cell, "evaluate", dies_at_the_second_model)
     with pytest.raises(KeyboardInterrupt):
         run.run(("sft", "gdrt"), out=tmp_path, progress=False, **TINY)
     assert len(list((tmp_path / "cells").glob("*.json"))) == 1 and not (tmp_path / "report.json").exists()
-    monkeypatch.setattr(experiment, "measure", whole)
+    monkeypatch.setattr(cell, "evaluate", whole)
     run.run(("sft", "gdrt"), out=tmp_path, resume=True, progress=False, **TINY)
     assert report_of(tmp_path) == report_of(finished)
 
@@ -235,11 +249,11 @@ def test_a_bad_argument_ends_with_one_sentence_and_no_report(arguments, message,
 
 
 def test_a_folder_that_cannot_hold_the_report_is_named_before_any_work(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(run, "Bench", lambda *_: pytest.fail("work has begun"))
-    monkeypatch.setattr(study, "Bench", lambda *_: pytest.fail("work has begun"))
+    monkeypatch.setattr(run, "Workspace", lambda *_: pytest.fail("work has begun"))
+    monkeypatch.setattr(grid, "Workspace", lambda *_: pytest.fail("work has begun"))
     taken = files.write_text(tmp_path / "taken", "kept")
-    grid = files.write_text(tmp_path / "grid.yaml", "- set: {model: pocket}\n  vary: {objective: [popularity]}\n")
-    for command in (["run", "--out", str(taken)], ["study", "--grid", str(grid), "--results", str(taken)]):
+    plan = files.write_text(tmp_path / "grid.yaml", "- set: {model: pocket}\n  vary: {objective: [popularity]}\n")
+    for command in (["run", "--out", str(taken)], ["study", "--grid", str(plan), "--results", str(taken)]):
         assert cli.main(command) == 1
         assert "taken is no folder that can be written to" in capsys.readouterr().err
     assert taken.read_text() == "kept"
@@ -258,31 +272,35 @@ def test_ctrl_c_says_that_the_work_is_kept(monkeypatch, capsys):
     monkeypatch.setattr(run, "run", lambda **_: (_ for _ in ()).throw(KeyboardInterrupt))
     assert cli.main(["run"]) == 130
     assert "the same command with --resume goes on from there" in capsys.readouterr().err
-    monkeypatch.setattr(study, "main", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(grid, "main", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     assert cli.main(["study"]) == 130
     assert "the same command goes on from there" in capsys.readouterr().err
 
 
 def test_the_study_leaves_out_what_it_has_no_data_for_and_says_so(tmp_path, capsys):
-    grid = tmp_path / "grid.yaml"
-    grid.write_text("- set: {model: pocket, test_examples: 4}\n  vary: {data: [amazon/None, movielens], objective: [popularity]}\n")
-    assert study.main(grid, tmp_path / "cells") == 0
+    plan = tmp_path / "grid.yaml"
+    plan.write_text(
+        "- set: {model: pocket, test_examples: 4}\n  vary: {data: [amazon/None, movielens], objective: [popularity]}\n"
+    )
+    assert grid.main(plan, tmp_path / "cells") == 0
     assert "data is not here: amazon/None" in capsys.readouterr().out
-    (cell,) = evidence.read_cells(tmp_path / "cells")
+    (cell,) = protocols.read_cells(tmp_path / "cells")
     assert cell["config"]["data"] == "movielens" and (tmp_path / "REPORT.md").exists()
-    assert cell["train_windows"] == len(experiment.load_splits(Config.of(cell["config"])).train)  # counted on all, not on a sample
+    assert cell["train_windows"] == len(
+        workspace.load_splits(Config.of(cell["config"])).train
+    )  # counted on all, not on a sample
 
 
 def test_the_study_skips_what_is_done_and_reports_from_the_cells_alone(tmp_path, monkeypatch, capsys):
-    grid = tmp_path / "grid.yaml"
+    plan = tmp_path / "grid.yaml"
     settings = ", ".join(f"{name}: {list(value) if isinstance(value, tuple) else value}" for name, value in TINY.items())
-    grid.write_text(f"- set: {{{settings}}}\n  vary: {{objective: [popularity, sft], seed: [0]}}\n")
-    assert study.main(grid, tmp_path / "cells") == 0
+    plan.write_text(f"- set: {{{settings}}}\n  vary: {{objective: [popularity, sft], seed: [0]}}\n")
+    assert grid.main(plan, tmp_path / "cells") == 0
     before = {p.name: p.read_bytes() for p in (tmp_path / "cells").glob("*.json")}
     assert len(before) == 2
-    monkeypatch.setattr(experiment, "run_cell", lambda *_: pytest.fail("nothing is missing"))
-    assert study.main(grid, tmp_path / "cells") == 0
-    assert study.main(grid, tmp_path / "cells", report_only=True) == 0
+    monkeypatch.setattr(grid, "run_cell", lambda *_: pytest.fail("nothing is missing"))
+    assert grid.main(plan, tmp_path / "cells") == 0
+    assert grid.main(plan, tmp_path / "cells", report_only=True) == 0
     assert {p.name: p.read_bytes() for p in (tmp_path / "cells").glob("*.json")} == before
     assert not list((tmp_path / "cells" / ".checkpoints").glob("*")), "a later run of the cell would find old weights there"
     text = (tmp_path / "REPORT.md").read_text()
@@ -310,21 +328,21 @@ def test_a_report_on_no_cell_is_refused_and_the_old_one_stays(results, tmp_path,
 def test_a_bad_grid_is_named(tmp_path, text, message):
     (tmp_path / "grid.yaml").write_text(text)
     with pytest.raises(GdrtError, match=message):
-        study.read_grid(tmp_path / "grid.yaml")
+        grid.read_grid(tmp_path / "grid.yaml")
     with pytest.raises(GdrtError, match="cannot be read"):
-        study.read_grid(tmp_path / "none.yaml")
+        grid.read_grid(tmp_path / "none.yaml")
 
 
 def test_the_committed_grid_is_sound_and_its_keys_differ():
-    configs = study.read_grid(data.data_folder() / "results" / "grid.yaml")
+    configs = grid.read_grid(data.data_folder() / "results" / "grid.yaml")
     assert len({config.key for config in configs}) == len(configs) > 50
 
 
 def test_every_committed_cell_is_one_that_the_grid_declares():
     folder = data.data_folder() / "results"
-    declared = {config.key for config in study.read_grid(folder / "grid.yaml")}
-    for path, cell in zip(sorted((folder / "cells").glob("*.json")), evidence.read_cells(folder / "cells"), strict=True):
-        assert path.stem == experiment.Config.of(cell["config"]).key, f"{path.name} was renamed, or its settings changed"
+    declared = {config.key for config in grid.read_grid(folder / "grid.yaml")}
+    for path, own in zip(sorted((folder / "cells").glob("*.json")), protocols.read_cells(folder / "cells"), strict=True):
+        assert path.stem == Config.of(own["config"]).key, f"{path.name} was renamed, or its settings changed"
         assert path.stem in declared, f"grid.yaml does not declare {path.name}"
 
 
@@ -333,14 +351,14 @@ def test_every_committed_rerun_is_of_a_committed_cell():
     known = {path.name for path in (folder / "cells").glob("*.json")}
     again = {path.name for path in (folder / "reruns" / "cells").glob("*.json")}
     assert again <= known
-    table = evidence.reruns(evidence.read_cells(folder / "cells"), evidence.read_cells(folder / "reruns" / "cells"))
+    table = compare.reruns(protocols.read_cells(folder / "cells"), protocols.read_cells(folder / "reruns" / "cells"))
     assert all(first != second for first, second in table.machines.str.split(" / ")) if len(table) else True
     assert table.cell.nunique() == len(again) if len(table) else not again
 
 
 def test_a_whole_number_names_the_same_cell_as_a_decimal_one():
-    assert experiment.Config(epochs=1, tau=2).key == experiment.Config(epochs=1.0, tau=2.0).key
-    assert experiment.Config(epochs=1).key != experiment.Config(epochs=2).key
+    assert Config(epochs=1, tau=2).key == Config(epochs=1.0, tau=2.0).key
+    assert Config(epochs=1).key != Config(epochs=2).key
 
 
 def test_the_key_of_a_folder_is_one_file_name_on_every_system(monkeypatch):

@@ -53,9 +53,7 @@ def fresh(tmp_path: Path) -> Path:
     venv.create(tmp_path / "env", with_pip=False, symlinks=os.name != "nt")
     python = tmp_path / "env" / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     ask = "import sysconfig; print(sysconfig.get_path('purelib'))"
-    site = Path(
-        subprocess.run([python, "-c", ask], capture_output=True, text=True, check=True).stdout.strip()
-    )
+    site = Path(subprocess.run([python, "-c", ask], capture_output=True, text=True, check=True).stdout.strip())
     (site / "borrowed.pth").write_text(sysconfig.get_path("purelib"), encoding="utf-8")
     return python
 
@@ -64,9 +62,7 @@ def _run(python: Path | str, folder: Path, cell: str, **environment: str) -> sub
     folder.mkdir(parents=True, exist_ok=True)
     kept = {k: v for k, v in os.environ.items() if k not in OURS}
     env = {**kept, "PIP_NO_INDEX": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1", **environment}
-    return subprocess.run(
-        [python, "-c", cell], cwd=folder, env=env, capture_output=True, text=True, timeout=300
-    )
+    return subprocess.run([python, "-c", cell], cwd=folder, env=env, capture_output=True, text=True, timeout=300)
 
 
 def test_in_an_empty_folder_it_installs_keeps_torch_and_runs_twice(fresh: Path, tmp_path: Path) -> None:

@@ -231,7 +231,7 @@ def test_no_example_is_an_error(pocket):
 
 
 def test_the_history_free_twin_scores_titles_better_than_the_untrained_model(pocket, examples):
-    twin = training.history_free_twin(pocket, examples, max_steps=10)
+    twin = training.train_relevance_scorer(pocket, examples, max_steps=10)
     titles = [e.target for e in examples]
     before, after = (sum(float(s.sum()) for s in token_relevance(m, titles).values()) for m in (pocket, twin.lm))
     assert after > before

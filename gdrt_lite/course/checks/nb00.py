@@ -1,0 +1,179 @@
+"""Checks of notebook 00."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+
+from gdrt_lite.course.checks import Exercise, Mistake
+from gdrt_lite.data.windows import Example
+
+FIRST = ["Alien", "Heat", "Fargo", "Big"]
+MOVED = ["Fargo", "Alien", "Speed", "Casino"]
+TRAIN = [
+    ("u1", ("Alien", "Heat"), "Fargo"),
+    ("u1", ("Heat", "Fargo"), "Big"),
+    ("u2", ("Alien", "Heat"), "Fargo"),
+    ("u3", ("Big", "Heat"), "Fargo"),
+    ("u3", ("Alien", "Fargo"), "Heat"),
+]
+WINDOWS = [Example(user, history, target, 0) for user, history, target in TRAIN]
+
+
+def survival(before: Sequence[str], after: Sequence[str]) -> float:
+    """Share of the titles in `before` that are still in `after`."""
+    return len(set(before) & set(after)) / len(before)
+
+
+def _same_place(before: Sequence[str], after: Sequence[str]) -> float:
+    return sum(b == a for b, a in zip(before, after, strict=False)) / len(before)
+
+
+def _jaccard(before: Sequence[str], after: Sequence[str]) -> float:
+    return len(set(before) & set(after)) / len(set(before) | set(after))
+
+
+def _gone(before: Sequence[str], after: Sequence[str]) -> float:
+    return 1 - survival(before, after)
+
+
+def _count(before: Sequence[str], after: Sequence[str]) -> float:
+    return float(len(set(before) & set(after)))
+
+
+def _by_after(before: Sequence[str], after: Sequence[str]) -> float:
+    return len(set(before) & set(after)) / len(after)
+
+
+def _by_ten(before: Sequence[str], after: Sequence[str]) -> float:
+    return len(set(before) & set(after)) / 10
+
+
+def _percent(before: Sequence[str], after: Sequence[str]) -> float:
+    return 100 * survival(before, after)
+
+
+def ndcg(ranked: Sequence[str], target: str) -> float:
+    """1 / log2(rank + 2), rank from 0; 0 when the target is not in the list."""
+    return 1 / math.log2(ranked.index(target) + 2) if target in ranked else 0.0
+
+
+def _reciprocal(ranked: Sequence[str], target: str) -> float:
+    return 1 / (ranked.index(target) + 1) if target in ranked else 0.0
+
+
+def _natural(ranked: Sequence[str], target: str) -> float:
+    return 1 / math.log(ranked.index(target) + 2) if target in ranked else 0.0
+
+
+def _shifted(ranked: Sequence[str], target: str) -> float:
+    return 1 / math.log2(ranked.index(target) + 3) if target in ranked else 0.0
+
+
+def _not_inverted(ranked: Sequence[str], target: str) -> float:
+    return math.log2(ranked.index(target) + 2) if target in ranked else 0.0
+
+
+def _rank_plus_one(ranked: Sequence[str], target: str) -> float:
+    return 1 / math.log2(ranked.index(target) + 1) if target in ranked else 0.0
+
+
+def _hit(ranked: Sequence[str], target: str) -> float:
+    return float(target in ranked)
+
+
+def followed(train: Sequence[Example]) -> Counter[tuple[str, str]]:
+    """How many windows have the first title in the history and the second as the target."""
+    return Counter((title, example.target) for example in train for title in example.history)
+
+
+def _backwards(train: Sequence[Example]) -> Counter[tuple[str, str]]:
+    return Counter((example.target, title) for example in train for title in example.history)
+
+
+def _last_only(train: Sequence[Example]) -> Counter[tuple[str, str]]:
+    return Counter((example.history[-1], example.target) for example in train)
+
+
+def _both_ways(train: Sequence[Example]) -> Counter[tuple[str, str]]:
+    return followed(train) + _backwards(train)
+
+
+def _once(train: Sequence[Example]) -> Counter[tuple[str, str]]:
+    return Counter(set(followed(train)))
+
+
+def _neighbours(train: Sequence[Example]) -> Counter[tuple[str, str]]:
+    steps = [(*example.history, example.target) for example in train]
+    return Counter(pair for titles in steps for pair in zip(titles, titles[1:]))
+
+
+EXERCISES = [
+    Exercise(
+        "00.1",
+        "How much survives",
+        reference=survival,
+        cases=[
+            (FIRST, MOVED),
+            (FIRST, list(reversed(FIRST))),
+            (FIRST, MOVED[:2]),
+            (FIRST, ["Speed", "Heat", "Casino", "Up"]),
+        ],  # fmt: skip
+        mistakes=[
+            Mistake("you compare place by place. A title that moved within the list has survived.", _same_place),
+            Mistake("you divide by the union of both lists; divide by the length of the first.", _jaccard),
+            Mistake("this is the share that is gone; the question is what stays.", _gone),
+            Mistake("this is a number of titles; divide by the length of the list to get a share.", _count),
+            Mistake("you divide by the second list; the share is of the first one's titles.", _by_after),
+            Mistake("lists need not hold ten titles; divide by the length of the first.", _by_ten),
+            Mistake("a share from 0 to 1 is asked for, not a percentage.", _percent),
+        ],
+        after="One number for: did the list notice that the user changed?",
+    ),
+    Exercise(
+        "00.2",
+        "What survival means",
+        reference="c",
+        mistakes=[
+            Mistake("a model that reads the user gives another list to another user: little would survive.", "a"),
+            Mistake("a list can be bad and personal. Survival compares a list with a list, not with the truth.", "b"),
+            Mistake("a random list would change with every user too, and almost nothing would survive.", "d"),
+        ],
+        after="Survival alone says nothing about accuracy. That is why accuracy is next.",
+    ),
+    Exercise(
+        "00.3",
+        "NDCG with one target",
+        reference=ndcg,
+        cases=[(FIRST, "Alien"), (FIRST, "Fargo"), (FIRST, "Big"), (FIRST, "Speed")],
+        mistakes=[
+            Mistake(
+                "this is the reciprocal rank. NDCG discounts by a logarithm, which punishes lower places less.", _reciprocal
+            ),
+            Mistake("the logarithm is to base 2, so that the first place is worth one.", _natural),
+            Mistake("the first place must be worth one: with ranks from 0 it is log2(rank + 2).", _shifted),
+            Mistake("NDCG is one divided by this logarithm: lower places must earn less.", _not_inverted),
+            Mistake("log2 of one is zero: the rank counts from 0, so it is log2(rank + 2).", _rank_plus_one),
+            Mistake("this is the hit rate: it does not ask where in the list the target stands.", _hit),
+        ],
+        after="Averaged over users, this is NDCG@k.",
+    ),
+    Exercise(
+        "00.4",
+        "Count what followed what",
+        reference=followed,
+        cases=[(WINDOWS,), (WINDOWS[:2],)],
+        mistakes=[
+            Mistake("the pairs are the wrong way round: first the title from the history, then the target.", _backwards),
+            Mistake("only the last title of each history is counted; every title of the history makes a pair.", _last_only),
+            Mistake("a pair counts one way only. What comes before and what comes after is information.", _both_ways),
+            Mistake(
+                "you count each step within a window; only the step to the target counts, from every title before.",
+                _neighbours,
+            ),
+            Mistake("each pair counts once here; count in how many windows it occurs.", _once),
+        ],
+        after="That table is all that the neighbour method knows.",
+    ),
+]

@@ -1,0 +1,264 @@
+"""Is this computer ready for the course? One line per question, and the remedy where the answer is no.
+
+Uses the standard library until a check needs more, so that it can also tell what is missing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+OK, NOTE, FAIL = "OK", "--", "FAIL"
+MODEL = "smollm2-135m-instruct-q4_1"
+INSTALL = 'pip install -c constraints.txt -e ".[test]"'
+FETCH = "python -m gdrt_lite fetch"
+_GB = 1_000_000_000
+_FETCH_GB, _WORK_GB = (
+    1.0,
+    0.2,
+)  # free disk that fetching the model takes at its peak; that runs take afterwards
+_LEAST_GB, _RUN_GB = 3.0, 6.0  # memory for the pocket model's lessons; for `python -m gdrt_lite run`
+
+
+@dataclass(frozen=True)
+class Check:
+    """One answer: `status` is "OK", "--" (worth knowing, nothing is broken) or "FAIL" (with a remedy)."""
+
+    name: str
+    status: str
+    detail: str
+    remedy: str = ""
+
+    def __str__(self) -> str:
+        line = f"{f'[{self.status}]':<6} {self.name:<12} {self.detail}"
+        return f"{line}\n{'':<20}-> {self.remedy}" if self.remedy else line
+
+
+def run_checks() -> list[Check]:
+    """All checks, in order. A check that breaks is itself a FAIL, and the others still run."""
+    checks: list[Check] = []
+    for name, check in CHECKS.items():
+        try:
+            checks += [Check(name, *answer) for answer in check()]
+        except Exception as error:
+            reason = (str(error).strip().splitlines() or ["no message"])[0]
+            checks.append(Check(name, FAIL, f"{type(error).__name__}: {reason}", f"reinstall: {INSTALL}"))
+    return checks
+
+
+def main() -> int:
+    """Print every check; 1 if one failed, else 0."""
+    checks = run_checks()
+    for check in checks:
+        print(check)
+    failed = sum(check.status == FAIL for check in checks)
+    print(f"\n{failed} to repair, see the arrows." if failed else "\nReady.")
+    return int(failed > 0)
+
+
+Answers = Iterator[tuple[str, ...]]
+
+
+def _python() -> Answers:
+    found = f"{sys.version_info[0]}.{sys.version_info[1]}.{sys.version_info[2]} ({sys.executable})"
+    if tuple(sys.version_info[:2]) < (3, 11):
+        yield (
+            FAIL,
+            found,
+            "install Python 3.11 or later, delete .venv, and set up again: make setup PYTHON=python3.11",
+        )
+    else:
+        yield OK, found
+
+
+def _packages() -> Answers:
+    from packaging.requirements import Requirement
+
+    try:
+        requirements = [Requirement(line) for line in importlib.metadata.requires("gdrt-lite") or []]
+    except importlib.metadata.PackageNotFoundError:
+        yield FAIL, "gdrt-lite itself is not installed", f"in the repository: {INSTALL}"
+        return
+    good, extras = [], []
+    for need in requirements:
+        required = need.marker is None or need.marker.evaluate({"extra": ""})
+        wanted = f"{need.name}{need.specifier}"
+        try:
+            version = importlib.metadata.version(need.name)
+        except importlib.metadata.PackageNotFoundError:
+            if required:
+                yield FAIL, f"{wanted} is missing", f'pip install -c constraints.txt "{wanted}"'
+            else:
+                extras.append(need.name)
+            continue
+        if not need.specifier.contains(version, prereleases=True):
+            yield (
+                FAIL,
+                f"{need.name} {version} is not {need.specifier}",
+                f'pip install -c constraints.txt "{wanted}"',
+            )
+        elif required:
+            good.append(f"{need.name} {version}")
+    if good:
+        yield OK, f"{len(good)} as required: {', '.join(good[:3])} ..."
+    if extras:
+        yield (
+            NOTE,
+            f"for the notebooks and tests, not installed: {', '.join(sorted(set(extras)))} ({INSTALL})",
+        )
+
+
+def _memory() -> Answers:
+    total, available = (size / _GB for size in memory())
+    found = f"{total:.1f} GB, {available:.1f} GB of it free"
+    if total < _LEAST_GB:
+        yield FAIL, found, f"{_LEAST_GB:.0f} GB are the least; use a larger computer, or Colab"
+    elif available < _RUN_GB:
+        yield (
+            NOTE,
+            f"{found}: enough for the pocket model, while the real one wants {_RUN_GB:.0f} GB",
+        )
+    else:
+        yield OK, found
+
+
+def memory() -> tuple[int, int]:
+    """(total, available) bytes of memory; a container's limit counts where there is one."""
+    import psutil
+
+    system = psutil.virtual_memory()
+    total, available = system.total, system.available
+    limit, used = _bytes("/sys/fs/cgroup/memory.max"), _bytes("/sys/fs/cgroup/memory.current")
+    if limit is not None and limit < total:
+        total, available = limit, min(available, limit - (used or 0))
+    return total, available
+
+
+def _bytes(path: str) -> int | None:
+    try:
+        return int(Path(path).read_text())
+    except (OSError, ValueError):  # not Linux, or no limit ("max")
+        return None
+
+
+def _disk() -> Answers:
+    from gdrt_lite.system import assets
+
+    cache = assets.cache_dir()
+    need = _WORK_GB if assets.is_cached(MODEL) else _FETCH_GB
+    free = shutil.disk_usage(cache).free / _GB
+    found = f"{free:.1f} GB free at {cache}"
+    if free < need:
+        yield (
+            FAIL,
+            found,
+            f"{need:.1f} GB are needed: free some space, or set GDRT_LITE_CACHE to a folder on another disk",
+        )
+    else:
+        yield OK, found
+
+
+def _cache() -> Answers:
+    from gdrt_lite.system import assets
+
+    cache = assets.cache_dir()
+    try:
+        with tempfile.TemporaryFile(dir=cache):
+            pass
+    except OSError as error:
+        if assets.is_cached(MODEL):
+            yield NOTE, f"{cache} holds the model and is read-only ({error.strerror}): that is enough"
+        else:
+            yield (
+                FAIL,
+                f"{cache} cannot be written ({error.strerror})",
+                "set GDRT_LITE_CACHE to a folder that you can write",
+            )
+    else:
+        yield OK, f"{cache} can be written"
+
+
+def _model() -> Answers:
+    from gdrt_lite.system import assets
+
+    if assets.is_cached(MODEL):
+        yield OK, f"{MODEL} is in the cache"
+    else:
+        yield NOTE, f"not yet: {FETCH}"
+
+
+def _data() -> Answers:
+    from gdrt_lite import data
+    from gdrt_lite.system.errors import GdrtError
+
+    repair = "restore data/movielens: git checkout -- data, or reinstall gdrt_lite"
+    try:
+        folder = data.data_folder() / "movielens"
+    except GdrtError as error:
+        yield FAIL, str(error), repair
+        return
+    sums = [line.split() for line in (folder / "SHA256SUMS").read_text(encoding="utf-8").splitlines() if line.strip()]
+    for expected, name in sums:
+        file = folder / name.lstrip("*")
+        if not file.is_file():
+            yield FAIL, f"{file} is missing", repair
+        elif hashlib.sha256(file.read_bytes()).hexdigest() != expected:
+            yield FAIL, f"{file} does not match its SHA-256", repair
+        else:
+            yield OK, f"{name} matches its SHA-256"
+
+
+def _accelerator() -> Answers:
+    import torch
+
+    if torch.cuda.is_available():
+        properties = torch.cuda.get_device_properties(0)
+        yield OK, f"{properties.name}, {properties.total_memory / _GB:.0f} GB; torch {torch.__version__}"
+    else:
+        yield NOTE, f"no CUDA: everything runs on the CPU; torch {torch.__version__}"
+
+
+def _bf16() -> Answers:
+    import torch
+
+    from gdrt_lite import lm
+
+    if lm.has_fast_bf16(torch.device("cuda" if torch.cuda.is_available() else "cpu")):
+        yield OK, "the processor computes bfloat16 fast: the real model runs in it"
+    else:
+        yield NOTE, "the processor has no fast bfloat16 (AMX, AVX512-BF16): float32 is used, slower and as good"
+
+
+def _threads() -> Answers:
+    import torch
+
+    from gdrt_lite.system import machine
+
+    threads, usable = torch.get_num_threads(), machine.usable_cpus()
+    if threads > usable:
+        yield (
+            NOTE,
+            f"torch uses {threads} threads on {usable} usable CPUs; OMP_NUM_THREADS={usable} may be faster",
+        )
+    else:
+        yield OK, f"torch uses {threads} threads on {usable} usable CPUs"
+
+
+CHECKS: dict[str, Callable[[], Answers]] = {
+    "Python": _python,
+    "packages": _packages,
+    "memory": _memory,
+    "disk": _disk,
+    "cache": _cache,
+    "model": _model,
+    "data": _data,
+    "accelerator": _accelerator,
+    "bf16": _bf16,
+    "threads": _threads,
+}

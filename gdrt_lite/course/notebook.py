@@ -1,0 +1,85 @@
+"""What notebooks use for themselves: the profile, the card, and sentences whose figures are computed."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+PROFILES = ("quick", "standard", "full")
+# Seconds that a notebook may take in the quick profile on two cores.
+BUDGETS = {**{f"{n:02}": 120 for n in range(6)}, "06": 360, "07": 180, "08": 180}
+TOTAL_BUDGET = 1200
+
+
+def profile() -> str:
+    """The profile that GDRT_PROFILE names, by default quick. Raises ValueError for an unknown one."""
+    name = os.environ.get("GDRT_PROFILE") or "quick"
+    if name not in PROFILES:
+        raise ValueError(f"GDRT_PROFILE is {name!r}; unset it, or set it to one of {', '.join(PROFILES)}")
+    return name
+
+
+def pick(*, quick: T, standard: T, full: T) -> T:
+    """The size for this profile. Profiles change sizes, never code paths."""
+    return {"quick": quick, "standard": standard, "full": full}[profile()]
+
+
+def say(template: str, /, **values: Any) -> None:
+    """Display Markdown with computed figures: `say("It is {x:.0%}.", x=0.31)`; other braces are doubled."""
+    _display(template.format(**values))
+
+
+def card(number: str) -> None:
+    """Display how long notebook `number`, e.g. "05", takes to read, to solve and to run."""
+    _display(card_text(number))
+
+
+def card_text(number: str, folder: Path | None = None) -> str:
+    """The card's Markdown, from runtimes.json in `folder` (by default the current one, or the clone's).
+
+    Raises:
+        ValueError: there is no such notebook.
+    """
+    if number not in BUDGETS:
+        raise ValueError(f"there is no notebook {number!r}; choose one of {', '.join(BUDGETS)}")
+    measured = runtimes(folder).get(number, {})
+    rows = [("Runs in, on 2 CPU cores at most", f"{_minutes(BUDGETS[number])} (its budget, quick profile)")]
+    if "seconds" in measured:
+        cores = f"{measured['cores']} core{'s' * (measured['cores'] != 1)}"
+        rows.append((f"Runs in, measured on {cores}", _minutes(measured["seconds"])))
+    else:
+        rows.append(("Runs in, measured", "not measured yet"))
+    t4 = measured.get("colab_t4_seconds")
+    rows.append(("Runs in, on a Colab T4", "not measured yet" if t4 is None else _minutes(t4)))
+    if "words" in measured:
+        rows.append(("To read", _minutes(60 * measured["words"] / 200)))
+        solve = f"{measured['exercises']}, about {_minutes(60 * measured['exercise_minutes'])} in all"
+        rows.append(("Exercises", solve))
+    rows.append(("This profile", f"`{profile()}` (`GDRT_PROFILE`: quick, standard or full)"))
+    return "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)])
+
+
+def runtimes(folder: Path | None = None) -> dict[str, dict[str, Any]]:
+    """What scripts/build_notebooks.py measured, per notebook; empty where there is no runtimes.json."""
+    places = [folder] if folder else [Path.cwd(), Path(__file__).parents[2] / "notebooks"]
+    for place in places:
+        if (place / "runtimes.json").is_file():
+            return json.loads((place / "runtimes.json").read_text(encoding="utf-8"))
+    return {}
+
+
+def _minutes(seconds: float) -> str:
+    if seconds < 55:
+        return f"{max(5, 5 * round(seconds / 5))} seconds"
+    minutes = round(seconds / 60)
+    return "1 minute" if minutes == 1 else f"{minutes} minutes"
+
+
+def _display(text: str) -> None:
+    from IPython.display import Markdown, display
+
+    display(Markdown(text))

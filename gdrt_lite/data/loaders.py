@@ -1,0 +1,185 @@
+"""Reads the files of each data set into plain tables of titles; `gdrt_lite.data` gives them types.
+
+An item *is* its title here, because a title is all that a language model sees of it: two ids with one title
+are one item. Every problem in a file is a `GdrtError` that names the file and, where there is one, the line.
+"""
+
+from __future__ import annotations
+
+import ast
+import csv
+import hashlib
+import html
+import json
+import re
+import warnings
+from pathlib import Path
+
+import pandas as pd
+
+from gdrt_lite.system.errors import GdrtError
+
+AMAZON_COLUMNS = ("user_id", "item_ids", "timestamp")
+Genres = dict[str, tuple[str, ...]]
+Window = tuple[str, list[str], int]  # user, titles (oldest first, the target last), time of the target
+
+_ARTICLES = "The|A|An|La|Le|Les|L'|El|Los|Las|Il|Lo|I|Gli|Der|Die|Das|Un|Une|En|De|Den|Det"
+_TRAILING_ARTICLE = re.compile(rf"(?P<open>^|\((?:a\.k\.a\. )?)(?P<rest>[^()]+), (?P<article>{_ARTICLES})(?=\)| \(|$)")
+
+
+def natural_title(title: str) -> str:
+    """A catalogue title in reading order: "Postman, The (Postino, Il)" becomes "The Postman (Il Postino)"."""
+
+    def turn(match: re.Match[str]) -> str:
+        space = "" if match["article"].endswith("'") else " "
+        return f"{match['open']}{match['article']}{space}{match['rest']}"
+
+    return _TRAILING_ARTICLE.sub(turn, " ".join(title.split()))
+
+
+def read_movielens(folder: Path) -> tuple[pd.DataFrame, Genres]:
+    """The committed ml-latest-small: a table of user, item (title with year), time; and the genres.
+
+    Rows come by user, time, movie id, so equal times keep the order of the movie ids.
+
+    Raises:
+        GdrtError: a file is missing, or differs from its line in SHA256SUMS.
+    """
+    _check_sums(folder)
+    movies = pd.read_csv(folder / "movies.csv.gz", dtype={"title": str, "genres": str}, keep_default_na=False)
+    ratings = pd.read_csv(folder / "ratings.csv.gz", usecols=["user", "movie", "time"])
+    movies["item"] = [f"{natural_title(t)} ({year})" for t, year in zip(movies["title"], movies["year"])]
+    genres = {}
+    for item, names in zip(movies["item"], movies["genres"]):
+        genres.setdefault(item, tuple(g for g in names.split("|") if g != "(no genres listed)"))
+    ratings["item"] = ratings["movie"].map(movies.set_index("movie")["item"])
+    return ratings[["user", "item", "time"]], genres
+
+
+def _check_sums(folder: Path) -> None:
+    """Compare every file that SHA256SUMS lists (well under 1 MB in all, so at every load)."""
+    remedy = "Restore the folder from the repository, e.g. `git checkout -- data/movielens`, or install again."
+    try:
+        lines = (folder / "SHA256SUMS").read_text(encoding="utf-8").splitlines()
+        for line in lines:
+            expected, name = line.split(maxsplit=1)
+            if hashlib.sha256((folder / name).read_bytes()).hexdigest() != expected:
+                raise GdrtError(f"{folder / name} is damaged: its SHA-256 is not the one in SHA256SUMS. {remedy}")
+    except FileNotFoundError as error:
+        raise GdrtError(f"{error.filename} is missing. {remedy}") from None
+    except ValueError:
+        raise GdrtError(f"{folder / 'SHA256SUMS'} has a line that is not '<sha256>  <file>'. {remedy}") from None
+
+
+def read_movielens_100k(folder: Path) -> tuple[pd.DataFrame, Genres]:
+    """MovieLens-100k in recbole's two text files: the same kind of table as `read_movielens`.
+
+    The one item called "unkonwn" is left out; a movie without a four-digit year keeps its title as it stands.
+    """
+    kwargs = {"sep": "\t", "quoting": csv.QUOTE_NONE, "keep_default_na": False, "encoding": "utf-8"}
+    items = pd.read_csv(folder / "ml-100k.item", dtype=str, **kwargs)
+    ratings = pd.read_csv(folder / "ml-100k.inter", dtype={"user_id:token": str, "item_id:token": str}, **kwargs)
+    titles: dict[str, str] = {}
+    genres: Genres = {}
+    for row in items.itertuples(index=False):
+        identifier, title, year, classes = row
+        if title == "unkonwn":
+            continue
+        title = natural_title(title) + (f" ({year})" if re.fullmatch(r"\d{4}", year) else "")
+        titles[identifier] = title
+        genres.setdefault(title, tuple(g for g in classes.split() if g != "unknown"))
+    frame = pd.DataFrame(
+        {
+            "user": ratings["user_id:token"],
+            "item": ratings["item_id:token"].map(titles),
+            "time": ratings["timestamp:float"].astype("int64"),
+        }
+    )
+    return frame.dropna(subset="item"), genres
+
+
+def read_amazon_titles(path: Path) -> dict[str, str]:
+    """id -> title of `id2name4Rec.json`, HTML entities decoded, white space folded; empty ones stay ""."""
+    try:
+        names = json.loads(path.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError:
+        raise GdrtError(f"{path} is missing: the Amazon form needs id2name4Rec.json beside its csv files.") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise GdrtError(f"{path} is not valid JSON ({error}); it must map ids to titles.") from None
+    if not isinstance(names, dict) or not all(isinstance(title, str) for title in names.values()):
+        raise GdrtError(f'{path} must be one JSON object that maps ids to titles, like {{"1": "HP 12C"}}.')
+    return {identifier: " ".join(html.unescape(title).split()) for identifier, title in names.items()}
+
+
+def read_amazon_windows(path: Path, titles: dict[str, str]) -> list[Window]:
+    """The windows of one csv (`user_id,item_ids,timestamp`; the last id is the target), in the file's order.
+
+    Items whose title is empty are left out of the histories; windows with such a target, or without any
+    history, are skipped with a warning that counts them.
+
+    Raises:
+        GdrtError: no file, a column missing, a list or timestamp that cannot be parsed, an id without a title
+            (each with its line), or no window left.
+    """
+    windows: list[Window] = []
+    skipped = 0
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file)
+            missing = [name for name in AMAZON_COLUMNS if name not in (reader.fieldnames or [])]
+            if missing:
+                found = ",".join(reader.fieldnames or []) or "nothing"
+                raise GdrtError(
+                    f"{path} has no column {missing[0]!r}: its first line must name "
+                    f"{','.join(AMAZON_COLUMNS)}, and names {found}."
+                )
+            for row in reader:
+                window = _parse_window(row, titles, f"{path}, line {reader.line_num}")
+                if window is None:
+                    skipped += 1
+                else:
+                    windows.append(window)
+    except FileNotFoundError:
+        raise GdrtError(f"{path} is missing: name the csv of windows that the folder does hold.") from None
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise GdrtError(f"{path} is not a UTF-8 csv file ({error}).") from None
+    if not windows:
+        raise GdrtError(f"{path} holds no window with a history and a target: every list needs at least two ids.")
+    if skipped:
+        warnings.warn(
+            f"{path.name}: skipped {skipped} windows without a history or without a titled target.",
+            stacklevel=2,
+        )
+    return windows
+
+
+def _parse_window(row: dict[str, str], titles: dict[str, str], where: str) -> Window | None:
+    text = row["item_ids"] or ""
+    try:
+        ids = _parse_list(text)
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
+        raise GdrtError(f"{where}: item_ids is not a list of ids like [12, 7, 31] but {text[:60]!r}.") from None
+    try:
+        time = int(row["timestamp"])
+    except (TypeError, ValueError):
+        raise GdrtError(f"{where}: timestamp is not a whole number but {row['timestamp']!r}.") from None
+    if not row["user_id"]:
+        raise GdrtError(f"{where}: user_id is empty.")
+    try:
+        named = [titles[str(identifier)] for identifier in ids]
+    except KeyError as error:
+        raise GdrtError(f"{where}: id {error.args[0]} has no title in id2name4Rec.json.") from None
+    history = [title for title in named[:-1] if title]
+    if not history or not named[-1]:
+        return None
+    return row["user_id"], [*history, named[-1]], time
+
+
+def _parse_list(text: str) -> list:
+    try:
+        ids = json.loads(text)
+    except json.JSONDecodeError:  # Python's own notation: ['a', 'b'] or (1, 2)
+        ids = ast.literal_eval(text)
+    if not isinstance(ids, (list, tuple)):
+        raise ValueError("not a list")
+    return list(ids)

@@ -1,0 +1,145 @@
+"""Time-ordered windows, and their split into train, valid and test. `gdrt_lite.data` is the door.
+
+Every interaction with at least `min_history` earlier ones of its user is a window: it is the target, and the
+last `history` earlier items are its history, oldest first.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from operator import attrgetter
+
+import numpy as np
+import pandas as pd
+
+SPLITS = ("new_users", "time", "leave_one_out")
+HELD_OUT = 0.1  # the share of users (new_users) or windows (time) in each of valid and test
+LOWER = "lower min_history (in a Config: a history below 3)"
+Parts = tuple[list["Example"], list["Example"], list["Example"]]
+
+
+@dataclass(frozen=True)
+class Example:
+    """One window: the titles a user took, oldest first, and the one taken next (at `time`)."""
+
+    user: str
+    history: tuple[str, ...]
+    target: str
+    time: int
+
+
+@dataclass(frozen=True, repr=False)
+class Splits:
+    """Train, valid and test windows; the titles that may be recommended (sorted, unique); their genres."""
+
+    train: list[Example]
+    valid: list[Example]
+    test: list[Example]
+    catalogue: list[str]
+    genres: dict[str, tuple[str, ...]]
+    name: str
+
+    def warm(self) -> set[str]:
+        """Titles that occur in the training windows, as target or in a history; any other target is cold."""
+        return {title for example in self.train for title in (*example.history, example.target)}
+
+    def __repr__(self) -> str:
+        sizes = ", ".join(f"{len(getattr(self, part)):,} {part}" for part in ("train", "valid", "test"))
+        return f"Splits({self.name}: {sizes}; {len(self.catalogue):,} titles)"
+
+
+def windows(frame: pd.DataFrame, history: int, min_history: int) -> list[Example]:
+    """Every window of a table sorted by user and time, in that order."""
+    examples = []
+    rows = zip(frame["user"].tolist(), frame["item"].tolist(), frame["time"].tolist())
+    for user, group in groupby(rows, key=lambda row: row[0]):
+        _, items, times = zip(*group)
+        for i in range(min_history, len(items)):
+            examples.append(Example(user, items[max(0, i - history) : i], items[i], times[i]))
+    return examples
+
+
+def split_examples(examples: list[Example], by: str, seed: int) -> Parts:
+    """Train, valid and test by one of SPLITS (described at `Interactions.split`)."""
+    if by == "new_users":
+        return _by_user(examples, seed)
+    return _by_time(examples) if by == "time" else _leave_one_out(examples)
+
+
+def _by_user(examples: list[Example], seed: int) -> Parts:
+    users = sorted({example.user for example in examples})
+    if len(users) < 3:
+        raise ValueError(
+            f"by='new_users' needs three users with a window and has {len(users)}; bring more, split by 'time', or {LOWER}."
+        )
+    size = max(1, round(HELD_OUT * len(users)))
+    order = np.random.default_rng(seed).permutation(len(users))
+    valid, test = ({users[i] for i in order[start : start + size]} for start in (size, 0))
+    parts: Parts = ([], [], [])
+    for example in examples:
+        parts[1 if example.user in valid else 2 if example.user in test else 0].append(example)
+    return parts
+
+
+def _by_time(examples: list[Example]) -> Parts:
+    earlier, test = cut(examples, 1 - HELD_OUT)
+    train, valid = cut(earlier, (1 - 2 * HELD_OUT) / (1 - HELD_OUT))
+    return train, valid, test
+
+
+def cut(examples: list[Example], share: float) -> tuple[list[Example], list[Example]]:
+    """The first `share` of the windows by time, and the rest; equal times go to the rest together."""
+    ordered = sorted(examples, key=attrgetter("time"))
+    times = [example.time for example in ordered]
+    at = bisect_left(times, times[min(round(share * len(times)), len(times) - 1)])
+    if at == 0:
+        raise ValueError(
+            "The windows cannot be cut by time: too few of them, or too many with one timestamp; "
+            "split by 'new_users' or 'leave_one_out', or hold nothing back for validation."
+        )
+    return ordered[:at], ordered[at:]
+
+
+def _leave_one_out(examples: list[Example]) -> Parts:
+    train, valid, test = [], [], []
+    for _, group in groupby(examples, key=attrgetter("user")):
+        own = list(group)
+        held_out = 2 if len(own) >= 3 else 0
+        train += own[: len(own) - held_out]
+        if held_out:
+            valid.append(own[-2])
+            test.append(own[-1])
+    if not test:
+        raise ValueError(
+            f"by='leave_one_out' needs a user with three windows and has none; bring longer histories, or {LOWER}."
+        )
+    return train, valid, test
+
+
+def sample(examples: Sequence[Example], n: int, seed: int = 0) -> list[Example]:
+    """n examples, taken from the users in turn so that no busy user dominates; all when there are fewer.
+
+    Users and each user's examples come in an order drawn by `seed`, so a larger n extends a smaller one.
+    """
+    at_least("n", n, 1)
+    rng = np.random.default_rng(seed)
+    waiting: dict[str, list[Example]] = defaultdict(list)
+    for i in rng.permutation(len(examples)):
+        waiting[examples[i].user].append(examples[i])
+    users = sorted(waiting)
+    turn = [waiting[users[i]] for i in rng.permutation(len(users))]
+    chosen: list[Example] = []
+    while turn and len(chosen) < n:
+        chosen += [own.pop() for own in turn[: n - len(chosen)]]
+        turn = [own for own in turn if own]
+    return chosen
+
+
+def at_least(name: str, value: int, least: int) -> None:
+    """Raise a ValueError that names the argument when it is not a whole number of at least `least`."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
+        raise ValueError(f"{name}={value!r} must be a whole number, at least {least}.")

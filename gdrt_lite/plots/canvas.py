@@ -1,0 +1,119 @@
+"""What the figures of `gdrt_lite.plots` share: axes, palette and cues, and how a figure is shown or kept."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from collections.abc import Iterator, Sequence
+from itertools import cycle, islice
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from gdrt_lite.system import files
+
+HATCHES = ("", "///", "...", "xx", "\\\\\\", "oo", "++")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+LINES = ("-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)))
+DPI = 100
+
+
+def show(figure: Figure, alt: str) -> None:
+    """Display a figure in a notebook, with alt text, and close it.
+
+    It is sent as HTML (the only form whose alt text JupyterLab, Colab and nbconvert all keep) and as PNG (for viewers
+    without HTML).
+
+    Raises:
+        ValueError: alt is empty.
+    """
+    if not alt.strip():
+        raise ValueError('alt is empty; say in a sentence what the figure shows, e.g. alt="The loss falls with the steps".')
+    from IPython.display import display
+
+    data = base64.b64encode(_png(figure)).decode()
+    _close(figure)
+    tag = f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{data}" style="max-width: 100%">'
+    display(
+        {"text/html": tag, "image/png": data, "text/plain": alt},
+        metadata={"image/png": {"alt": alt}},
+        raw=True,
+    )
+
+
+def save(figure: Figure, path: str | Path) -> Path:
+    """Write a figure as PNG to a temporary file beside `path`, rename it, and close the figure."""
+    path = files.write_bytes(path, _png(figure))
+    _close(figure)
+    return path
+
+
+def bars(ax: Axes, frame: pd.DataFrame, x: str, y: str, hue: str | None, order: Sequence[Any], units: str | None) -> None:
+    """Grouped bars, one colour and one hatch a hue, with a 95% bootstrap interval where rows repeat."""
+    hues = list(dict.fromkeys(frame[hue])) if hue else order
+    sns.barplot(
+        frame, x=x, y=y, hue=hue or x, order=order, hue_order=hues, palette=colours(len(hues)), ax=ax,
+        errorbar=("ci", 95) if units else None, units=units, n_boot=500, seed=0, capsize=0.15, edgecolor="white",
+        err_kws={"color": "black", "linewidth": 1.2}, legend=False,
+    )  # fmt: skip
+    for container, hatch in zip(ax.containers, islice(cycle(HATCHES), len(ax.containers)), strict=True):
+        for bar in container:
+            bar.set_hatch(hatch)
+    if hue:
+        ax.legend(
+            ax.containers, hues, title=hue, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=4, frameon=False, fontsize=9
+        )
+
+
+def axes(title: str, size: tuple[float, float], columns: int = 1) -> tuple[Figure, list[Axes]]:
+    """A white figure of `size` inches and its axes, side by side."""
+    with sns.axes_style("whitegrid"), sns.plotting_context("notebook", font_scale=0.85):
+        figure = Figure(figsize=size, dpi=DPI, layout="constrained", facecolor="white")
+        made = figure.subplots(1, columns, squeeze=False)[0]
+    for ax in made:
+        ax.spines[["top", "right"]].set_visible(False)
+    if title:
+        figure.suptitle(title, fontsize=11)
+    return figure, list(made)
+
+
+def colours(n: int) -> list[tuple[float, float, float]]:
+    """n colours that colour-blind eyes tell apart (they repeat from the eleventh on)."""
+    return sns.color_palette("colorblind", n)
+
+
+def cues(n: int) -> Iterator[tuple[tuple[float, float, float], str, Any]]:
+    """n triples of colour, marker and line style."""
+    return zip(colours(n), islice(cycle(MARKERS), n), islice(cycle(LINES), n), strict=True)
+
+
+def unit(frame: pd.DataFrame) -> str | None:
+    """The column of what a bootstrap draws: users, else examples, else nothing."""
+    return next((name for name in ("user", "example") if name in frame), None)
+
+
+def need(frame: pd.DataFrame, *columns: str) -> None:
+    """Raise a ValueError when a column is missing or there is no row."""
+    if missing := [name for name in columns if name not in frame]:
+        raise ValueError(f"the table has no column {', '.join(missing)}; it has {', '.join(map(str, frame))}.")
+    if frame.empty:
+        raise ValueError("the table is empty: there is nothing to draw.")
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(
+        buffer, format="png", dpi=DPI, facecolor="white", pil_kwargs={"optimize": True}, metadata={"Software": None}
+    )
+    return buffer.getvalue()
+
+
+def _close(figure: Figure) -> None:
+    import matplotlib.pyplot as plt
+
+    plt.close(figure)

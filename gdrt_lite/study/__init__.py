@@ -1,0 +1,1 @@
+"""The study: settings, cells, comparisons and reports."""

@@ -1,0 +1,244 @@
+"""What the cells of a study say together: tables and figures, computed from the files alone.
+
+Used in notebooks 00, 06 and 07.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from gdrt_lite.metrics import Interval
+from gdrt_lite.objectives import OBJECTIVES
+from gdrt_lite.study import report
+from gdrt_lite.study.config import Config
+from gdrt_lite.study.protocols import ORDER, UNSEEDED, UNUSED, Cell, by_protocol, first_protocols, setting_name
+from gdrt_lite.system.errors import GdrtError
+
+BySeed = Mapping[int, Mapping[str, report.Metric]]  # seed -> metric -> what was measured
+
+METRICS = (
+    "NDCG@5", "NDCG@10", "HR@5", "HR@10", "NLL", "MGU@5 popularity", "MGU@10 popularity", "DGU@5 popularity",
+    "DGU@10 popularity", "MGU@5 genre", "DGU@5 genre", "bias attention", "bias token", "bias delete", "bias resample",
+)  # fmt: skip
+
+
+def metrics_by_method(cells: Iterable[Cell]) -> dict[str, dict[int, dict[str, report.Metric]]]:
+    """The metrics of the cells of one protocol: objective -> seed -> metric.
+
+    Raises:
+        GdrtError: an objective was trained twice with one seed.
+    """
+    found: dict[str, dict[int, dict[str, report.Metric]]] = defaultdict(dict)
+    for cell in cells:
+        objective, seed = cell["config"]["objective"], cell["config"]["seed"]
+        if seed in found[objective]:
+            raise GdrtError(
+                f"the cells hold {objective} with seed {seed} twice, at two learning rates; move one out of the folder."
+            )
+        found[objective][seed] = report.cell_metrics(cell)
+    return dict(found)
+
+
+def difference(one: BySeed, other: BySeed, metric: str) -> Interval | None:
+    """Mean difference of two objectives over the seeds that both have, with its 95% interval.
+
+    The bootstrap draws users, the same for both objectives, and where there are several seeds it draws seeds as well: would other
+    users and another training tell the same story? None where no seed has the metric in both.
+
+    Raises:
+        GdrtError: the two were measured on different test examples.
+    """
+    seeds = _shared_seeds(one, other, metric)
+    if not seeds:
+        return None
+    draws = np.array([one[s][metric].draws() - other[s][metric].draws() for s in seeds])  # (seeds, draws)
+    value = np.mean([one[s][metric].value - other[s][metric].value for s in seeds])
+    return report.interval(value, _mean_of_drawn_seeds(draws, np.random.default_rng(0)))
+
+
+def relative_change(one: BySeed, other: BySeed, metric: str) -> float:
+    """How much larger the metric of one objective is than that of another, means over the seeds that both have: 0.1 is 10%.
+
+    Raises:
+        ValueError: no seed has the metric in both.
+        GdrtError: the two were measured on different test examples.
+    """
+    seeds = _shared_seeds(one, other, metric)
+    if not seeds:
+        raise ValueError(f"no seed has {metric} under both objectives, so there is nothing to compare.")
+    return sum(one[s][metric].value for s in seeds) / sum(other[s][metric].value for s in seeds) - 1
+
+
+def mean_change(cells: Iterable[Cell], metric: str, objective: str = "gdrt", reference: str = "sft") -> Interval | None:
+    """The mean over `first_protocols` of the `relative_change` in each, with its 95% interval; None where no place has both objectives.
+
+    Each place counts once, whatever its users and seeds; the bootstrap draws users and seeds in each, as `difference` does.
+    """
+    values, draws = [], []
+    for i, (_, own) in enumerate(first_protocols(cells).values()):
+        found = metrics_by_method(own)
+        one, other = found.get(objective, {}), found.get(reference, {})
+        seeds = _shared_seeds(one, other, metric)
+        if seeds:
+            values.append(relative_change(one, other, metric))
+            # Both sides draw the same users and seeds, and each place its own.
+            sides = (np.array([side[s][metric].draws(seed=i) for s in seeds]) for side in (one, other))
+            top, bottom = (_mean_of_drawn_seeds(side, np.random.default_rng(i)) for side in sides)
+            draws.append(top / bottom - 1)
+    return report.interval(np.mean(values), np.mean(draws, axis=0)) if values else None
+
+
+def compare_to_reference(
+    cells: Iterable[Cell],
+    objective: str = "gdrt",
+    reference: str = "sft",
+    metrics: Sequence[str] = ("NDCG@10", "MGU@5 popularity"),
+) -> pd.DataFrame:
+    """An objective beside its reference in each protocol that has both: the two figures in which the paper sums up.
+
+    Returns:
+        One row per protocol and metric, in the order of `by_protocol`: where (model and data), first (is it the first protocol
+        there?), prior, tau, epochs, seeds (that both have), metric, relative (see `relative_change`), and the difference with its 95%
+        interval as difference, difference_low, difference_high.
+    """
+    cells = list(cells)
+    rows, firsts = [], first_protocols(cells)
+    for config, own in by_protocol(cells):
+        found, where = metrics_by_method(own), setting_name(config, own)
+        one, other = found.get(objective, {}), found.get(reference, {})
+        first = config == firsts[where][0]
+        for metric in metrics:
+            seeds, apart = _shared_seeds(one, other, metric), difference(one, other, metric)
+            if apart is None:
+                continue
+            setting = {
+                "where": where,
+                "first": first,
+                "prior": config.prior,
+                "tau": config.tau,
+                "epochs": config.epochs,
+                "seeds": len(seeds),
+            }
+            rows.append(setting | {"metric": metric, "relative": relative_change(one, other, metric)} | _columns(apart))
+    return pd.DataFrame(rows)
+
+
+def table(cells: Iterable[Cell], reference: str = "sft", metrics: Sequence[str] = METRICS) -> pd.DataFrame:
+    """One row per objective: each metric as its mean over seeds, and in brackets its `difference` to the reference."""
+    cells = list(cells)
+    found = metrics_by_method(cells)
+    rates = {c["config"]["objective"]: c["config"]["learning_rate"] for c in cells if c["config"]["objective"] in OBJECTIVES}
+    rows = []
+    for objective in sorted(found, key=ORDER.index):
+        seeds, base = found[objective], found.get(reference, {})
+        if objective in UNSEEDED:  # one measurement stands against every seed of the reference
+            seeds = dict.fromkeys(base or seeds, next(iter(seeds.values())))
+        row: dict[str, Any] = {"objective": objective, "seeds": len(found[objective])}
+        if len(set(rates.values())) > 1 and objective in rates:
+            row["learning rate"] = rates[objective]
+        for metric in metrics:
+            values = [own[metric].value for own in seeds.values() if metric in own]
+            if values:
+                apart = None if objective == reference else difference(seeds, base, metric)
+                row[metric] = f"{np.mean(values):.3f}" + (f" ({apart:+.3f})" if apart else "")
+        rows.append(row)
+    return pd.DataFrame(rows).astype(object).fillna("-")
+
+
+def trials(cells: Iterable[Cell]) -> pd.DataFrame:
+    """What was tried on the valid part, one row a cell: the settings that differ, and the figures; best NDCG@10 first.
+    A setting that an objective has no use for is "-".
+    """
+    shown = ("NDCG@10", "NLL", "MGU@5 popularity", "bias attention")
+    rows = []
+    for cell in cells:
+        found = report.cell_metrics(cell)
+        settings = {name: value for name, value in cell["config"].items() if name not in ("ablations", "part")}
+        rows.append(settings | {metric: found[metric].value for metric in shown if metric in found})
+    frame = pd.DataFrame(rows)
+    columns = [c for c in frame if c in ("objective", *shown) or frame[c].nunique() > 1]
+    frame = frame[columns].sort_values(["objective", "NDCG@10"], ascending=[True, False], ignore_index=True).round(3)
+    return frame.apply(lambda row: row.where([c not in UNUSED.get(row["objective"], ()) for c in row.index], "-"), axis=1)
+
+
+def curves(cells: Iterable[Cell]) -> pd.DataFrame:
+    """The learning curves of cells that have one: objective, seed, epoch, and the figures on the valid part."""
+    rows = [
+        {"objective": cell["config"]["objective"], "seed": cell["config"]["seed"], **row}
+        for cell in sorted(cells, key=lambda cell: ORDER.index(cell["config"]["objective"]))
+        for row in cell.get("curve", [])
+    ]
+    return pd.DataFrame(rows)
+
+
+def reruns(
+    cells: Iterable[Cell],
+    again: Iterable[Cell],
+    metrics: Sequence[str] = ("NDCG@10", "NLL", "MGU@5 popularity", "bias attention"),
+) -> pd.DataFrame:
+    """Cells beside the same cells on another machine: how much hangs on the hardware?
+
+    Args:
+        cells: the study's.
+        again: reruns, with the configurations of some of them.
+
+    Returns:
+        One row per rerun and metric: cell (model, data set, objective and its seed), machines (instruction set and dtype of both), metric,
+        estimate with low and high (the study's cell, 95% over users), again (the rerun), inside (does it lie in the interval?), and again
+        minus estimate, paired by user, as difference, difference_low, difference_high.
+
+    Raises:
+        GdrtError: a rerun is a copy of its cell.
+    """
+    known = {Config.of(cell["config"]).key: cell for cell in cells}
+    rows = []
+    for other in again:
+        config = Config.of(other["config"])
+        if (cell := known.get(config.key)) is None:
+            continue
+        if cell == other:
+            raise GdrtError(
+                f"the rerun {config.key} is a copy of the study's cell; run it on another machine, or remove it."
+            )
+        machines = " / ".join(f"{c['environment']['cpu_capability']} {c.get('dtype', '')}".strip() for c in (cell, other))
+        label = {"cell": f"{setting_name(config, [cell])}, {config.objective}, seed {config.seed}", "machines": machines}
+        first, second = report.cell_metrics(cell), report.cell_metrics(other)
+        for metric in (metric for metric in metrics if metric in first):
+            interval, value = first[metric].interval(), second[metric].value
+            inside = interval.low <= value <= interval.high
+            rows.append(
+                label
+                | {"metric": metric, **interval._asdict(), "again": value, "inside": inside}
+                | _columns(second[metric].minus(first[metric]))
+            )
+    return pd.DataFrame(rows)
+
+
+def _columns(apart: Interval) -> dict[str, float]:
+    return {"difference": apart.estimate, "difference_low": apart.low, "difference_high": apart.high}
+
+
+def _mean_of_drawn_seeds(draws: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """(seeds, draws) -> (draws,): in each draw the mean over n - 1 of the n seeds, drawn with replacement.
+
+    n - 1, since drawing all n of so few makes the variance of the mean (n - 1) / n of what it is.
+    """
+    n, columns = draws.shape
+    chosen = rng.integers(n, size=(max(n - 1, 1), columns))
+    return np.take_along_axis(draws, chosen, axis=0).mean(0)
+
+
+def _shared_seeds(one: BySeed, other: BySeed, metric: str) -> list[int]:
+    """The seeds with which both objectives were trained and measured by the metric, on the same test examples."""
+    seeds = [s for s in one if s in other and metric in one[s] and metric in other[s]]
+    for s in seeds:
+        if list(one[s][metric].users) != list(other[s][metric].users):
+            raise GdrtError(
+                f"two cells of seed {s} have {metric} on different test examples; run the older one again on the same data."
+            )
+    return seeds

@@ -1,0 +1,153 @@
+"""The study: a declared grid of cells, run one by one, and the report on them.
+
+The grid (data/results/grid.yaml) is a list of blocks; a block's cells are the product of its `vary` lists. Cells that exist are
+skipped, so a study survives a kill at any moment and runs in parts on several machines: copy the JSON files together.
+Used in notebook 07.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from gdrt_lite import data, plots
+from gdrt_lite.objectives import OBJECTIVES
+from gdrt_lite.study import compare, protocols, workspace
+from gdrt_lite.study.cell import run_cell
+from gdrt_lite.study.config import Config
+from gdrt_lite.study.workspace import Workspace
+from gdrt_lite.system import files
+from gdrt_lite.system.errors import GdrtError
+
+
+def main(grid: Path | None = None, results: Path | None = None, only: str = "", report_only: bool = False) -> int:
+    """Run the cells of the grid that are missing, then render the report.
+
+    Args:
+        grid: YAML file; default data/results/grid.yaml.
+        results: folder of the cells; default data/results/cells.
+        only: run cells whose key contains this text.
+        report_only: run nothing.
+    """
+    folder = data.data_folder() / "results"
+    grid, results = grid or folder / "grid.yaml", results or folder / "cells"
+    if not report_only:
+        configs = [config for config in read_grid(grid) if only in config.key]
+        missing = [config for config in configs if not (results / f"{config.key}.json").exists()]
+        print(f"{len(configs)} cells, {len(configs) - len(missing)} done")
+        absent = sorted({config.data for config in missing if not workspace.data_is_here(config)})
+        if absent:
+            print(
+                f"Left out, since their data is not here: {', '.join(absent)}. Put the folders under {data.data_folder()}."
+            )
+            missing = [config for config in missing if config.data not in absent]
+        if missing:
+            files.writable_folder(results)
+        for bench_of, block in itertools.groupby(missing, key=workspace_key):
+            bench = Workspace(Config(**dict(bench_of)))
+            for config in block:
+                print(config.key, flush=True)
+                run_cell(config, results, bench)
+    print(write_report(results, results.parent))
+    return 0
+
+
+def write_report(cells_folder: Path, folder: Path) -> str:
+    """Write REPORT.md, with a table for each protocol, and its figures into `folder`; return the text.
+
+    Cells that were run again elsewhere are looked for in `folder/reruns/cells`.
+
+    Raises:
+        GdrtError: there is no cell, or a file is not one.
+    """
+    cells = protocols.read_cells(cells_folder)
+    if not cells:
+        raise GdrtError(
+            f"{cells_folder} holds no cell; name a folder that does with --results, or run some without --report."
+        )
+    lines = [
+        "# Study",
+        "",
+        f"{len(cells)} cells. Rendered by `python -m gdrt_lite study --report` from `cells/` and `reruns/cells/` alone.",
+        "",
+    ]
+    firsts = protocols.first_protocols(cells)
+    for config, own in protocols.by_protocol(cells):
+        lines += [f"## {own[0]['data']}, {Path(config.model).name}", "", _describe(config, own), ""]
+        lines += [compare.table(own).to_markdown(index=False, disable_numparse=True), ""]
+        if config == firsts[protocols.setting_name(config, own)][0]:  # the figures' names hold one setting a place
+            lines += _figures(config, compare.curves(own), folder)
+    for (model, _), own in protocols.by_model(cells).items():
+        lines += [f"## Tried on the valid part: {own[0]['data']}, {Path(model).name}", ""]
+        lines += [f"{len(own)} trainings, {len(own[0]['users'])} examples of users that neither trained nor tested.", ""]
+        lines += [compare.trials(own).to_markdown(index=False), ""]
+    again = compare.reruns(cells, protocols.read_cells(Path(folder) / "reruns" / "cells"))
+    if len(again):
+        lines += ["## The same cells on another machine", ""]
+        lines += [f"{again.inside.sum()} of {len(again)} figures lie in the first one's 95% interval over users.", ""]
+        lines += [again.round(3).to_markdown(index=False), ""]
+    text = "\n".join(lines)
+    files.write_text(Path(folder) / "REPORT.md", text)
+    return text
+
+
+def read_grid(path: Path) -> list[Config]:
+    """The configurations that a grid file declares.
+
+    Raises:
+        GdrtError: the file is missing or malformed, or names an unknown setting.
+    """
+    try:
+        blocks = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        return [config for block in blocks for config in _product(block)]
+    except OSError as error:
+        raise GdrtError(f"the grid {path} cannot be read ({error.strerror}); pass --grid FILE.") from error
+    except (yaml.YAMLError, TypeError, KeyError) as error:
+        raise GdrtError(f"the grid {path} is malformed: {error}. Each block needs `set` and `vary`.") from error
+
+
+def _product(block: Mapping[str, Any]) -> Iterator[Config]:
+    names, lists = zip(*block["vary"].items(), strict=True)
+    for values in itertools.product(*lists):
+        yield Config.of({**block["set"], **dict(zip(names, values, strict=True))})
+
+
+def workspace_key(config: Config) -> tuple[tuple[str, Any], ...]:
+    """What the cells of one `Workspace` share."""
+    names = ["model", "data", "split", "top_items", "history", "scorer"]
+    # A pocket model is made with the seed, and its relevance scorer is trained on the windows of the seed.
+    names += ["seed", "train_windows"] if config.model == "pocket" or config.scorer == "sft" else []
+    names += ["epochs", "batch_size", "learning_rate"] if config.scorer == "sft" else []
+    values = dataclasses.asdict(config)
+    return tuple((name, values[name]) for name in names)
+
+
+def _figures(config: Config, frame: pd.DataFrame, folder: Path) -> list[str]:
+    lines = []
+    for metric, name in (("NDCG@10", "ndcg"), ("bias attention", "bias"), ("coverage@10", "coverage")) if len(frame) else ():
+        file = f"curve-{Path(config.data).name}-{Path(config.model).name}-{name}.png"
+        title = f"{metric} on the valid part after each epoch, bars over seeds"
+        figure = plots.learning_curve(frame, "epoch", metric, "objective", title=title)
+        figure.axes[0].set_xticks(sorted(frame.epoch.unique()))
+        plots.save(figure, Path(folder) / file)
+        lines += [f"![{title}]({file})", ""]
+    return lines
+
+
+def _describe(config: Config, cells: Sequence[protocols.Cell]) -> str:
+    example = next((c for c in cells if "nll" in c), cells[0])
+    rates = sorted({cell["config"]["learning_rate"] for cell in cells if cell["config"]["objective"] in OBJECTIVES})
+    machines = sorted({f"{c['environment']['cpu_capability']} {c['dtype']}" for c in cells if "dtype" in c})
+    return (
+        f"Split `{config.split}`, history {config.history}, {example['train_windows']} training windows x {config.epochs:g} epoch(s), "
+        f"batch {config.batch_size}, learning rate {' or '.join(f'{rate:g}' for rate in rates)}, tau {config.tau:g}, K {config.k}, prior {config.prior}; "
+        f"{len(example['users'])} {config.part} examples of {len(set(example['users']))} users, beam {config.beams}, history titles "
+        f"{'not ' if config.exclude_history else ''}recommended again. In brackets: difference to SFT with its 95% interval, over users, "
+        f"and over seeds where there are several. Computed on {' and '.join(machines) or 'an unrecorded machine'}."
+    )

@@ -1,0 +1,168 @@
+"""Tables of an experiment, computed from its cells alone: point estimates, intervals, and paired differences to SFT.
+
+Every metric is a function of means over test examples (of hits, gains, shares of slots), so one bootstrap serves all: users
+are drawn with replacement, the means recomputed, the function applied. Two models are compared on the same draws.
+Derived in notebook 06, section 4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from gdrt_lite import metrics
+from gdrt_lite.data import Splits
+from gdrt_lite.metrics import Interval
+
+DRAWS = 2000
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One metric of one model.
+
+    Attributes:
+        rows: the numbers whose means the metric is made of, shape (n, d); one row a test example, or a user (bias ratios).
+        users: user of each row, the unit of the bootstrap, length n.
+        of_means: from means, shape (..., d), to the metric, shape (...).
+    """
+
+    rows: np.ndarray
+    users: Sequence[str]
+    of_means: Callable[[np.ndarray], np.ndarray]
+
+    @property
+    def value(self) -> float:
+        """The metric on all test examples."""
+        return float(self.of_means(self.rows.mean(0)))
+
+    def draws(self, seed: int = 0) -> np.ndarray:
+        """The metric on `DRAWS` bootstrap samples of users."""
+        return self.of_means(metrics.resampled_means(self.rows, self.users, DRAWS, seed))
+
+    def interval(self) -> Interval:
+        """Estimate with its 95% bootstrap interval."""
+        return interval(self.value, self.draws())
+
+    def minus(self, other: Metric) -> Interval:
+        """Difference to another model on the same examples, with its 95% interval, paired by user."""
+        if list(self.users) != list(other.users):
+            raise ValueError("the two models were measured on different test examples; only equal ones can be paired.")
+        with np.errstate(invalid="ignore"):  # inf - inf, of two ratios over nothing
+            return interval(self.value - other.value, self.draws() - other.draws())
+
+
+def interval(value: float, draws: np.ndarray) -> Interval:
+    """An estimate with the middle 95% of its bootstrap draws, shape (draws,); an end that falls among infinite ones is NaN."""
+    with np.errstate(invalid="ignore"):
+        low, high = np.quantile(draws, [0.025, 0.975])
+    return Interval(float(value), float(low), float(high))
+
+
+def cell_metrics(cell: Mapping) -> dict[str, Metric]:
+    """The metrics of a cell, by name. A baseline has no NLL and no attribution.
+
+    The bias ratio averages |A| within each user first, so that every user counts alike; `attribution.bias_ratio` averages over tokens.
+
+    Args:
+        cell: what `run_cell` or `evaluate` returned.
+    """
+    lists, targets, histories, users = cell["lists"], cell["targets"], cell["histories"], cell["users"]
+    found: dict[str, Metric] = {}
+    for k in (5, 10):
+        found[f"NDCG@{k}"] = _mean(metrics.ndcg_at_k(lists, targets, k), users)
+        found[f"HR@{k}"] = _mean(metrics.hit_rate_at_k(lists, targets, k), users)
+    if "nll" in cell:
+        found["NLL"] = _mean(cell["nll"], users)
+    for kind, names in cell["item_groups"].items():
+        memberships = metrics.fractional_credit(dict(enumerate(names)))
+        for k in (5, 10):
+            rows = metrics.share_rows(lists, histories, memberships, k)
+            found[f"MGU@{k} {kind}"] = Metric(rows, users, metrics.mgu_of_means)
+            found[f"DGU@{k} {kind}"] = Metric(rows, users, metrics.dgu_of_means)
+    for ablation, table in cell.get("faa", {}).items():
+        rows = np.array([table["TASK"], table["PREFIX"], table["HISTORY"]], dtype=float).T
+        found[f"bias {ablation}"] = Metric(rows, table["user"], _ratio)
+    return found
+
+
+def warm_and_cold(cell: Mapping, splits: Splits) -> dict[str, tuple[float, int]]:
+    """NDCG@10 and number of test examples, for targets that occur in the training part (warm) and others (cold)."""
+    warm = splits.warm()
+    targets = [splits.catalogue[i] for i in cell["targets"]]
+    gains = metrics.ndcg_at_k([[splits.catalogue[i] for i in ranked] for ranked in cell["lists"]], targets, 10)
+    is_warm = np.array([target in warm for target in targets])
+    return {
+        name: (float(gains[chosen].mean()) if chosen.any() else float("nan"), int(chosen.sum()))
+        for name, chosen in (("warm", is_warm), ("cold", ~is_warm))
+    }
+
+
+def coverage(cell: Mapping, k: int = 10) -> int:
+    """How many different titles fill all top-k lists."""
+    return len({i for ranked in cell["lists"] for i in ranked[:k]})
+
+
+def comparison(cells: Mapping[str, Mapping], reference: str = "sft") -> pd.DataFrame:
+    """One row per model and metric: estimate, low, high, and the difference to the reference with its interval.
+
+    Args:
+        cells: by model name, all measured on the same examples.
+        reference: model that the differences refer to.
+    """
+    known = {name: cell_metrics(cell) for name, cell in cells.items()}
+    rows = []
+    for name, found in known.items():
+        for metric, measured in found.items():
+            row = {"model": name, "metric": metric, **measured.interval()._asdict()}
+            other = known.get(reference, {}).get(metric)
+            if other is not None and name != reference:
+                difference = measured.minus(other)
+                row |= {
+                    "difference": difference.estimate,
+                    "difference_low": difference.low,
+                    "difference_high": difference.high,
+                }
+            rows.append(row)
+        rows.append({"model": name, "metric": "coverage@10", "estimate": float(coverage(cells[name]))})
+    return pd.DataFrame(rows)
+
+
+def headline(table: pd.DataFrame, ablation: str = "attention") -> pd.DataFrame:
+    """The table of a run: one row per model, and below it the intervals of its differences to SFT."""
+    columns = {
+        f"bias {ablation}": "bias ratio", "NDCG@10": "NDCG@10", "HR@10": "HR@10", "NLL": "item NLL",
+        "MGU@5 popularity": "MGU@5", "DGU@5 popularity": "DGU@5", "coverage@10": "coverage",
+    }  # fmt: skip
+    digits = {"bias ratio": 2, "item NLL": 2, "coverage": 0}
+    rows = []
+    for model, part in table.groupby("model", sort=False):
+        part = part.set_index("metric").reindex(columns.keys())
+        rows.append({"model": model} | {c: _number(part.estimate[m], digits.get(c, 3)) for m, c in columns.items()})
+        if "difference" in part and part["difference"].notna().any():
+            spans = {c: _span(part.loc[m], digits.get(c, 3)) for m, c in columns.items()}
+            rows.append({"model": "  minus SFT [95%]"} | spans)
+    return pd.DataFrame(rows)
+
+
+def _mean(values: Sequence[float], users: Sequence[str]) -> Metric:
+    return Metric(np.asarray(values, dtype=float)[:, None], users, lambda means: means[..., 0])
+
+
+def _ratio(means: np.ndarray) -> np.ndarray:
+    task, prefix, history = np.moveaxis(means, -1, 0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return (task + prefix) / history
+
+
+def _number(value: float, digits: int) -> str:
+    return f"{value:.{digits}f}" if np.isfinite(value) else "-"
+
+
+def _span(row: pd.Series, digits: int) -> str:
+    if not np.isfinite([row.difference, row.difference_low, row.difference_high]).all():
+        return "-"
+    return f"{row.difference:+.{digits}f} [{row.difference_low:+.{digits}f}, {row.difference_high:+.{digits}f}]"

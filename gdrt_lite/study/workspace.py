@@ -1,0 +1,101 @@
+"""What the cells of one data set and model share: the data, the untuned model, its token relevance.
+
+Derived in notebook 06, section 4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+
+import torch
+
+from gdrt_lite import data, groups, lm, prompts, relevance, training
+from gdrt_lite.data import Example, Splits
+from gdrt_lite.study.config import Config
+
+BY_NAME = {"movielens": data.load_movielens, "movielens-100k": data.load_movielens_100k}
+
+
+def data_is_here(config: Config) -> bool:
+    """Whether `load_splits` finds the data: MovieLens always (100k is fetched), a folder where there is one."""
+    return config.data in BY_NAME or _folder(config) is not None
+
+
+def _folder(config: Config) -> Path | None:
+    return next((f for f in (Path(config.data), data.data_folder() / config.data) if f.is_dir()), None)
+
+
+def load_splits(config: Config) -> Splits:
+    """The data of a configuration.
+
+    Raises:
+        ValueError: an unknown data set.
+    """
+    folder = _folder(config)
+    if config.data in BY_NAME:
+        interactions = BY_NAME[config.data](top_items=None)
+    elif folder and config.split == "published":
+        return data.load_amazon(folder)
+    elif folder:
+        interactions = data.amazon_interactions(folder)
+    else:
+        raise ValueError(
+            f"unknown data set {config.data!r}; choose 'movielens', 'movielens-100k', or a folder in the Amazon form "
+            "(id2name4Rec.json, train_10000.csv, test_5000.csv), named as it stands or under data/."
+        )
+    kept = interactions.top_items(config.top_items) if config.top_items else interactions
+    # A window has three titles at least, or as many as a shorter history can hold.
+    return kept.split(config.split, history=config.history, min_history=min(3, config.history))
+
+
+class Workspace:
+    """What the cells of one data set and model share: splits, the untuned model, its token relevance."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.splits = load_splits(config)
+
+    @cached_property
+    def prompt(self) -> prompts.Prompt:
+        """The wording: films are watched, anything else is bought."""
+        return prompts.DEFAULT if self.config.data.startswith("movielens") else prompts.for_items("product", "bought")
+
+    @cached_property
+    def base(self) -> lm.LanguageModel:
+        """The model before tuning."""
+        if self.config.model == "pocket":
+            return lm.pocket(self.splits.catalogue, self.prompt, self.config.seed)
+        return lm.load(self.config.model, self.prompt)
+
+    @cached_property
+    def relevance(self) -> dict[str, torch.Tensor]:
+        """Token relevance of every catalogue title under the scorer."""
+        if self.config.scorer == "sft":
+            c = self.config
+            tuned = training.finetune(
+                self.base, self.train(c), "sft", epochs=c.epochs, batch_size=c.batch_size, learning_rate=c.learning_rate,
+                seed=c.seed, progress=False,
+            )  # fmt: skip
+            scorer = tuned.lm
+        elif self.config.model == "pocket":
+            scorer = training.train_relevance_scorer(self.base, self.train(self.config), seed=self.config.seed).lm
+        elif self.config.scorer == "pre-trained":
+            scorer = self.base
+        else:
+            scorer = lm.load(self.config.model, self.prompt, adapter=self.config.scorer)
+        return relevance.token_relevance(scorer, self.splits.catalogue)
+
+    def train(self, config: Config) -> list[Example]:
+        """The training windows, drawn with the seed of the cell."""
+        return data.sample(self.splits.train, config.train_windows, config.seed)
+
+    def test(self, config: Config) -> list[Example]:
+        """The examples to measure on: the same for every cell."""
+        part = self.splits.test if config.part == "test" else self.splits.valid
+        return data.sample(part, config.test_examples, seed=0)
+
+    def groups(self, config: Config, train: Sequence[Example]) -> groups.TokenGroups:
+        """Token groups as the objective wants them."""
+        return groups.fit_for(config.objective, self.relevance, [e.target for e in train], k=config.k, seed=config.seed)

@@ -1,0 +1,1 @@
+"""Files, machine, downloads and errors: what lies below the method."""

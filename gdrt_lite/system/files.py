@@ -1,0 +1,86 @@
+"""Write files so that a kill, a full disk or Ctrl-C leaves either the old content or the new one, never half of it."""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from gdrt_lite.system.errors import GdrtError
+
+
+def write_bytes(path: str | Path, content: bytes) -> Path:
+    """Write `content` to a temporary file beside `path`, then rename it.
+
+    Raises:
+        GdrtError: the disk is full.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise GdrtError(f"the disk is full: {path} was not written. Free some space and run again.") from error
+        raise
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+    return path
+
+
+def write_text(path: str | Path, text: str) -> Path:
+    """Write `text` as UTF-8 through `write_bytes`."""
+    return write_bytes(path, text.encode())
+
+
+def write_json(path: str | Path, value: Any, indent: int | None = 1) -> Path:
+    """Write `value` as JSON, NaN and infinity as null, through `write_text`; `indent=None` keeps long lists on one line."""
+    return write_text(path, json.dumps(_plain(value), indent=indent, allow_nan=False) + "\n")
+
+
+def writable_folder(folder: str | Path) -> Path:
+    """Make `folder` where it is missing, and see that a file can be written there: said before a long work, not after it.
+
+    Raises:
+        GdrtError: it is a file, lies below one, or is closed to us.
+    """
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".probe"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise GdrtError(f"{folder} is no folder that can be written to ({error.strerror}); name another one.") from error
+    return folder
+
+
+def replace_folder(temporary: str | Path, folder: str | Path) -> Path:
+    """Put a finished temporary folder in the place of `folder`. A kill in between leaves the old one as `.NAME-old`."""
+    folder = Path(folder)
+    old = folder.with_name(f".{folder.name}-old")
+    if folder.exists():
+        shutil.rmtree(old, ignore_errors=True)  # of an earlier kill
+        os.replace(folder, old)
+    os.replace(temporary, folder)
+    shutil.rmtree(old, ignore_errors=True)
+    return folder
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    if hasattr(value, "item"):
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value
