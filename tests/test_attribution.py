@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gdrt_lite import attribution, lm, relevance
-from gdrt_lite.ablation import ablate
+from gdrt_lite.ablation import ABLATIONS, ablate
 from gdrt_lite.data import Example
 from gdrt_lite.prompts import HISTORY, PREFIX, TARGET, TASK
 
@@ -52,7 +52,7 @@ def prompt_loop(model, row, ablation, donor):
     )
 
 
-@pytest.mark.parametrize("ablation", ablation.ABLATIONS)
+@pytest.mark.parametrize("ablation", ABLATIONS)
 @given(
     prompts=st.lists(
         st.tuples(st.lists(st.sampled_from(TITLES), min_size=1, max_size=5), st.sampled_from(TITLES)), min_size=2, max_size=5

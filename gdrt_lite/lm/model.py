@@ -63,7 +63,7 @@ def load(
     Args:
         name: "smollm2-135m" (fetched once, see `gdrt_lite.assets`), a folder, or a name on the Hugging Face hub.
         prompt: wording used with this model.
-        adapter: folder of a LoRA adapter saved by `training.Run.save`.
+        adapter: folder of a LoRA adapter saved by `training.TuningResult.save`.
         dtype: default bfloat16 where the device computes it fast (CUDA, AMX, AVX512-BF16), else float32.
         device: default CUDA when there is one, else CPU.
 

@@ -189,7 +189,7 @@ def training_curves(history: pd.DataFrame, smooth: int = 1, title: str = "") -> 
     """Loss and weight of each group over the steps of a training.
 
     Args:
-        history: of `training.Run`: step, loss_g0.., weight_g0...
+        history: of `training.TuningResult`: step, loss_g0.., weight_g0...
         smooth: steps in a running mean, 1 for none.
     """
     canvas.need(history, "step", "loss_g0", "weight_g0")

@@ -55,7 +55,7 @@ def downsample(history: pd.DataFrame, rows: int = 100) -> pd.DataFrame:
     """The log of a training in at most `rows` rows: means over runs of steps, each named by its last step.
 
     Args:
-        history: of `training.Run`: step, loss, and further numbers; absent values (NaN) are left out of the means.
+        history: of `training.TuningResult`: step, loss, and further numbers; absent values (NaN) are left out of the means.
         rows: at least 1.
 
     Raises:
