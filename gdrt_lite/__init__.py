@@ -19,7 +19,7 @@ What surrounds the method lies in wings:
 
     data           interactions, windows, loaders: the data sets and their splits
     lm             model, scoring, packing, attention: the language model and its scoring core
-    training       finetune, trainer, batches, learning_curve: fine-tuning with an objective
+    training       finetune, trainer, arguments, batches, learning_curve: fine-tuning with an objective
     plots          figures, canvas: one function per figure
     study          config, workspace, cell, protocols, compare, report, grid, run: experiments
     course         notebook, doctor, checks: what the notebooks share

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
 import sys
 from collections.abc import Sequence
@@ -20,10 +21,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"gdrt_lite: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print(
-            f"\ngdrt_lite: interrupted. What was finished is kept; the same command{' with --resume' * hasattr(options, 'resume')} goes on from there.",
-            file=sys.stderr,
-        )
+        again = "the same command with --resume" if hasattr(options, "resume") else "the same command"
+        print(f"\ngdrt_lite: interrupted. What was finished is kept; {again} continues from there.", file=sys.stderr)
         return 130
 
 
@@ -39,15 +38,10 @@ def _parser() -> argparse.ArgumentParser:
 
     run = commands.add_parser("run", help="diagnose, tune by each objective, compare; write a report")
     run.add_argument("--profile", default=os.environ.get("GDRT_PROFILE") or "quick", help="quick, standard or full: sizes")
-    run.add_argument("--model", help="smollm2-135m, pocket, a folder, or a hub name")
-    run.add_argument("--data", help="movielens, movielens-100k, or a folder in the Amazon form")
-    run.add_argument("--split", help="new_users, time, leave_one_out; for a folder also published: its files as they are")
     run.add_argument("--objectives", default="sft,balanced,gdrt", help="comma-separated (default: %(default)s)")
-    run.add_argument("--tau", type=float, help="temperature of the group weights, nats")
-    run.add_argument("--groups", type=int, help="number of token groups")
-    run.add_argument("--seed", type=int, help="of the sampled windows, the adapters, the order of training")
     run.add_argument("--out", type=Path, default=Path("runs/latest"), help="folder of the report (default: %(default)s)")
     run.add_argument("--resume", action="store_true", help="go on where an earlier run with --out stopped")
+    _add_settings(run)
     run.set_defaults(command=_run)
 
     study = commands.add_parser("study", help="run the declared grid, one JSON a cell; skips what is done")
@@ -72,23 +66,46 @@ def _fetch(_: argparse.Namespace) -> int:
     return 0
 
 
+def _add_settings(parser: argparse.ArgumentParser) -> None:
+    """One option per setting of a `Config`; the method is chosen with --objectives."""
+    from gdrt_lite.study.config import Config
+
+    group = parser.add_argument_group("settings", "each replaces the value of the profile")
+    for field in dataclasses.fields(Config):
+        if field.name == "method":
+            continue
+        names = [f"--{field.name}", *({f"--{field.name.replace('_', '-')}"} - {f"--{field.name}"})]
+        choices = field.metadata["choices"] or None
+        if isinstance(field.default, bool):
+            group.add_argument(*names, action=argparse.BooleanOptionalAction, default=None, help=field.metadata["help"])
+        elif isinstance(field.default, tuple):
+            group.add_argument(*names, nargs="+", choices=choices, help=field.metadata["help"])
+        elif field.name == "parameters":
+            group.add_argument(*names, nargs="+", type=_named_number, metavar="NAME=VALUE", help=field.metadata["help"])
+        else:
+            group.add_argument(*names, type=type(field.default), choices=choices, help=field.metadata["help"])
+
+
+def _named_number(text: str) -> tuple[str, float]:
+    name, _, value = text.partition("=")
+    return name, float(value)
+
+
 def _run(options: argparse.Namespace) -> int:
     from gdrt_lite.study import run
+    from gdrt_lite.study.config import Config
 
-    overrides = {
-        "model": options.model,
-        "data": options.data,
-        "split": options.split,
-        "tau": options.tau,
-        "k": options.groups,
-        "seed": options.seed,
-    }
+    given = {name: value for name, value in vars(options).items() if value is not None}
+    settings = {f.name: given[f.name] for f in dataclasses.fields(Config) if f.name in given}
+    settings |= {name: tuple(value) for name, value in settings.items() if isinstance(value, list)}
+    if "parameters" in settings:
+        settings["parameters"] = dict(settings["parameters"])
     run.run(
         objectives=options.objectives.split(","),
         profile=options.profile,
         out=options.out,
         resume=options.resume,
-        **{name: value for name, value in overrides.items() if value is not None},
+        **settings,
     )
     return 0
 

@@ -10,8 +10,8 @@ Its solution is known in closed form, and so are its value and (envelope theorem
     Q*(g) = P(g) exp(L(g) / tau) / Z                                             (Eq. 5)
     value = tau * log sum_g P(g) exp(L(g) / tau),     gradient = sum_g Q*(g) grad L(g),  with Q* held fixed
 
-So training needs three steps a batch: losses per group, weights, weighted sum. tau -> infinity gives back P; tau -> 0 looks
-at the worst group only. Derived in notebook 05.
+So training needs three steps per batch: losses per group, weights, weighted sum. As tau -> infinity the weights return to P;
+as tau -> 0 only the worst group counts. Derived in notebook 05.
 """
 
 from __future__ import annotations
@@ -70,7 +70,8 @@ def group_weights(
     Raises:
         ValueError: tau is not positive and finite, a loss is NaN, the prior is no distribution, or no group is present.
     """
-    return _tilted(losses, +1.0, tau, prior, present)
+    wide, log_prior = _checked(losses, tau, prior, present)
+    return torch.softmax(wide.detach() / tau + log_prior, dim=0).to(losses.dtype)
 
 
 def reversed_group_weights(
@@ -80,7 +81,8 @@ def reversed_group_weights(
 
     Arguments, result and errors are those of `group_weights`. Used in notebook 07, section 1.
     """
-    return _tilted(losses, -1.0, tau, prior, present)
+    wide, log_prior = _checked(losses, tau, prior, present)
+    return torch.softmax(-wide.detach() / tau + log_prior, dim=0).to(losses.dtype)
 
 
 def dro_objective(
@@ -90,8 +92,8 @@ def dro_objective(
 
     Its gradient by autograd is `group_weights`: the test of the envelope theorem. Arguments and errors as there.
     """
-    gaps, best, log_prior = _checked(losses, 1.0, tau, prior, present)
-    return best + tau * torch.logsumexp(gaps / tau + log_prior, dim=0)
+    wide, log_prior = _checked(losses, tau, prior, present)
+    return (tau * torch.logsumexp(wide / tau + log_prior, dim=0)).to(losses.dtype)
 
 
 def ema_update(previous: torch.Tensor, losses: torch.Tensor, present: torch.Tensor, decay: float) -> torch.Tensor:
@@ -112,38 +114,31 @@ def ema_update(previous: torch.Tensor, losses: torch.Tensor, present: torch.Tens
     return torch.where(present, torch.where(previous.isnan(), losses, mixed), previous)
 
 
-def _tilted(
-    losses: torch.Tensor, sign: float, tau: float, prior: torch.Tensor | None, present: torch.Tensor | None
-) -> torch.Tensor:
-    gaps, _, log_prior = _checked(losses.detach(), sign, tau, prior, present)
-    return torch.softmax(gaps / tau + log_prior, dim=0)
-
-
 def _checked(
-    losses: torch.Tensor, sign: float, tau: float, prior: torch.Tensor | None, present: torch.Tensor | None
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """What every formula needs, once the arguments are found sound.
+    losses: torch.Tensor, tau: float, prior: torch.Tensor | None, present: torch.Tensor | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The arguments of a formula, once they are found sound.
 
     Returns:
-        gaps, sign * losses less their largest (no gap is above 0, so no tau overflows); that largest, detached;
-        log P(g), renormalised over the present groups, -inf for the others.
+        losses, shape (K,), in float32 or wider, 0 where a group does not take part; log P(g), shape (K,), renormalised over
+        the groups that take part, -inf for the others. A group takes part when it is present and its prior is positive.
     """
     if not (math.isfinite(tau) and tau > 0):
         raise ValueError(f"tau={tau} must be a positive, finite number of nats, for example 1.0.")
     if losses.ndim != 1 or not len(losses):
         raise ValueError(f"losses must have shape (K,) with K >= 1, not {tuple(losses.shape)}.")
+    # Half precision overflows where a loss is divided by a small tau.
+    losses = losses.to(torch.promote_types(losses.dtype, torch.float32))
     prior = torch.ones_like(losses) if prior is None else torch.as_tensor(prior).to(losses)
     if prior.shape != losses.shape or (prior < 0).any() or not torch.isfinite(prior).all():
-        raise ValueError(f"prior must hold {len(losses)} finite, non-negative numbers, one a group.")
+        raise ValueError(f"prior must hold {len(losses)} finite, non-negative numbers, one per group.")
     present = torch.ones_like(losses, dtype=torch.bool) if present is None else present.to(losses.device, torch.bool)
     if present.shape != losses.shape:
-        raise ValueError(f"present must hold {len(losses)} booleans, one a group, not shape {tuple(present.shape)}.")
-    heard = present & (prior > 0)
-    if not heard.any():
+        raise ValueError(f"present must hold {len(losses)} booleans, one per group, not shape {tuple(present.shape)}.")
+    takes_part = present & (prior > 0)
+    if not takes_part.any():
         raise ValueError("no group is left: none is present with a positive prior.")
     if losses[present].isnan().any():
         raise ValueError("a group loss is NaN; mark groups without tokens as absent (present=False) instead.")
-    signed = (sign * losses).masked_fill(~heard, 0.0)
-    best = signed[heard].max().detach()
-    prior = prior * heard
-    return (signed - best).masked_fill(~heard, 0.0), best, (prior / prior.sum()).log()
+    prior = prior * takes_part
+    return losses.masked_fill(~takes_part, 0.0), (prior / prior.sum()).log()

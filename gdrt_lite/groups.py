@@ -1,4 +1,4 @@
-"""Groups of target tokens by their relevance to the auxiliary tokens: K-means in one dimension (arXiv 2510.10978, section 3).
+"""Groups of target tokens by relevance to the auxiliary tokens: K-means in one dimension (arXiv 2510.10978, section 3).
 
 Group 0 is the least relevant (hard to guess without the user), group K-1 the most. Derived in notebook 04.
 """
@@ -36,7 +36,7 @@ class TokenGroups:
     level: str
 
     @property
-    def k(self) -> int:
+    def n_groups(self) -> int:
         """Number of groups."""
         return len(self.centers)
 
@@ -51,7 +51,7 @@ class TokenGroups:
         return self.ids[title]
 
     def shuffled(self, seed: int) -> TokenGroups:
-        """The same group ids dealt out at random over all tokens: the control that keeps sizes but not meaning.
+        """Group ids randomly permuted over all tokens: the control that keeps the sizes but not the meaning.
 
         Sizes are kept exactly when a title counts once. Weighted by how often titles are targets they are kept on
         average only: a plain permutation does not know which titles are popular.
@@ -80,7 +80,7 @@ class TokenGroups:
 
 
 def fit(
-    relevance: Mapping[str, Any], targets: Iterable[str], k: int = 5, level: str = "token", seed: int = 0
+    relevance: Mapping[str, Any], targets: Iterable[str], n_groups: int = 5, level: str = "token", seed: int = 0
 ) -> TokenGroups:
     """K-means on the relevance of all target tokens of the training set.
 
@@ -89,13 +89,13 @@ def fit(
     Args:
         relevance: {title: relevance of each token, shape (T,), nats}, from `relevance.token_relevance`.
         targets: training targets, with repeats.
-        k: number of groups.
+        n_groups: number of groups, K.
         level: "token", or "item": the mean relevance of a title decides, and all its tokens share the group.
-        seed: of K-means' starting points.
+        seed: random seed of K-means' starting points.
 
     Raises:
-        ValueError: no target, a target without relevance, a relevance that is not finite, an unknown level, or k above
-            the number of distinct values.
+        ValueError: no target, a target without relevance, a relevance that is not finite, an unknown level, or n_groups
+            above the number of distinct values.
     """
     if level not in LEVELS:
         raise ValueError(f"level={level!r} is unknown; choose 'token' or 'item'.")
@@ -113,18 +113,12 @@ def fit(
     values = np.concatenate([points[title] for title in counts])
     weights = np.concatenate([np.full(len(points[title]), n) for title, n in counts.items()])
     distinct = len(np.unique(values))
-    if not 1 <= k <= distinct:
-        raise ValueError(f"k={k} must be between 1 and {distinct}, the number of distinct relevance values.")
-    means = KMeans(k, n_init=10, random_state=seed).fit(values[:, None], sample_weight=weights)
+    if not 1 <= n_groups <= distinct:
+        raise ValueError(f"n_groups={n_groups} must be between 1 and {distinct}, the number of distinct relevance values.")
+    means = KMeans(n_groups, n_init=10, random_state=seed).fit(values[:, None], sample_weight=weights)
     centers = np.sort(means.cluster_centers_[:, 0])
     ids = {}
     for title, own in points.items():
         nearest = np.abs(own[:, None] - centers).argmin(1).astype(np.int64)
         ids[title] = np.broadcast_to(nearest, scores[title].shape).copy() if level == "item" else nearest
     return TokenGroups(centers, ids, scores, {title: counts[title] for title in scores}, level)
-
-
-def fit_for(objective: str, relevance: Mapping[str, Any], targets: Iterable[str], k: int = 5, seed: int = 0) -> TokenGroups:
-    """The groups that an objective is trained with: `fit`, at item level for "item", shuffled with the seed for "random"."""
-    fitted = fit(relevance, targets, k=k, level="item" if objective == "item" else "token", seed=seed)
-    return fitted.shuffled(seed) if objective == "random" else fitted

@@ -1,23 +1,83 @@
-"""What is minimised: a batch's token losses, weighted by group (arXiv 2510.10978, Eq. 4 and 5).
+"""What training minimises: the token losses of a batch, weighted by group (arXiv 2510.10978, Eq. 4 and 5).
 
-Each control differs from GDRT in one word. Derived in notebook 06, section 2.
+Each control differs from GDRT in one entry of `OBJECTIVES`. Derived in notebook 06, section 2.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
-from gdrt_lite import dro
+from gdrt_lite import dro, groups
+
+GROUPING = ("n_groups", "scorer")  # settings of a `study.config.Config` that shape the groups
+WEIGHING = ("tau", "prior", "ema")  # settings that shape the weights, given the groups
+
+
+@dataclass(frozen=True)
+class BatchGroups:
+    """What an objective may weigh by: the groups of one batch, detached from the graph.
+
+    Attributes:
+        losses: L(g), shape (K,), nats: those of the batch, or their running mean where an `ema` is set.
+        counts: tokens of each group in the batch, shape (K,).
+        present: whether the batch holds the group, shape (K,), bool.
+        tau: temperature, nats.
+        prior: P(g), shape (K,), or None for a uniform one.
+        parameters: the objective's own parameters, by name.
+    """
+
+    losses: torch.Tensor
+    counts: torch.Tensor
+    present: torch.Tensor
+    tau: float
+    prior: torch.Tensor | None
+    parameters: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class ObjectiveSpec:
+    """One entry of the registry.
+
+    Attributes:
+        description: one line for tables and for the command line.
+        weights: from the groups of a batch to Q, shape (K,), which sums to 1; None is the plain mean over tokens.
+        level: "token", or "item" where all tokens of a title share a group.
+        shuffled: whether the groups are dealt at random over the tokens.
+        uses: the settings that change the result; cells that differ in other settings may be compared.
+        parameters: parameters of the objective's own, with their defaults.
+    """
+
+    description: str
+    weights: Callable[[BatchGroups], torch.Tensor] | None
+    level: str = "token"
+    shuffled: bool = False
+    uses: tuple[str, ...] = GROUPING + WEIGHING
+    parameters: Mapping[str, float] = field(default_factory=dict)
+
+
+def _gdrt(batch: BatchGroups) -> torch.Tensor:
+    return dro.group_weights(batch.losses, batch.tau, batch.prior, batch.present)
+
+
+def _reversed(batch: BatchGroups) -> torch.Tensor:
+    return dro.reversed_group_weights(batch.losses, batch.tau, batch.prior, batch.present)
+
+
+def _balanced(batch: BatchGroups) -> torch.Tensor:
+    return batch.present / batch.present.sum()
+
 
 OBJECTIVES = {
-    "sft": "mean over tokens: plain supervised fine-tuning",
-    "balanced": "uniform weights over the groups: the grouping without the DRO",
-    "gdrt": "weights Q* proportional to P exp(L/tau): the paper's method",
-    "reversed": "weights proportional to P exp(-L/tau): the noise-amplification test",
-    "random": "as gdrt, with the groups shuffled over the tokens",
-    "item": "as gdrt, with one group for all tokens of a title",
+    "sft": ObjectiveSpec("mean over tokens: plain supervised fine-tuning", None, uses=()),
+    "balanced": ObjectiveSpec("uniform weights over the groups: the grouping without the DRO", _balanced, uses=GROUPING),
+    "gdrt": ObjectiveSpec("weights Q* proportional to P exp(L/tau): the paper's method", _gdrt),
+    "reversed": ObjectiveSpec("weights proportional to P exp(-L/tau): the noise-amplification test", _reversed),
+    "random": ObjectiveSpec("as gdrt, with the groups shuffled over the tokens", _gdrt, shuffled=True),
+    "item": ObjectiveSpec("as gdrt, with one group for all tokens of a title", _gdrt, level="item"),
 }
 
 
@@ -29,22 +89,33 @@ class Objective:
         name: one of `OBJECTIVES`.
         n_groups: K.
         tau: temperature of the weights, in nats.
-        prior: P(g), shape (K,); None is uniform.
+        prior: P(g), K numbers; None is uniform.
         ema: None weighs by the batch's own group losses; a decay in (0, 1) by their running mean.
+        parameters: replaces defaults of `ObjectiveSpec.parameters`.
+
+    Raises:
+        ValueError: an unknown objective or parameter, or a tau, prior or ema out of range.
     """
 
     name: str
-    n_groups: int
+    n_groups: int = 5
     tau: float = 1.0
-    prior: torch.Tensor | None = None
+    prior: Any = None
     ema: float | None = None
+    parameters: Mapping[str, float] = field(default_factory=dict)
     estimate: torch.Tensor | None = field(default=None, repr=False)  # running mean of L(g); NaN where never seen
 
     def __post_init__(self) -> None:
-        check_objective(self.name)
+        self.spec = check_objective(self.name)
+        unknown = sorted(set(self.parameters) - set(self.spec.parameters))
+        if unknown:
+            known = ", ".join(self.spec.parameters) or "none"
+            raise ValueError(f"objective {self.name!r} has no parameter {unknown[0]!r}; its parameters are: {known}.")
+        self.parameters = {**self.spec.parameters, **self.parameters}
         if self.ema is not None and not 0 < self.ema < 1:
             raise ValueError(f"ema={self.ema} is out of range: a decay lies between 0 and 1, for example 0.9.")
-        # The weights' own check of tau, before any training.
+        self.prior = None if self.prior is None else torch.as_tensor(self.prior)
+        # The weights' own check of tau and prior, before any training.
         dro.group_weights(torch.zeros(self.n_groups), self.tau, self.prior)
 
     def __call__(self, token_losses: torch.Tensor, group_ids: torch.Tensor) -> tuple[torch.Tensor, dict[str, float]]:
@@ -56,28 +127,43 @@ class Objective:
         """
         losses, counts = dro.group_losses(token_losses, group_ids, self.n_groups)
         present, detached = counts > 0, losses.detach()
-        weights = self._weights(detached, counts, present)
-        loss = token_losses.mean() if self.name == "sft" else (weights * losses).sum()
+        if self.spec.weights is None:
+            weights, loss = counts / counts.sum(), token_losses.mean()
+        else:
+            known = self._running_mean(detached, present)
+            weights = self.spec.weights(BatchGroups(known, counts, present, self.tau, self.prior, self.parameters))
+            loss = (weights * losses).sum()
         log = {f"loss_g{g}": float(x) for g, x in enumerate(detached.masked_fill(~present, float("nan")))}
         log |= {f"weight_g{g}": float(w) for g, w in enumerate(weights)}
         if self.estimate is not None:
             log |= {f"estimate_g{g}": float(x) for g, x in enumerate(self.estimate)}
         return loss, log
 
-    def _weights(self, losses: torch.Tensor, counts: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
-        if self.name == "sft":
-            return counts / counts.sum()
-        if self.name == "balanced":
-            return present / present.sum()
-        if self.ema is not None:
-            before = torch.full_like(losses, float("nan")) if self.estimate is None else self.estimate.to(losses)
-            self.estimate = dro.ema_update(before, losses, present, self.ema)
-            losses = torch.where(present, self.estimate, losses)
-        weigh = dro.reversed_group_weights if self.name == "reversed" else dro.group_weights
-        return weigh(losses, self.tau, self.prior, present)
+    def _running_mean(self, losses: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
+        """The losses that the weights look at: the batch's, or with an `ema` their running mean."""
+        if self.ema is None or "ema" not in self.spec.uses:
+            return losses
+        before = torch.full_like(losses, float("nan")) if self.estimate is None else self.estimate.to(losses)
+        self.estimate = dro.ema_update(before, losses, present, self.ema)
+        return torch.where(present, self.estimate, losses)
 
 
-def check_objective(name: str) -> None:
-    """Raise a ValueError that lists the objectives when `name` is none of them."""
+def groups_for(
+    objective: str, relevance: Mapping[str, Any], targets: Iterable[str], n_groups: int = 5, seed: int = 0
+) -> groups.TokenGroups:
+    """The groups that an objective is trained with: `groups.fit` at the objective's level, shuffled where it says so.
+
+    Args:
+        objective: one of `OBJECTIVES`.
+        relevance, targets, n_groups, seed: as in `groups.fit`; the seed also shuffles.
+    """
+    spec = check_objective(objective)
+    fitted = groups.fit(relevance, targets, n_groups, spec.level, seed)
+    return fitted.shuffled(seed) if spec.shuffled else fitted
+
+
+def check_objective(name: str) -> ObjectiveSpec:
+    """The entry of the registry. Raises a ValueError that lists the objectives when `name` is none of them."""
     if name not in OBJECTIVES:
         raise ValueError(f"unknown objective {name!r}; choose one of {', '.join(OBJECTIVES)}.")
+    return OBJECTIVES[name]

@@ -41,7 +41,7 @@ WINGS = {
     "system": ["errors", "files", "machine", "wheels", "assets"],
     "data": ["windows", "loaders", "interactions"],
     "lm": ["attention", "packing", "model", "scoring"],
-    "training": ["batches", "learning_curve", "trainer", "finetune"],
+    "training": ["arguments", "batches", "learning_curve", "trainer", "finetune"],
     "plots": ["canvas", "figures"],
     "study": ["config", "report", "workspace", "cell", "protocols", "compare", "run", "grid"],
     "course": ["notebook", "doctor", "checks"],

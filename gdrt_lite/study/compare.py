@@ -6,17 +6,17 @@ Used in notebooks 00, 06 and 07.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from gdrt_lite.metrics import Interval
-from gdrt_lite.objectives import OBJECTIVES
 from gdrt_lite.study import report
-from gdrt_lite.study.config import Config
-from gdrt_lite.study.protocols import ORDER, UNSEEDED, UNUSED, Cell, by_protocol, first_protocols, setting_name
+from gdrt_lite.study.cell import Cell
+from gdrt_lite.study.methods import methods
+from gdrt_lite.study.protocols import by_protocol, first_protocols, setting_name, used_settings
 from gdrt_lite.system.errors import GdrtError
 
 BySeed = Mapping[int, Mapping[str, report.Metric]]  # seed -> metric -> what was measured
@@ -28,26 +28,24 @@ METRICS = (
 
 
 def metrics_by_method(cells: Iterable[Cell]) -> dict[str, dict[int, dict[str, report.Metric]]]:
-    """The metrics of the cells of one protocol: objective -> seed -> metric.
+    """The metrics of the cells of one protocol: method (with parameters of its own, see `Config.label`) -> seed -> metric.
 
     Raises:
-        GdrtError: an objective was trained twice with one seed.
+        GdrtError: a method was run twice with one seed.
     """
     found: dict[str, dict[int, dict[str, report.Metric]]] = defaultdict(dict)
     for cell in cells:
-        objective, seed = cell["config"]["objective"], cell["config"]["seed"]
-        if seed in found[objective]:
-            raise GdrtError(
-                f"the cells hold {objective} with seed {seed} twice, at two learning rates; move one out of the folder."
-            )
-        found[objective][seed] = report.cell_metrics(cell)
+        method, seed = cell.config.label, cell.config.seed
+        if seed in found[method]:
+            raise GdrtError(f"two cells are {method} with seed {seed}, at two learning rates; move one out of the folder.")
+        found[method][seed] = report.cell_metrics(cell)
     return dict(found)
 
 
 def difference(one: BySeed, other: BySeed, metric: str) -> Interval | None:
-    """Mean difference of two objectives over the seeds that both have, with its 95% interval.
+    """Mean difference of two methods over the seeds that both have, with its 95% interval.
 
-    The bootstrap draws users, the same for both objectives, and where there are several seeds it draws seeds as well: would other
+    The bootstrap draws users, the same for both methods, and where there are several seeds it draws seeds as well: would other
     users and another training tell the same story? None where no seed has the metric in both.
 
     Raises:
@@ -62,7 +60,7 @@ def difference(one: BySeed, other: BySeed, metric: str) -> Interval | None:
 
 
 def relative_change(one: BySeed, other: BySeed, metric: str) -> float:
-    """How much larger the metric of one objective is than that of another, means over the seeds that both have: 0.1 is 10%.
+    """How much larger the metric of one method is than that of another, means over the seeds that both have: 0.1 is 10%.
 
     Raises:
         ValueError: no seed has the metric in both.
@@ -70,19 +68,19 @@ def relative_change(one: BySeed, other: BySeed, metric: str) -> float:
     """
     seeds = _shared_seeds(one, other, metric)
     if not seeds:
-        raise ValueError(f"no seed has {metric} under both objectives, so there is nothing to compare.")
+        raise ValueError(f"no seed has {metric} under both methods, so there is nothing to compare.")
     return sum(one[s][metric].value for s in seeds) / sum(other[s][metric].value for s in seeds) - 1
 
 
-def mean_change(cells: Iterable[Cell], metric: str, objective: str = "gdrt", reference: str = "sft") -> Interval | None:
-    """The mean over `first_protocols` of the `relative_change` in each, with its 95% interval; None where no place has both objectives.
+def mean_change(cells: Iterable[Cell], metric: str, method: str = "gdrt", reference: str = "sft") -> Interval | None:
+    """The mean over `first_protocols` of the `relative_change` in each, with its 95% interval; None where no place has both methods.
 
     Each place counts once, whatever its users and seeds; the bootstrap draws users and seeds in each, as `difference` does.
     """
     values, draws = [], []
     for i, (_, own) in enumerate(first_protocols(cells).values()):
         found = metrics_by_method(own)
-        one, other = found.get(objective, {}), found.get(reference, {})
+        one, other = found.get(method, {}), found.get(reference, {})
         seeds = _shared_seeds(one, other, metric)
         if seeds:
             values.append(relative_change(one, other, metric))
@@ -95,11 +93,11 @@ def mean_change(cells: Iterable[Cell], metric: str, objective: str = "gdrt", ref
 
 def compare_to_reference(
     cells: Iterable[Cell],
-    objective: str = "gdrt",
+    method: str = "gdrt",
     reference: str = "sft",
     metrics: Sequence[str] = ("NDCG@10", "MGU@5 popularity"),
 ) -> pd.DataFrame:
-    """An objective beside its reference in each protocol that has both: the two figures in which the paper sums up.
+    """A method beside its reference in each protocol that has both: the two figures in which the paper sums up.
 
     Returns:
         One row per protocol and metric, in the order of `by_protocol`: where (model and data), first (is it the first protocol
@@ -110,7 +108,7 @@ def compare_to_reference(
     rows, firsts = [], first_protocols(cells)
     for config, own in by_protocol(cells):
         found, where = metrics_by_method(own), setting_name(config, own)
-        one, other = found.get(objective, {}), found.get(reference, {})
+        one, other = found.get(method, {}), found.get(reference, {})
         first = config == firsts[where][0]
         for metric in metrics:
             seeds, apart = _shared_seeds(one, other, metric), difference(one, other, metric)
@@ -129,49 +127,56 @@ def compare_to_reference(
 
 
 def table(cells: Iterable[Cell], reference: str = "sft", metrics: Sequence[str] = METRICS) -> pd.DataFrame:
-    """One row per objective: each metric as its mean over seeds, and in brackets its `difference` to the reference."""
+    """One row per method: each metric as its mean over seeds, and in brackets its `difference` to the reference."""
     cells = list(cells)
     found = metrics_by_method(cells)
-    rates = {c["config"]["objective"]: c["config"]["learning_rate"] for c in cells if c["config"]["objective"] in OBJECTIVES}
+    known = {cell.config.label: methods()[cell.method] for cell in cells}
+    rates = {cell.config.label: cell.config.learning_rate for cell in cells if known[cell.config.label].trained}
     rows = []
-    for objective in sorted(found, key=ORDER.index):
-        seeds, base = found[objective], found.get(reference, {})
-        if objective in UNSEEDED:  # one measurement stands against every seed of the reference
+    for method in sorted(found, key=_table_order(cells)):
+        seeds, base = found[method], found.get(reference, {})
+        if not known[method].seeded:  # one measurement is compared with every seed of the reference
             seeds = dict.fromkeys(base or seeds, next(iter(seeds.values())))
-        row: dict[str, Any] = {"objective": objective, "seeds": len(found[objective])}
-        if len(set(rates.values())) > 1 and objective in rates:
-            row["learning rate"] = rates[objective]
+        row: dict[str, Any] = {"method": method, "seeds": len(found[method])}
+        if len(set(rates.values())) > 1 and method in rates:
+            row["learning rate"] = rates[method]
         for metric in metrics:
             values = [own[metric].value for own in seeds.values() if metric in own]
             if values:
-                apart = None if objective == reference else difference(seeds, base, metric)
+                apart = None if method == reference else difference(seeds, base, metric)
                 row[metric] = f"{np.mean(values):.3f}" + (f" ({apart:+.3f})" if apart else "")
         rows.append(row)
     return pd.DataFrame(rows).astype(object).fillna("-")
 
 
 def trials(cells: Iterable[Cell]) -> pd.DataFrame:
-    """What was tried on the valid part, one row a cell: the settings that differ, and the figures; best NDCG@10 first.
-    A setting that an objective has no use for is "-".
+    """What was tried on the valid part, one row per cell: the settings that differ, and the figures; best NDCG@10 first.
+
+    A setting that a method does not use is "-".
     """
     shown = ("NDCG@10", "NLL", "MGU@5 popularity", "bias attention")
-    rows = []
+    rows, unused = [], []
     for cell in cells:
         found = report.cell_metrics(cell)
-        settings = {name: value for name, value in cell["config"].items() if name not in ("ablations", "part")}
+        settings = {n: v for n, v in vars(cell.config).items() if n not in ("ablations", "part", "parameters")}
+        settings["method"] = cell.config.label
+        unused.append(set(settings) - set(used_settings(cell.config)))
         rows.append(settings | {metric: found[metric].value for metric in shown if metric in found})
     frame = pd.DataFrame(rows)
-    columns = [c for c in frame if c in ("objective", *shown) or frame[c].nunique() > 1]
-    frame = frame[columns].sort_values(["objective", "NDCG@10"], ascending=[True, False], ignore_index=True).round(3)
-    return frame.apply(lambda row: row.where([c not in UNUSED.get(row["objective"], ()) for c in row.index], "-"), axis=1)
+    columns = [c for c in frame if c in ("method", *shown) or frame[c].nunique() > 1]
+    hidden = pd.DataFrame([[c in names for c in columns] for names in unused], columns=columns)
+    order = frame.sort_values(["method", "NDCG@10"], ascending=[True, False]).index
+    return frame[columns].round(3).astype(object).mask(hidden, "-").loc[order].reset_index(drop=True)
 
 
 def curves(cells: Iterable[Cell]) -> pd.DataFrame:
-    """The learning curves of cells that have one: objective, seed, epoch, and the figures on the valid part."""
+    """The learning curves of cells that have one: method, seed, epoch, and the figures on the valid part."""
+    cells = list(cells)
+    order = _table_order(cells)
     rows = [
-        {"objective": cell["config"]["objective"], "seed": cell["config"]["seed"], **row}
-        for cell in sorted(cells, key=lambda cell: ORDER.index(cell["config"]["objective"]))
-        for row in cell.get("curve", [])
+        {"method": cell.config.label, "seed": cell.config.seed, **row}
+        for cell in sorted(cells, key=lambda cell: order(cell.config.label))
+        for row in cell.curve
     ]
     return pd.DataFrame(rows)
 
@@ -188,25 +193,25 @@ def reruns(
         again: reruns, with the configurations of some of them.
 
     Returns:
-        One row per rerun and metric: cell (model, data set, objective and its seed), machines (instruction set and dtype of both), metric,
-        estimate with low and high (the study's cell, 95% over users), again (the rerun), inside (does it lie in the interval?), and again
+        One row per rerun and metric: cell (model, data set, method and its seed), machines (instruction set and dtype of both),
+        metric, estimate with low and high (the study's cell, 95% over users), again (the rerun), inside (does it lie in the interval?), and again
         minus estimate, paired by user, as difference, difference_low, difference_high.
 
     Raises:
         GdrtError: a rerun is a copy of its cell.
     """
-    known = {Config.of(cell["config"]).key: cell for cell in cells}
+    known = {cell.config.key: cell for cell in cells}
     rows = []
     for other in again:
-        config = Config.of(other["config"])
+        config = other.config
         if (cell := known.get(config.key)) is None:
             continue
         if cell == other:
             raise GdrtError(
                 f"the rerun {config.key} is a copy of the study's cell; run it on another machine, or remove it."
             )
-        machines = " / ".join(f"{c['environment']['cpu_capability']} {c.get('dtype', '')}".strip() for c in (cell, other))
-        label = {"cell": f"{setting_name(config, [cell])}, {config.objective}, seed {config.seed}", "machines": machines}
+        machines = " / ".join(f"{c.environment['cpu_capability']} {c.dtype}".strip() for c in (cell, other))
+        label = {"cell": f"{setting_name(config, [cell])}, {config.label}, seed {config.seed}", "machines": machines}
         first, second = report.cell_metrics(cell), report.cell_metrics(other)
         for metric in (metric for metric in metrics if metric in first):
             interval, value = first[metric].interval(), second[metric].value
@@ -234,7 +239,7 @@ def _mean_of_drawn_seeds(draws: np.ndarray, rng: np.random.Generator) -> np.ndar
 
 
 def _shared_seeds(one: BySeed, other: BySeed, metric: str) -> list[int]:
-    """The seeds with which both objectives were trained and measured by the metric, on the same test examples."""
+    """The seeds with which both methods were trained and measured by the metric, on the same test examples."""
     seeds = [s for s in one if s in other and metric in one[s] and metric in other[s]]
     for s in seeds:
         if list(one[s][metric].users) != list(other[s][metric].users):
@@ -242,3 +247,10 @@ def _shared_seeds(one: BySeed, other: BySeed, metric: str) -> list[int]:
                 f"two cells of seed {s} have {metric} on different test examples; run the older one again on the same data."
             )
     return seeds
+
+
+def _table_order(cells: Iterable[Cell]) -> Callable[[str], tuple[int, str]]:
+    """A sort key for labels of methods: the order of the registry, then the label."""
+    place = {name: i for i, name in enumerate(methods())}
+    places = {cell.config.label: place[cell.method] for cell in cells}
+    return lambda label: (places[label], label)

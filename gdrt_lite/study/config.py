@@ -1,4 +1,4 @@
-"""The settings of a cell, and the three profiles of sizes.
+"""The settings of a cell, and the three profiles of sizes. Reading a configuration loads neither torch nor transformers.
 
 Used in notebook 06, section 4.
 """
@@ -14,85 +14,147 @@ from pathlib import Path
 from typing import Any
 
 from gdrt_lite.ablation import ABLATIONS
-from gdrt_lite.data.windows import at_least
+from gdrt_lite.data.windows import SPLITS, at_least
 from gdrt_lite.system.assets import SMOLLM2
 
-BASELINES = ("popularity", "item-knn")
 PRIORS = {
-    "uniform": "all groups alike",
-    "counts": "by the tokens in the group: with a large tau GDRT is plain SFT",
-    "relevance": "by exp(mean relevance / tau): the loss above the scorer's decides, since exp(r/tau) exp(L/tau) = exp((L - (-r))/tau)",
+    "uniform": "all groups have the same weight",
+    "counts": "in proportion to the tokens in the group: with a large tau GDRT is plain SFT",
+    "relevance": "in proportion to exp(mean relevance / tau): Q then follows the loss above the scorer's own",
 }
+
+
+def _setting(
+    default: Any,
+    help: str,
+    *,
+    choices: tuple[str, ...] = (),
+    least: float | None = None,
+    above: float | None = None,
+    below: float = float("inf"),
+    key: str = "",
+    added: bool = False,
+) -> Any:
+    """A field with what the command line, the checks and the key need.
+
+    Args:
+        choices: the allowed values.
+        least, above, below: the smallest allowed number, or numbers that the value must exceed and stay under.
+        key: the name under which `Config.key` hashes the field, where it is not the field's own.
+        added: hash the field only where it differs from its default, so that it changes no key of an earlier cell.
+    """
+    metadata = dict(help=help, choices=choices, least=least, above=above, below=below, key=key, added=added)
+    if isinstance(default, dict):
+        return dataclasses.field(default_factory=dict, metadata=metadata, hash=False)
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True)
 class Config:
-    """Everything that shapes a cell. Two cells with equal configurations hold equal figures on one machine.
+    """Everything that shapes a cell. Two cells with equal configurations have equal figures on one machine.
 
     Raises:
-        ValueError: k or history below 1, or a scorer that the pocket model cannot have.
+        ValueError: a value that is not among the choices, or is out of range.
+        TypeError: an unknown setting.
     """
 
-    objective: str = "sft"  # one of objectives.OBJECTIVES, "pre-trained", or one of BASELINES
-    model: str = SMOLLM2  # or "pocket", a folder, a hub name
-    data: str = "movielens"  # or "movielens-100k", or a folder in the Amazon form, as it stands or under data/
-    split: str = "new_users"  # one of data.SPLITS; "published" for the files of the Amazon form as they are
-    top_items: int = 500  # most interacted titles kept; 0 keeps all
-    history: int = 5
-    train_windows: int = 320
-    epochs: float = 1.0
-    batch_size: int = 16
-    learning_rate: float = 1e-3
-    tau: float = 1.0
-    k: int = 5
-    prior: str = "uniform"  # one of PRIORS
-    ema: float = 0.0  # 0: the group losses of the batch
-    dropout: float = 0.0
-    scorer: str = "pre-trained"  # whose token relevance makes the groups; "sft": the model tuned so; or an adapter's folder (not pocket)
-    part: str = "test"  # or "valid", for choosing tau, K, learning rate and epochs
-    test_examples: int = 100
-    faa_examples: int = 32
-    ablations: tuple[str, ...] = ("attention",)
-    beams: int = 10
-    exclude_history: bool = True
-    curve_examples: int = 0  # valid examples measured after each epoch; 0: no learning curve
-    seed: int = 0
+    method: str = _setting("sft", "one of `study.methods.methods()`", key="objective")
+    model: str = _setting(SMOLLM2, "smollm2-135m, pocket, a folder, or a hub name")
+    data: str = _setting("movielens", "movielens, movielens-100k, or a folder or file of your own")
+    split: str = _setting(
+        "new_users", "how examples are held out; published keeps a folder's own files", choices=(*SPLITS, "published")
+    )
+    top_items: int = _setting(500, "most frequent titles kept; 0 keeps all", least=0)
+    history: int = _setting(5, "most titles in a history", least=1)
+    train_examples: int = _setting(320, "training examples, drawn from the users in turn", least=1, key="train_windows")
+    epochs: float = _setting(1.0, "passes over the training examples", above=0)
+    batch_size: int = _setting(16, "examples per optimiser step", least=1)
+    learning_rate: float = _setting(1e-3, "peak of the linear schedule", above=0)
+    tau: float = _setting(1.0, "temperature of the group weights, nats", above=0)
+    n_groups: int = _setting(5, "number of token groups, K", least=1, key="k")
+    prior: str = _setting("uniform", "prior P(g) of the groups", choices=tuple(PRIORS))
+    ema: float = _setting(0.0, "decay of the running group losses; 0 takes those of the batch", least=0, below=1)
+    dropout: float = _setting(0.0, "dropout of the LoRA adapter", least=0, below=1)
+    scorer: str = _setting(
+        "pre-trained", "model that scores token relevance: as loaded, or tuned", choices=("pre-trained", "sft")
+    )
+    part: str = _setting("test", "part that is measured; valid is for choosing settings", choices=("test", "valid"))
+    test_examples: int = _setting(100, "examples that are measured", least=1)
+    faa_examples: int = _setting(32, "examples that are attributed", least=1)
+    ablations: tuple[str, ...] = _setting(("attention",), "what `without a segment` means", choices=ABLATIONS)
+    list_length: int = _setting(10, "titles in a recommended list", least=1, key="beams")
+    exclude_history: bool = _setting(True, "leave out the titles of the user's history")
+    curve_examples: int = _setting(0, "valid examples measured after each epoch; 0: no learning curve", least=0)
+    seed: int = _setting(0, "random seed of the sample, the adapter and the order of training")
+    beam_width: int = _setting(0, "beams of the search; 0: as many as the list is long", least=0, added=True)
+    parameters: Mapping[str, float] = _setting({}, "parameters of the method's own, as name=value", added=True)
 
     def __post_init__(self) -> None:
+        from gdrt_lite.study.methods import check_method  # here, since it loads torch
+
         for field in dataclasses.fields(self):
-            if field.type == "float":  # 1 and 1.0 are one configuration
-                object.__setattr__(self, field.name, float(getattr(self, field.name)))
-        at_least("history", self.history, 1)
-        at_least("k (--groups)", self.k, 1)
-        if self.model == "pocket" and self.scorer not in ("pre-trained", "sft"):
-            raise ValueError(f"scorer={self.scorer!r} needs a model with adapters, not pocket; take 'pre-trained' or 'sft'.")
+            value = getattr(self, field.name)
+            if isinstance(field.default, float):  # 1 and 1.0 are one configuration
+                object.__setattr__(self, field.name, value := float(value))
+            self._check(field, value)
+        check_method(self.method, self.parameters)
+
+    @staticmethod
+    def _check(field: dataclasses.Field, value: Any) -> None:
+        rule = field.metadata
+        if isinstance(field.default, int) and not isinstance(field.default, bool) and rule["least"] is not None:
+            at_least(field.name, value, rule["least"])
+        if isinstance(field.default, float):
+            low, word = (rule["above"], "above") if rule["above"] is not None else (rule["least"], "at least")
+            if not (value > low or value == rule["least"]) or not value < rule["below"]:
+                limit = "finite" if rule["below"] == float("inf") else f"below {rule['below']:g}"
+                raise ValueError(f"{field.name}={value:g} is out of range: it must be {word} {low:g}, and {limit}.")
+        for one in value if isinstance(value, tuple) else (value,):
+            if rule["choices"] and one not in rule["choices"]:
+                raise ValueError(f"{field.name}={one!r} is unknown; choose one of {', '.join(rule['choices'])}.")
 
     @property
     def key(self) -> str:
-        """A file name that tells cells apart."""
-        values = json.dumps(dataclasses.asdict(self), sort_keys=True)
-        name, model = Path(self.data).name, Path(self.model).name
-        return f"{name}-{model}-{self.objective}-s{self.seed}-{hashlib.sha256(values.encode()).hexdigest()[:8]}"
+        """A file name that tells cells apart: what it is readable for, and a hash of all settings."""
+        values = {}
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if not field.metadata["added"] or value != ({} if field.name == "parameters" else field.default):
+                values[field.metadata["key"] or field.name] = (
+                    _KEY_NAMES.get(value, value) if field.name == "method" else value
+                )
+        digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]
+        return f"{Path(self.data).name}-{Path(self.model).name}-{values['objective']}-s{self.seed}-{digest}"
+
+    @property
+    def label(self) -> str:
+        """The method, and the parameters of its own where they are not the defaults."""
+        return self.method + "".join(f" {name}={value:g}" for name, value in sorted(self.parameters.items()))
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Config:
-        """A configuration from a grid or a cell, where tuples are lists.
+        """A configuration from a grid or a cell, where tuples are lists and fields may have the names of their keys.
 
         Raises:
             TypeError: an unknown setting.
+            ValueError: as for `Config`.
         """
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+        names = {field.metadata["key"]: field.name for field in dataclasses.fields(cls)}
+        found = {names.get(name, name): tuple(v) if isinstance(v, list) else v for name, v in values.items()}
+        method = {key: name for name, key in _KEY_NAMES.items()}.get(found.get("method", ""))
+        return cls(**(found | ({"method": method} if method else {})))
 
+
+_KEY_NAMES = {"item-transitions": "item-knn"}  # methods whose cells are filed under another name
 
 # Sizes, and for "full" the published learning rate and dropout; the code paths of the three profiles are the same.
 PROFILES: dict[str, dict[str, Any]] = {
-    "quick": dict(train_windows=240, batch_size=8, test_examples=64, faa_examples=24),
+    "quick": dict(train_examples=240, batch_size=8, test_examples=64, faa_examples=24),
     "standard": dict(
-        history=10, train_windows=3000, epochs=2.0, test_examples=500, faa_examples=100,
-        ablations=ABLATIONS,
+        history=10, train_examples=3000, epochs=2.0, test_examples=500, faa_examples=100, ablations=ABLATIONS,
     ),
     "full": dict(
-        history=10, train_windows=10_000, epochs=10.0, batch_size=128, learning_rate=1e-4, dropout=0.05,
+        history=10, train_examples=10_000, epochs=10.0, batch_size=128, learning_rate=1e-4, dropout=0.05,
         test_examples=5000, faa_examples=500, ablations=ABLATIONS,
     ),
 }  # fmt: skip

@@ -7,7 +7,6 @@ Used in notebook 07.
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,10 +16,11 @@ import pandas as pd
 import yaml
 
 from gdrt_lite import data, plots
-from gdrt_lite.objectives import OBJECTIVES
 from gdrt_lite.study import compare, protocols, workspace
-from gdrt_lite.study.cell import run_cell
+from gdrt_lite.study.cell import read_cells
 from gdrt_lite.study.config import Config
+from gdrt_lite.study.methods import methods
+from gdrt_lite.study.trial import run_cell
 from gdrt_lite.study.workspace import Workspace
 from gdrt_lite.system import files
 from gdrt_lite.system.errors import GdrtError
@@ -66,7 +66,7 @@ def write_report(cells_folder: Path, folder: Path) -> str:
     Raises:
         GdrtError: there is no cell, or a file is not one.
     """
-    cells = protocols.read_cells(cells_folder)
+    cells = read_cells(cells_folder)
     if not cells:
         raise GdrtError(
             f"{cells_folder} holds no cell; name a folder that does with --results, or run some without --report."
@@ -79,15 +79,15 @@ def write_report(cells_folder: Path, folder: Path) -> str:
     ]
     firsts = protocols.first_protocols(cells)
     for config, own in protocols.by_protocol(cells):
-        lines += [f"## {own[0]['data']}, {Path(config.model).name}", "", _describe(config, own), ""]
+        lines += [f"## {own[0].data}, {Path(config.model).name}", "", _describe(config, own), ""]
         lines += [compare.table(own).to_markdown(index=False, disable_numparse=True), ""]
         if config == firsts[protocols.setting_name(config, own)][0]:  # the figures' names hold one setting a place
             lines += _figures(config, compare.curves(own), folder)
     for (model, _), own in protocols.by_model(cells).items():
-        lines += [f"## Tried on the valid part: {own[0]['data']}, {Path(model).name}", ""]
-        lines += [f"{len(own)} trainings, {len(own[0]['users'])} examples of users that neither trained nor tested.", ""]
+        lines += [f"## Tried on the valid part: {own[0].data}, {Path(model).name}", ""]
+        lines += [f"{len(own)} trainings, {len(own[0].users)} examples of users that neither trained nor tested.", ""]
         lines += [compare.trials(own).to_markdown(index=False), ""]
-    again = compare.reruns(cells, protocols.read_cells(Path(folder) / "reruns" / "cells"))
+    again = compare.reruns(cells, read_cells(Path(folder) / "reruns" / "cells"))
     if len(again):
         lines += ["## The same cells on another machine", ""]
         lines += [f"{again.inside.sum()} of {len(again)} figures lie in the first one's 95% interval over users.", ""]
@@ -122,9 +122,9 @@ def workspace_key(config: Config) -> tuple[tuple[str, Any], ...]:
     """What the cells of one `Workspace` share."""
     names = ["model", "data", "split", "top_items", "history", "scorer"]
     # A pocket model is made with the seed, and its relevance scorer is trained on the windows of the seed.
-    names += ["seed", "train_windows"] if config.model == "pocket" or config.scorer == "sft" else []
+    names += ["seed", "train_examples"] if config.model == "pocket" or config.scorer == "sft" else []
     names += ["epochs", "batch_size", "learning_rate"] if config.scorer == "sft" else []
-    values = dataclasses.asdict(config)
+    values = vars(config)
     return tuple((name, values[name]) for name in names)
 
 
@@ -133,7 +133,7 @@ def _figures(config: Config, frame: pd.DataFrame, folder: Path) -> list[str]:
     for metric, name in (("NDCG@10", "ndcg"), ("bias attention", "bias"), ("coverage@10", "coverage")) if len(frame) else ():
         file = f"curve-{Path(config.data).name}-{Path(config.model).name}-{name}.png"
         title = f"{metric} on the valid part after each epoch, bars over seeds"
-        figure = plots.learning_curve(frame, "epoch", metric, "objective", title=title)
+        figure = plots.learning_curve(frame, "epoch", metric, "method", title=title)
         figure.axes[0].set_xticks(sorted(frame.epoch.unique()))
         plots.save(figure, Path(folder) / file)
         lines += [f"![{title}]({file})", ""]
@@ -141,13 +141,13 @@ def _figures(config: Config, frame: pd.DataFrame, folder: Path) -> list[str]:
 
 
 def _describe(config: Config, cells: Sequence[protocols.Cell]) -> str:
-    example = next((c for c in cells if "nll" in c), cells[0])
-    rates = sorted({cell["config"]["learning_rate"] for cell in cells if cell["config"]["objective"] in OBJECTIVES})
-    machines = sorted({f"{c['environment']['cpu_capability']} {c['dtype']}" for c in cells if "dtype" in c})
+    example = next((c for c in cells if c.nll is not None), cells[0])
+    rates = sorted({cell.config.learning_rate for cell in cells if methods()[cell.method].trained})
+    machines = sorted({f"{c.environment['cpu_capability']} {c.dtype}" for c in cells if c.dtype})
     return (
-        f"Split `{config.split}`, history {config.history}, {example['train_windows']} training windows x {config.epochs:g} epoch(s), "
-        f"batch {config.batch_size}, learning rate {' or '.join(f'{rate:g}' for rate in rates)}, tau {config.tau:g}, K {config.k}, prior {config.prior}; "
-        f"{len(example['users'])} {config.part} examples of {len(set(example['users']))} users, beam {config.beams}, history titles "
+        f"Split `{config.split}`, history {config.history}, {example.train_examples} training examples x {config.epochs:g} epoch(s), "
+        f"batch {config.batch_size}, learning rate {' or '.join(f'{rate:g}' for rate in rates)}, tau {config.tau:g}, K {config.n_groups}, prior {config.prior}; "
+        f"{len(example.users)} {config.part} examples of {len(set(example.users))} users, lists of {config.list_length}, history titles "
         f"{'not ' if config.exclude_history else ''}recommended again. In brackets: difference to SFT with its 95% interval, over users, "
         f"and over seeds where there are several. Computed on {' and '.join(machines) or 'an unrecorded machine'}."
     )

@@ -5,78 +5,45 @@ Used in notebooks 00, 06 and 07.
 
 from __future__ import annotations
 
-import json
+import dataclasses
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from gdrt_lite.objectives import OBJECTIVES
-from gdrt_lite.study.config import BASELINES, Config
-from gdrt_lite.system.errors import GdrtError
+from gdrt_lite.study.cell import Cell
+from gdrt_lite.study.config import Config
+from gdrt_lite.study.methods import OPTIONAL, check_method
 
-Cell = Mapping[str, Any]
-
-FREE = ("objective", "seed", "learning_rate")  # what may differ within a protocol
-
-GROUPING = ("k", "scorer")
-
-WEIGHING = ("tau", "prior", "ema")
-
-TRAINING = ("train_windows", "epochs", "batch_size", "learning_rate", "dropout", "curve_examples")
-
-UNUSED = {"balanced": WEIGHING, "sft": GROUPING + WEIGHING, "pre-trained": GROUPING + WEIGHING + TRAINING}
-
-UNUSED |= dict.fromkeys(BASELINES, UNUSED["pre-trained"] + ("faa_examples", "ablations"))  # no tokens to attribute
-
-UNSEEDED = ("pre-trained", *BASELINES)  # nothing random in them
-
-ORDER = ("pre-trained", *OBJECTIVES, *BASELINES)
-
-
-def read_cells(folder: Path) -> list[dict[str, Any]]:
-    """All cells of a folder, in the order of their names.
-
-    Raises:
-        GdrtError: a file is not a cell.
-    """
-    cells = []
-    for path in sorted(Path(folder).glob("*.json")):
-        try:
-            cell = json.loads(path.read_text(encoding="utf-8"))
-            Config.of(cell["config"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise GdrtError(f"{path} is no cell of this version ({error}); move it out of the folder.") from error
-        cells.append(cell)
-    return cells
+FREE = ("method", "parameters", "seed", "learning_rate")  # what may differ within a protocol
 
 
 def by_protocol(cells: Iterable[Cell]) -> list[tuple[Config, list[Cell]]]:
-    """The cells measured on the test part, gathered by protocol: that with the most cells first, of two as large the larger tau.
+    """The cells measured on the test part, gathered by protocol; the largest first, of two as large that with the larger tau.
 
-    All settings of a protocol are equal but the objective, the seed, and the learning rate, which may be chosen for each objective.
-    A cell whose objective has no use for a setting (SFT for tau) belongs to every protocol that differs from it in that alone; of
-    several cells that differ in nothing else a protocol takes one.
+    All settings of a protocol are equal except the method, its parameters, the seed, and the learning rate, which may be
+    chosen for each method. A cell whose method does not use a setting (SFT does not use tau) belongs to every protocol that
+    differs from it in that setting alone. Of several cells that differ in nothing else a protocol takes one.
     """
-    tests = [cell for cell in cells if cell["config"]["part"] == "test"]
-    # Those that use all settings come first: they make the protocols, and the others join.
-    tests.sort(key=lambda cell: len(UNUSED.get(cell["config"]["objective"], ())))
+    tests = [cell for cell in cells if cell.config.part == "test"]
+    # The cells that use most settings come first: they define the protocols, and the others join them.
+    tests.sort(key=lambda cell: -len(used_settings(cell.config)))
     found: list[tuple[dict[str, Any], list[Cell]]] = []
     for cell in tests:
-        config = {name: value for name, value in cell["config"].items() if name not in FREE}
-        used = used_settings(cell)
-        homes = [own for settings, own in found if all(settings[name] == used[name] for name in settings if name in used)]
-        if not homes:
-            homes = [[]]
-            found.append((config, homes[0]))
-        for own in homes:
-            if used not in map(used_settings, own):
+        used = used_settings(cell.config)
+        joined = [own for settings, own in found if all(settings[n] == used[n] for n in settings if n in used)]
+        if not joined:
+            joined = [[]]
+            found.append(({n: v for n, v in _values(cell.config).items() if n not in FREE}, joined[0]))
+        for own in joined:
+            if all(used_settings(other.config) != used for other in own):
                 own.append(cell)
-    return sorted(((Config.of(settings), own) for settings, own in found), key=lambda pair: (-len(pair[1]), -pair[0].tau))
+    pairs = [(Config(**settings), own) for settings, own in found]
+    return sorted(pairs, key=lambda pair: (-len(pair[1]), -pair[0].tau))
 
 
 def first_protocols(cells: Iterable[Cell]) -> dict[str, tuple[Config, list[Cell]]]:
-    """The first protocol of each setting (model and data set), in the order of `by_protocol`: what a summary shows where several settings were tested."""
+    """The first protocol of each model and data set, in the order of `by_protocol`: what a summary shows."""
     found: dict[str, tuple[Config, list[Cell]]] = {}
     for config, own in by_protocol(cells):
         found.setdefault(setting_name(config, own), (config, own))
@@ -85,18 +52,23 @@ def first_protocols(cells: Iterable[Cell]) -> dict[str, tuple[Config, list[Cell]
 
 def setting_name(config: Config, cells: Sequence[Cell]) -> str:
     """The model and the data set of a protocol, in words."""
-    return f"{Path(config.model).name}, {cells[0]['data'].split(',')[0]}"
+    return f"{Path(config.model).name}, {cells[0].data.split(',')[0]}"
 
 
 def by_model(cells: Iterable[Cell]) -> dict[tuple[str, str], list[Cell]]:
     """The cells measured on the valid part, by (model, data set)."""
     found: dict[tuple[str, str], list[Cell]] = defaultdict(list)
     for cell in cells:
-        if cell["config"]["part"] == "valid":
-            found[cell["config"]["model"], cell["config"]["data"]].append(cell)
+        if cell.config.part == "valid":
+            found[cell.config.model, cell.config.data].append(cell)
     return dict(found)
 
 
-def used_settings(cell: Cell) -> dict[str, Any]:
-    """The settings of a cell that its objective has a use for."""
-    return {name: value for name, value in cell["config"].items() if name not in UNUSED.get(cell["config"]["objective"], ())}
+def used_settings(config: Config) -> dict[str, Any]:
+    """The settings of a cell that change its result."""
+    unused = OPTIONAL - set(check_method(config.method, config.parameters).uses)
+    return {name: value for name, value in _values(config).items() if name not in unused}
+
+
+def _values(config: Config) -> dict[str, Any]:
+    return {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}

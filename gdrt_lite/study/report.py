@@ -16,6 +16,7 @@ import pandas as pd
 from gdrt_lite import metrics
 from gdrt_lite.data import Splits
 from gdrt_lite.metrics import Interval
+from gdrt_lite.study.cell import Evaluation
 
 DRAWS = 2000
 
@@ -62,38 +63,38 @@ def interval(value: float, draws: np.ndarray) -> Interval:
     return Interval(float(value), float(low), float(high))
 
 
-def cell_metrics(cell: Mapping) -> dict[str, Metric]:
+def cell_metrics(cell: Evaluation) -> dict[str, Metric]:
     """The metrics of a cell, by name. A baseline has no NLL and no attribution.
 
     The bias ratio averages |A| within each user first, so that every user counts alike; `attribution.bias_ratio` averages over tokens.
 
     Args:
-        cell: what `run_cell` or `evaluate` returned.
+        cell: what `trial.run_cell` or `evaluate.evaluate` returned.
     """
-    lists, targets, histories, users = cell["lists"], cell["targets"], cell["histories"], cell["users"]
+    lists, targets, histories, users = cell.lists, cell.targets, cell.histories, cell.users
     found: dict[str, Metric] = {}
     for k in (5, 10):
         found[f"NDCG@{k}"] = _mean(metrics.ndcg_at_k(lists, targets, k), users)
         found[f"HR@{k}"] = _mean(metrics.hit_rate_at_k(lists, targets, k), users)
-    if "nll" in cell:
-        found["NLL"] = _mean(cell["nll"], users)
-    for kind, names in cell["item_groups"].items():
+    if cell.nll is not None:
+        found["NLL"] = _mean(cell.nll, users)
+    for kind, names in cell.item_groups.items():
         memberships = metrics.fractional_credit(dict(enumerate(names)))
         for k in (5, 10):
             rows = metrics.share_rows(lists, histories, memberships, k)
             found[f"MGU@{k} {kind}"] = Metric(rows, users, metrics.mgu_of_means)
             found[f"DGU@{k} {kind}"] = Metric(rows, users, metrics.dgu_of_means)
-    for ablation, table in cell.get("faa", {}).items():
+    for ablation, table in cell.faa.items():
         rows = np.array([table["TASK"], table["PREFIX"], table["HISTORY"]], dtype=float).T
         found[f"bias {ablation}"] = Metric(rows, table["user"], _ratio)
     return found
 
 
-def warm_and_cold(cell: Mapping, splits: Splits) -> dict[str, tuple[float, int]]:
+def warm_and_cold(cell: Evaluation, splits: Splits) -> dict[str, tuple[float, int]]:
     """NDCG@10 and number of test examples, for targets that occur in the training part (warm) and others (cold)."""
     warm = splits.warm()
-    targets = [splits.catalogue[i] for i in cell["targets"]]
-    gains = metrics.ndcg_at_k([[splits.catalogue[i] for i in ranked] for ranked in cell["lists"]], targets, 10)
+    targets = [splits.catalogue[i] for i in cell.targets]
+    gains = metrics.ndcg_at_k([[splits.catalogue[i] for i in ranked] for ranked in cell.lists], targets, 10)
     is_warm = np.array([target in warm for target in targets])
     return {
         name: (float(gains[chosen].mean()) if chosen.any() else float("nan"), int(chosen.sum()))
@@ -101,12 +102,7 @@ def warm_and_cold(cell: Mapping, splits: Splits) -> dict[str, tuple[float, int]]
     }
 
 
-def coverage(cell: Mapping, k: int = 10) -> int:
-    """How many different titles fill all top-k lists."""
-    return len({i for ranked in cell["lists"] for i in ranked[:k]})
-
-
-def comparison(cells: Mapping[str, Mapping], reference: str = "sft") -> pd.DataFrame:
+def comparison(cells: Mapping[str, Evaluation], reference: str = "sft") -> pd.DataFrame:
     """One row per model and metric: estimate, low, high, and the difference to the reference with its interval.
 
     Args:
@@ -127,7 +123,7 @@ def comparison(cells: Mapping[str, Mapping], reference: str = "sft") -> pd.DataF
                     "difference_high": difference.high,
                 }
             rows.append(row)
-        rows.append({"model": name, "metric": "coverage@10", "estimate": float(coverage(cells[name]))})
+        rows.append({"model": name, "metric": "coverage@10", "estimate": float(metrics.coverage(cells[name].lists))})
     return pd.DataFrame(rows)
 
 

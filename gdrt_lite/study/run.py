@@ -12,10 +12,13 @@ from typing import Any
 import pandas as pd
 
 from gdrt_lite import plots
+from gdrt_lite.data import Splits
 from gdrt_lite.objectives import Objective, check_objective
 from gdrt_lite.study import report
-from gdrt_lite.study.cell import run_cell
-from gdrt_lite.study.config import BASELINES, PROFILES, Config
+from gdrt_lite.study.cell import Cell
+from gdrt_lite.study.config import PROFILES, Config
+from gdrt_lite.study.methods import baseline_names
+from gdrt_lite.study.trial import run_cell
 from gdrt_lite.study.workspace import Workspace
 from gdrt_lite.system import files, machine
 
@@ -26,6 +29,7 @@ def run(
     out: str | Path = "runs/latest",
     resume: bool = False,
     progress: bool = True,
+    splits: Splits | None = None,
     **settings: Any,
 ) -> pd.DataFrame:
     """Run the chain and write report.json, report.md and the plots into `out`.
@@ -36,6 +40,7 @@ def run(
         out: folder of the report. Each finished cell is kept in `out/cells` at once.
         resume: use the cells and checkpoints of an earlier run with the same settings.
         progress: print what is being done, with progress bars.
+        splits: your own data, for example `data.from_frame(...).split()`, in place of what `data` names.
         **settings: fields of `config.Config` that replace the profile's.
 
     Returns:
@@ -49,19 +54,21 @@ def run(
     objectives = list(dict.fromkeys(["sft", *(name.strip() for name in objectives)]))
     for objective in objectives:
         check_objective(objective)
-    Objective("gdrt", config.k, config.tau)
+    Objective("gdrt", config.n_groups, config.tau)
     out = files.writable_folder(out)
     if not resume:
         shutil.rmtree(out / "cells", ignore_errors=True)
     start = time.perf_counter()
-    bench = Workspace(config)
+    bench = Workspace(config, splits)
     cells = {}
-    for name in ("pre-trained", *objectives, *BASELINES):
+    for name in ("pre-trained", *objectives, *baseline_names()):
         if progress:
             print(f"[{time.perf_counter() - start:5.0f} s] {name}", flush=True)
-        cells[name] = run_cell(dataclasses.replace(config, objective=name), out / "cells", bench, resume, progress)
+        cells[name] = run_cell(
+            dataclasses.replace(config, method=name), out / "cells", bench, resume=resume, progress=progress
+        )
     table = report.comparison(cells)
-    seconds = {name: cell["seconds"] for name, cell in cells.items()}
+    seconds = {name: cell.seconds for name, cell in cells.items()}
     files.write_json(
         out / "report.json",
         {
@@ -70,7 +77,7 @@ def run(
             "objectives": objectives,
             "environment": machine.environment(),
             "seconds": seconds,
-            "peak_memory_gib": max(cell["peak_memory_gib"] for cell in cells.values()),
+            "peak_memory_gib": max(cell.peak_memory_gib for cell in cells.values()),
             "metrics": table.to_dict("records"),
         },
     )
@@ -89,19 +96,19 @@ def _config(profile: str, settings: dict[str, Any]) -> Config:
     values: dict[str, Any] = dict(PROFILES[profile])
     if settings.get("model") == "pocket":
         # From scratch a model needs more windows and larger steps, and is cheap enough for both.
-        values |= {"train_windows": 20_000, "batch_size": 64, "learning_rate": 2e-3}
+        values |= {"train_examples": 20_000, "batch_size": 64, "learning_rate": 2e-3}
     values |= settings
     return Config(**values)
 
 
-def _markdown(config: Config, profile: str, table: pd.DataFrame, bench: Workspace, cells: dict[str, dict]) -> str:
+def _markdown(config: Config, profile: str, table: pd.DataFrame, bench: Workspace, cells: dict[str, Cell]) -> str:
     splits = bench.splits
     lines = [
         f"# GDRT against SFT on {splits.name}",
         "",
         f"Profile `{profile}`, model `{config.model}`, split `{config.split}`, seed {config.seed}: "
-        f"{config.train_windows} training windows, {config.epochs:g} epoch(s), {len(cells['sft']['users'])} test examples of "
-        f"{len(set(cells['sft']['users']))} users, {len(splits.catalogue)} titles. "
+        f"{config.train_examples} training examples, {config.epochs:g} epoch(s), {len(cells['sft'].users)} test examples of "
+        f"{len(set(cells['sft'].users))} users, {len(splits.catalogue)} titles. "
         f"Titles of the history are {'not ' if config.exclude_history else ''}recommended again. "
         "A title's score is the sum of its unmasked token log-probabilities. "
         "Intervals: 95%, bootstrap over users, paired for the differences.",
@@ -119,7 +126,7 @@ def _markdown(config: Config, profile: str, table: pd.DataFrame, bench: Workspac
             f"| {name} | " + " | ".join(f"{value:.3f} ({n})" if n else "- (0)" for value, n in parts.values()) + " |"
         )
     lines += ["", "## Wall time", "", "| cell | seconds | peak memory so far (GiB) |", "|---|---|---|"]
-    lines += [f"| {name} | {cell['seconds']:.0f} | {cell['peak_memory_gib']:.1f} |" for name, cell in cells.items()]
+    lines += [f"| {name} | {cell.seconds:.0f} | {cell.peak_memory_gib:.1f} |" for name, cell in cells.items()]
     lines += [
         "",
         "## Environment",
@@ -130,11 +137,11 @@ def _markdown(config: Config, profile: str, table: pd.DataFrame, bench: Workspac
     return "\n".join(lines)
 
 
-def _plots(out: Path, cells: dict[str, dict], table: pd.DataFrame) -> None:
+def _plots(out: Path, cells: dict[str, Cell], table: pd.DataFrame) -> None:
     plots.save(plots.accuracy_intervals(table, title="Accuracy with 95% intervals"), out / "accuracy.png")
     plots.save(plots.differences(table, title="Differences to SFT, paired by user"), out / "differences.png")
     for name, cell in cells.items():
-        if "history" in cell:
-            history = pd.DataFrame(cell["history"])
+        if cell.history:
+            history = pd.DataFrame(cell.history)
             figure = plots.training_curves(history, smooth=5, title=f"Group losses and weights: {name}")
             plots.save(figure, out / f"training-{name}.png")

@@ -13,6 +13,7 @@ import torch
 
 from gdrt_lite import data, groups, lm, prompts, relevance, training
 from gdrt_lite.data import Example, Splits
+from gdrt_lite.objectives import groups_for
 from gdrt_lite.study.config import Config
 
 BY_NAME = {"movielens": data.load_movielens, "movielens-100k": data.load_movielens_100k}
@@ -51,11 +52,16 @@ def load_splits(config: Config) -> Splits:
 
 
 class Workspace:
-    """What the cells of one data set and model share: splits, the untuned model, its token relevance."""
+    """What the cells of one data set and model share: splits, the untuned model, its token relevance.
 
-    def __init__(self, config: Config) -> None:
+    Args:
+        config: the settings that the cells share.
+        splits: the data, where it is not one that `config.data` names.
+    """
+
+    def __init__(self, config: Config, splits: Splits | None = None) -> None:
         self.config = config
-        self.splits = load_splits(config)
+        self.splits = load_splits(config) if splits is None else splits
 
     @cached_property
     def prompt(self) -> prompts.Prompt:
@@ -72,24 +78,20 @@ class Workspace:
     @cached_property
     def relevance(self) -> dict[str, torch.Tensor]:
         """Token relevance of every catalogue title under the scorer."""
-        if self.config.scorer == "sft":
-            c = self.config
-            tuned = training.finetune(
-                self.base, self.train(c), "sft", epochs=c.epochs, batch_size=c.batch_size, learning_rate=c.learning_rate,
-                seed=c.seed, progress=False,
+        scorer, config = self.base, self.config
+        if config.scorer == "sft":
+            args = training.arguments(
+                self.base, epochs=config.epochs, batch_size=config.batch_size, learning_rate=config.learning_rate,
+                seed=config.seed,
             )  # fmt: skip
-            scorer = tuned.lm
-        elif self.config.model == "pocket":
-            scorer = training.train_relevance_scorer(self.base, self.train(self.config), seed=self.config.seed).lm
-        elif self.config.scorer == "pre-trained":
-            scorer = self.base
-        else:
-            scorer = lm.load(self.config.model, self.prompt, adapter=self.config.scorer)
+            scorer = training.finetune(self.base, self.train(config), "sft", args, progress=False).lm
+        elif config.model == "pocket":
+            scorer = training.train_relevance_scorer(self.base, self.train(config), seed=config.seed).lm
         return relevance.token_relevance(scorer, self.splits.catalogue)
 
     def train(self, config: Config) -> list[Example]:
-        """The training windows, drawn with the seed of the cell."""
-        return data.sample(self.splits.train, config.train_windows, config.seed)
+        """The training examples, drawn with the seed of the cell."""
+        return data.sample(self.splits.train, config.train_examples, config.seed)
 
     def test(self, config: Config) -> list[Example]:
         """The examples to measure on: the same for every cell."""
@@ -98,4 +100,5 @@ class Workspace:
 
     def groups(self, config: Config, train: Sequence[Example]) -> groups.TokenGroups:
         """Token groups as the objective wants them."""
-        return groups.fit_for(config.objective, self.relevance, [e.target for e in train], k=config.k, seed=config.seed)
+        targets = [example.target for example in train]
+        return groups_for(config.method, self.relevance, targets, config.n_groups, config.seed)

@@ -1,6 +1,15 @@
 """Fine-tuning: `finetune` and what it returns."""
 
+from gdrt_lite.training.arguments import arguments
 from gdrt_lite.training.finetune import TuningResult, finetune, make_groups, train_relevance_scorer
 from gdrt_lite.training.trainer import GroupTrainer, TrainingDiverged
 
-__all__ = ["GroupTrainer", "TrainingDiverged", "TuningResult", "finetune", "make_groups", "train_relevance_scorer"]
+__all__ = [
+    "GroupTrainer",
+    "TrainingDiverged",
+    "TuningResult",
+    "arguments",
+    "finetune",
+    "make_groups",
+    "train_relevance_scorer",
+]

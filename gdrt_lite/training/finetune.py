@@ -25,11 +25,12 @@ from transformers import PreTrainedModel, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
 from gdrt_lite.data import Example
-from gdrt_lite.groups import TokenGroups, fit_for
+from gdrt_lite.groups import TokenGroups
 from gdrt_lite.lm import LanguageModel, shares_prefix
-from gdrt_lite.objectives import Objective, check_objective
+from gdrt_lite.objectives import Objective, groups_for
 from gdrt_lite.relevance import token_relevance
 from gdrt_lite.system.files import replace_folder
+from gdrt_lite.training.arguments import NOT_KEPT, arguments
 from gdrt_lite.training.batches import Collator, TokenisedExamples
 from gdrt_lite.training.trainer import GroupTrainer, ProgressBar, newest_checkpoint
 
@@ -72,121 +73,92 @@ class TuningResult:
         return replace_folder(temporary, folder)
 
 
-def make_groups(objective: str, lm: LanguageModel, examples: Sequence[Example], k: int = 5, seed: int = 0) -> TokenGroups:
-    """Token groups for an objective: relevance under `lm`, K-means, at item level for "item", shuffled for "random"."""
+def make_groups(
+    objective: str, lm: LanguageModel, examples: Sequence[Example], n_groups: int = 5, seed: int = 0
+) -> TokenGroups:
+    """Token groups for an objective, with relevance scored by `lm` (see `objectives.groups_for`)."""
     targets = [example.target for example in examples]
-    return fit_for(objective, token_relevance(lm, targets), targets, k=k, seed=seed)
+    return groups_for(objective, token_relevance(lm, targets), targets, n_groups, seed)
 
 
 def finetune(
     lm: LanguageModel,
     examples: Sequence[Example],
-    objective: str = "gdrt",
+    objective: Objective | str = "gdrt",
+    args: TrainingArguments | None = None,
     *,
-    tau: float = 1.0,
-    k: int = 5,
     groups: TokenGroups | None = None,
-    prior: Sequence[float] | None = None,
-    ema: float | None = None,
-    epochs: float = 1.0,
-    max_steps: int = -1,
-    batch_size: int = 16,
-    learning_rate: float | None = None,
     lora: LoraConfig | None = None,
-    seed: int = 0,
-    output: str | Path | None = None,
-    save_every: int = 50,
     resume: bool = False,
     progress: bool = True,
     callbacks: Sequence[TrainerCallback] = (),
 ) -> TuningResult:
     """Tune a copy of `lm` on (history, target) examples; `lm` itself stays as it is.
 
-    With LoRA both share the frozen weights in memory, so merge adapters only in a model of their own: `lm.load(adapter=...)`.
+    With LoRA both share the frozen weights in memory. Merge adapters only in a model of their own: `lm.load(adapter=...)`.
 
     Args:
         lm: the model to start from.
         examples: the training set.
-        objective: one of `OBJECTIVES`.
-        tau: temperature of the group weights, in nats.
-        k: number of groups when `groups` is None.
+        objective: what to minimise; a name stands for `Objective(name)` with its defaults.
+        args: transformers' training arguments; default `training.arguments(lm)`.
         groups: token groups from another scorer; by default `make_groups` with `lm` as the scorer.
-        prior: P(g); None is uniform.
-        ema: decay of the running group losses; None uses those of the batch.
-        epochs, max_steps: length of the training; `max_steps` wins when positive.
-        batch_size: examples in an optimiser step.
-        learning_rate: peak of a linear schedule; default 1e-3 for LoRA, 2e-3 for the pocket model.
         lora: default r=8, alpha=16 on the attention's query and value projections.
-        seed: of the adapter's initial weights and of the order of the examples.
-        output: folder for checkpoints; without it nothing is kept until the end.
-        save_every: steps between checkpoints.
-        resume: go on from the newest checkpoint in `output`, if there is one, to the same result.
+        resume: continue from the newest checkpoint in `args.output_dir`, if there is one, to the same result.
         progress: show a progress bar.
         callbacks: transformers callbacks, for example to measure along the way.
 
     Raises:
         ValueError: bad arguments, or no example.
-        TrainingDiverged: the loss became NaN or infinite; the last checkpoint in `output` is still good.
+        TrainingDiverged: the loss became NaN or infinite; the last checkpoint in `args.output_dir` is still good.
     """
-    check_objective(objective)
     if not examples:
         raise ValueError("examples is empty: there is nothing to train on.")
-    pretrained = lm.name != "pocket"
-    learning_rate = learning_rate or (1e-3 if pretrained else 2e-3)
-    if groups is None and objective != "sft":
-        groups = make_groups(objective, lm, examples, k, seed)
-    n_groups = groups.k if groups else 1
-    loss = Objective(objective, n_groups, tau, None if prior is None else torch.tensor(prior), ema)
-    model = _trainable_copy(lm.model, lora, seed) if pretrained else copy.deepcopy(lm.model)
-    settings = dict(
-        model=lm.name, objective=objective, tau=tau, k=n_groups, prior=prior, ema=ema, epochs=epochs, max_steps=max_steps,
-        batch_size=batch_size, learning_rate=learning_rate, seed=seed, n_examples=len(examples),
-        dtype=str(lm.model.dtype).removeprefix("torch."), lora=_lora_summary(model),
-    )  # fmt: skip
+    objective = Objective(objective) if isinstance(objective, str) else objective
+    args = arguments(lm) if args is None else args
+    if groups is None and objective.spec.weights is not None:
+        groups = make_groups(objective.name, lm, examples, objective.n_groups, args.seed)
+    objective = dataclasses.replace(objective, n_groups=groups.n_groups if groups else 1, estimate=None)
+    model = _trainable_copy(lm.model, lora, args.seed) if lm.name != "pocket" else copy.deepcopy(lm.model)
     with tempfile.TemporaryDirectory() as scratch:
-        arguments = TrainingArguments(
-            output_dir=str(output or scratch),
-            num_train_epochs=epochs,
-            max_steps=max_steps,
-            per_device_train_batch_size=batch_size,
-            learning_rate=learning_rate,
-            lr_scheduler_type="linear",
-            weight_decay=0.0,
-            logging_strategy="steps",
-            logging_steps=1,
-            logging_nan_inf_filter=False,
-            save_strategy="no" if output is None else "steps",
-            save_steps=save_every,
-            save_total_limit=1,
-            remove_unused_columns=False,
-            dataloader_pin_memory=False,
-            use_cpu=lm.device.type == "cpu",
-            bf16=model.dtype == torch.bfloat16,  # autocast: adapters stay float32, their products run in bfloat16
-            seed=seed,
-            report_to="none",
-            disable_tqdm=True,  # `ProgressBar` shows progress without printing a line for each logged step
-        )
-        # With several GPUs in sight of one process the Trainer would split a batch whose rows share a prefix; accelerate takes them all.
-        arguments._n_gpu = min(arguments.n_gpu, 1)
+        args = copy.copy(args)
+        if args.output_dir == NOT_KEPT:
+            args.output_dir = scratch
+        # With several GPUs in sight of one process the Trainer would split a batch whose rows share a prompt.
+        args._n_gpu = min(args.n_gpu, 1)
         trainer = GroupTrainer(
+            objective,
             model=model,
-            args=arguments,
+            args=args,
             train_dataset=TokenisedExamples(lm, examples, groups),
-            data_collator=Collator(lm.tokenizer.pad_token_id or 0, shares_prefix(model) and arguments.world_size == 1),
-            callbacks=[ProgressBar(objective)] * progress + list(callbacks),
+            data_collator=Collator(lm.tokenizer.pad_token_id or 0, shares_prefix(model) and args.world_size == 1),
+            callbacks=[ProgressBar(objective.name)] * progress + list(callbacks),
         )
-        trainer.objective = loss
         trainer.remove_callback(PrinterCallback)
-        checkpoint = newest_checkpoint(output) if resume else None
         start = time.perf_counter()
         # Under autocast peft's own copies of every activation to the adapters' float32 are not needed.
         with warnings.catch_warnings(), disable_input_dtype_casting(model):
             warnings.filterwarnings("ignore", message=".*(pin_memory|lr_scheduler|is_gradient_checkpointing).*")
-            trainer.train(resume_from_checkpoint=checkpoint)
+            trainer.train(resume_from_checkpoint=newest_checkpoint(args.output_dir) if resume else None)
         seconds = time.perf_counter() - start
     history = pd.DataFrame([row for row in trainer.state.log_history if "loss" in row])
     tuned = LanguageModel(trainer.accelerator.unwrap_model(model).eval(), lm.tokenizer, lm.prompt, lm.name)
-    return TuningResult(tuned, objective, history, groups, seconds, settings)
+    return TuningResult(
+        tuned, objective.name, history, groups, seconds, _settings(lm, model, objective, args, len(examples))
+    )
+
+
+def _settings(
+    lm: LanguageModel, model: torch.nn.Module, objective: Objective, args: TrainingArguments, n_examples: int
+) -> dict[str, Any]:
+    """What is saved beside an adapter: every setting that shaped the training."""
+    return dict(
+        model=lm.name, objective=objective.name, tau=objective.tau, n_groups=objective.n_groups, ema=objective.ema,
+        prior=None if objective.prior is None else objective.prior.tolist(), parameters=dict(objective.parameters),
+        epochs=args.num_train_epochs, max_steps=args.max_steps, batch_size=args.per_device_train_batch_size,
+        learning_rate=args.learning_rate, seed=args.seed, n_examples=n_examples,
+        dtype=str(lm.model.dtype).removeprefix("torch."), lora=_lora_summary(model),
+    )  # fmt: skip
 
 
 def train_relevance_scorer(
@@ -198,7 +170,8 @@ def train_relevance_scorer(
     histories has never seen a prompt without one. Used in notebook 06, section 2.
     """
     blind = [dataclasses.replace(example, history=()) for example in examples]
-    return finetune(lm, blind, "sft", max_steps=max_steps, batch_size=64, seed=seed, progress=False)
+    args = arguments(lm, max_steps=max_steps, batch_size=64, seed=seed)
+    return finetune(lm, blind, "sft", args, progress=False)
 
 
 def _trainable_copy(model: PreTrainedModel | PeftModel, lora: LoraConfig | None, seed: int) -> PeftModel:

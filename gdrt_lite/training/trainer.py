@@ -22,10 +22,9 @@ class TrainingDiverged(GdrtError):
 class GroupTrainer(Trainer):
     """transformers' Trainer with one thing changed: the loss of a batch."""
 
-    objective: Objective
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(self, objective: Objective, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.objective = objective
         self.model_accepts_loss_kwargs = False
         self._group_log: dict[str, float] = {}
 

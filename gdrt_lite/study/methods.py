@@ -1,0 +1,87 @@
+"""The registry of methods: the objectives, and the yardsticks that nothing trains. Tables and checks read it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from gdrt_lite import baselines
+from gdrt_lite.objectives import GROUPING, OBJECTIVES, WEIGHING, Objective
+
+if TYPE_CHECKING:
+    from gdrt_lite.study.config import Config
+    from gdrt_lite.study.workspace import Workspace
+
+Histories = Sequence[Sequence[str]]
+TRAINING = ("train_examples", "epochs", "batch_size", "learning_rate", "dropout", "curve_examples")
+ATTRIBUTION = ("faa_examples", "ablations")
+OPTIONAL = frozenset((*GROUPING, *WEIGHING, *TRAINING, *ATTRIBUTION))  # the settings that some method has no use for
+
+
+@dataclass(frozen=True)
+class Method:
+    """One entry of the registry.
+
+    Attributes:
+        description: one line.
+        uses: settings of `OPTIONAL` that change its result; cells that differ in others alone may be compared.
+        trained: whether it tunes the language model.
+        seeded: whether its result depends on the seed.
+        recommend: for a recommender without a language model: its lists for the histories of a workspace.
+    """
+
+    description: str
+    uses: tuple[str, ...] = ()
+    trained: bool = False
+    seeded: bool = False
+    recommend: Callable[[Workspace, Config, Histories], list[baselines.Ranked]] | None = None
+
+
+def _popularity(bench: Workspace, config: Config, histories: Histories) -> list[baselines.Ranked]:
+    splits = bench.splits
+    return baselines.popularity(splits.train, splits.catalogue, histories, config.list_length, config.exclude_history)
+
+
+def _item_transitions(bench: Workspace, config: Config, histories: Histories) -> list[baselines.Ranked]:
+    splits = bench.splits
+    return baselines.item_transitions(splits.train, splits.catalogue, histories, config.list_length, config.exclude_history)
+
+
+YARDSTICKS = {
+    "pre-trained": Method("the language model as it is loaded", uses=ATTRIBUTION),
+    "popularity": Method("the most frequent targets, the same for every user", recommend=_popularity),
+    "item-transitions": Method(
+        "what followed the titles of the history in the training examples", recommend=_item_transitions
+    ),
+}
+
+
+def methods() -> dict[str, Method]:
+    """All methods in the order of the tables: the untuned model, the objectives, then the other yardsticks."""
+    tuned = {
+        name: Method(spec.description, (*TRAINING, *ATTRIBUTION, *spec.uses), trained=True, seeded=True)
+        for name, spec in OBJECTIVES.items()
+    }
+    return {"pre-trained": YARDSTICKS["pre-trained"]} | tuned | YARDSTICKS
+
+
+def baseline_names() -> list[str]:
+    """The recommenders without a language model."""
+    return [name for name, method in methods().items() if method.recommend]
+
+
+def check_method(name: str, parameters: Mapping[str, float]) -> Method:
+    """The entry of the registry.
+
+    Raises:
+        ValueError: an unknown method, or a parameter that it does not have.
+    """
+    known = methods()
+    if name not in known:
+        raise ValueError(f"unknown method {name!r}; choose one of {', '.join(known)}.")
+    if parameters and not known[name].trained:
+        raise ValueError(f"method {name!r} has no parameters of its own; leave out {', '.join(parameters)}.")
+    if parameters:
+        Objective(name, parameters=parameters)
+    return known[name]

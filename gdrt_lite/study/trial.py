@@ -1,0 +1,126 @@
+"""Run one cell: tune where the method is trained, measure, and keep the result. Derived in notebook 06, section 4."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gdrt_lite import data, groups, lm, metrics, training
+from gdrt_lite.data import Example
+from gdrt_lite.objectives import Objective
+from gdrt_lite.study import report
+from gdrt_lite.study.cell import Cell, Evaluation
+from gdrt_lite.study.config import Config
+from gdrt_lite.study.evaluate import as_numbers, evaluate
+from gdrt_lite.study.methods import check_method
+from gdrt_lite.study.workspace import Workspace
+from gdrt_lite.system import machine
+from gdrt_lite.training import learning_curve
+
+
+def run_cell(
+    config: Config, folder: Path, bench: Workspace | None = None, *, resume: bool = True, progress: bool = True
+) -> Cell:
+    """Run one cell, or read it when its file exists; a killed training continues from its last checkpoint.
+
+    Args:
+        config: what to run.
+        folder: where `<key>.json` is kept, and `<key>/` with the tuned model.
+        bench: shared parts, for several cells of one data set and model.
+        resume: use what an earlier call left.
+        progress: show progress bars.
+    """
+    folder = Path(folder)
+    file = folder / f"{config.key}.json"
+    if resume and file.exists():
+        return Cell.read(file)
+    start = time.perf_counter()
+    bench = bench or Workspace(config)
+    method, test = check_method(config.method, config.parameters), bench.test(config)
+    extra: dict[str, Any] = {"train_examples": len(bench.splits.train)}  # what is not trained counts all there are
+    if method.recommend:
+        found = Evaluation(**as_numbers(method.recommend(bench, config, [e.history for e in test]), test, bench.splits))
+    else:
+        train = bench.train(config)
+        extra["train_examples"] = len(train)
+        model = bench.base
+        if method.trained:
+            curves = _learning_curve(config, bench)
+            tuned = _tune(config, bench, train, folder, resume, progress, curves)
+            model = tuned.lm
+            extra["training_seconds"] = tuned.seconds
+            extra["history"] = learning_curve.downsample(tuned.history.drop(columns="epoch")).round(7).to_dict("list")
+            extra["curve"] = [row for curve in curves for row in curve.rows]
+            tuned.save(folder / config.key)
+        found = evaluate(model, test, bench.splits, config, progress)
+    cell = Cell(**vars(found), config=config, environment=machine.environment(), **extra)
+    cell.seconds, cell.peak_memory_gib = time.perf_counter() - start, machine.peak_memory_gib()
+    cell.write(file)
+    shutil.rmtree(_checkpoints(folder, config), ignore_errors=True)
+    return cell
+
+
+def group_prior(config: Config, fitted: groups.TokenGroups) -> list[float] | None:
+    """P(g) as the configuration names it, see `config.PRIORS`; None is uniform. A group without a training token gets 0."""
+    if config.prior == "uniform":
+        return None
+    table = fitted.table()
+    count = table.groupby("group")["count"].sum().reindex(range(fitted.n_groups), fill_value=0)
+    weight = count.astype(float)
+    if config.prior == "relevance":
+        total = (table.relevance * table["count"]).groupby(table.group).sum().reindex(range(fitted.n_groups), fill_value=0.0)
+        weight = np.exp(total / count / config.tau).fillna(0.0)  # 0 / 0 where no token is
+    return (weight / weight.sum()).tolist()
+
+
+def _checkpoints(folder: Path, config: Config) -> Path:
+    return folder / ".checkpoints" / config.key
+
+
+def _learning_curve(config: Config, bench: Workspace) -> list[learning_curve.LearningCurve]:
+    """A callback that measures on the valid part; none when no curve is asked for."""
+    if not config.curve_examples:
+        return []
+    valid = data.sample(bench.splits.valid, config.curve_examples, seed=0)
+    small = dataclasses.replace(config, ablations=("attention",), faa_examples=min(50, config.curve_examples))
+
+    def figures(model: lm.LanguageModel) -> dict[str, float]:
+        found = evaluate(model, valid, bench.splits, small)
+        known = report.cell_metrics(found)
+        values = {metric: known[metric].value for metric in ("NDCG@10", "NLL", "bias attention")}
+        return values | {"coverage@10": metrics.coverage(found.lists)}
+
+    return [learning_curve.LearningCurve(bench.base, figures)]
+
+
+def _tune(
+    config: Config,
+    bench: Workspace,
+    train: list[Example],
+    folder: Path,
+    resume: bool,
+    progress: bool,
+    callbacks: Sequence[learning_curve.LearningCurve],
+) -> training.TuningResult:
+    fitted = bench.groups(config, train)
+    lora = None
+    if config.dropout:
+        from peft import LoraConfig
+
+        lora = LoraConfig(r=8, lora_alpha=16, lora_dropout=config.dropout, task_type="CAUSAL_LM")
+    objective = Objective(
+        config.method, config.n_groups, config.tau, group_prior(config, fitted), config.ema or None, config.parameters
+    )
+    args = training.arguments(
+        bench.base, epochs=config.epochs, batch_size=config.batch_size, learning_rate=config.learning_rate,
+        seed=config.seed, output=_checkpoints(folder, config),
+    )  # fmt: skip
+    return training.finetune(
+        bench.base, train, objective, args, groups=fitted, lora=lora, resume=resume, progress=progress, callbacks=callbacks
+    )
