@@ -21,7 +21,8 @@ What surrounds the method lies in wings:
     lm             model, scoring, packing, attention: the language model and its scoring core
     training       finetune, trainer, arguments, batches, learning_curve: fine-tuning with an objective
     plots          figures, canvas: one function per figure
-    study          config, workspace, cell, protocols, compare, report, grid, run: experiments
+    study          methods, config, workspace, cell, evaluate, trial: an experiment;
+                   protocols, compare, report, run, grid: many of them
     course         notebook, doctor, checks: what the notebooks share
     system         errors, files, machine, wheels, assets: below all the others
 

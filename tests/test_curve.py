@@ -27,9 +27,9 @@ def watch(pocket, examples):
 
 
 def tune(pocket, examples, callbacks, **settings):
-    return training.finetune(
-        pocket, examples, "sft", epochs=2, batch_size=16, callbacks=callbacks, progress=False, **settings
-    )
+    rest = {"resume": settings.pop("resume", False), "callbacks": callbacks, "progress": False}
+    args = training.arguments(pocket, epochs=2, batch_size=16, **settings)
+    return training.finetune(pocket, examples, "sft", args, **rest)
 
 
 def test_the_curve_has_a_row_an_epoch_and_leaves_the_training_as_it_was(pocket, examples):

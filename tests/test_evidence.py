@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 
 import numpy as np
 import pytest
 from test_report import make_cell
 
 from gdrt_lite.study import compare, grid, protocols, report
-from gdrt_lite.study.config import Config
+from gdrt_lite.study.cell import Cell, read_cells
 from gdrt_lite.system import files
 from gdrt_lite.system.errors import GdrtError
 
 
-def make(objective: str, seed: int, luck: float, **settings) -> dict:
-    config = Config(objective=objective, seed=seed, **settings)
-    return make_cell(seed + 10 * len(objective), luck) | {"config": json.loads(json.dumps(dataclasses.asdict(config)))}
+def make(method: str, seed: int, luck: float, **settings) -> Cell:
+    return make_cell(seed + 10 * len(method), luck, method=method, seed=seed, **settings)
 
 
 def constant(value: float, n: int = 20) -> report.Metric:
@@ -55,7 +53,7 @@ def test_without_a_shared_seed_there_is_no_difference():
 def test_the_table_has_a_row_an_objective_in_the_order_of_the_course():
     cells = [make(name, seed, 0.5) for name in ("gdrt", "sft", "pre-trained") for seed in (0, 1)]
     table = compare.table(cells)
-    assert table.objective.tolist() == ["pre-trained", "sft", "gdrt"] and table.seeds.tolist() == [2, 2, 2]
+    assert table.method.tolist() == ["pre-trained", "sft", "gdrt"] and table.seeds.tolist() == [2, 2, 2]
     mean = np.mean([report.cell_metrics(cell)["NLL"].value for cell in cells[:2]])
     assert table.NLL[2].startswith(f"{mean:.3f} (") and "(" not in table.NLL[1]
 
@@ -63,7 +61,7 @@ def test_the_table_has_a_row_an_objective_in_the_order_of_the_course():
 def test_what_has_no_seed_stands_against_every_seed():
     cells = [make("sft", 0, 0.2), make("sft", 1, 0.8), make("popularity", 0, 0.5)]
     gains = [report.cell_metrics(cell)["NDCG@10"].value for cell in cells]
-    row = compare.table(cells).set_index("objective").loc["popularity"]
+    row = compare.table(cells).set_index("method").loc["popularity"]
     assert row.seeds == 1 and row["NDCG@10"].startswith(f"{gains[2]:.3f} ({gains[2] - np.mean(gains[:2]):+.3f} [")
 
 
@@ -76,10 +74,10 @@ def test_a_protocol_is_all_settings_but_objective_and_seed():
 def test_what_has_no_use_for_a_setting_belongs_to_every_protocol_that_differs_in_it():
     cells = [
         make("sft", 0, 0.5, tau=9.0), make("balanced", 0, 0.5, tau=9.0), make("gdrt", 0, 0.5), make("gdrt", 0, 0.5, tau=3.0),
-        make("gdrt", 1, 0.5, k=10), make("sft", 1, 0.5, epochs=2),
+        make("gdrt", 1, 0.5, n_groups=10), make("sft", 1, 0.5, epochs=2),
     ]  # fmt: skip
     found = {
-        (c.tau, c.k, c.epochs): sorted(cell["config"]["objective"] for cell in own)
+        (c.tau, c.n_groups, c.epochs): sorted(cell.config.method for cell in own)
         for c, own in protocols.by_protocol(cells)
     }
     assert found == {
@@ -90,8 +88,8 @@ def test_what_has_no_use_for_a_setting_belongs_to_every_protocol_that_differs_in
 
 def test_what_is_not_trained_belongs_to_every_protocol_that_differs_in_training():
     """At other epochs, windows and batches, with dropout and a learning curve; but not at another history or fewer test examples."""
-    trained = dict(epochs=2, train_windows=99, batch_size=4, dropout=0.1, curve_examples=7, learning_rate=0.5)
-    untrained = ("pre-trained", "popularity", "item-knn")
+    trained = dict(epochs=2, train_examples=99, batch_size=4, dropout=0.1, curve_examples=7, learning_rate=0.5)
+    untrained = ("pre-trained", "popularity", "item-transitions")
     cells = [
         make("sft", 0, 0.5, **trained),
         make("sft", 0, 0.5),
@@ -100,7 +98,7 @@ def test_what_is_not_trained_belongs_to_every_protocol_that_differs_in_training(
     ]
     cells += [make(name, 0, 0.5) for name in untrained]
     found = {
-        (c.epochs, c.history, c.test_examples): [cell["config"]["objective"] for cell in own]
+        (c.epochs, c.history, c.test_examples): [cell.config.method for cell in own]
         for c, own in protocols.by_protocol(cells)
     }
     assert found == {
@@ -112,7 +110,7 @@ def test_what_is_not_trained_belongs_to_every_protocol_that_differs_in_training(
 def test_counting_does_not_ask_how_tokens_are_attributed():
     cells = [make("sft", 0, 0.5, faa_examples=9, ablations=("token",))]
     found = protocols.by_protocol([*cells, make("popularity", 0, 0.5), make("pre-trained", 0, 0.5)])
-    assert [[cell["config"]["objective"] for cell in own] for _, own in found] == [
+    assert [[cell.config.method for cell in own] for _, own in found] == [
         ["sft", "popularity"],
         ["pre-trained", "popularity"],
     ]
@@ -131,7 +129,7 @@ def test_what_was_measured_twice_under_settings_it_has_no_use_for_counts_once():
 def test_cells_on_different_test_examples_are_not_compared():
     """Other users may have other means, and cannot be drawn in pairs; one seed of two is enough."""
     cells = [make(name, seed, 0.5) for name in ("sft", "gdrt") for seed in (0, 1)]
-    cells[3]["users"] = [f"other {user}" for user in cells[3]["users"]]
+    cells[3].users = [f"other {user}" for user in cells[3].users]
     one, other = (compare.metrics_by_method(cells)[name] for name in ("gdrt", "sft"))
     for contrast in (compare.difference, compare.relative_change):
         with pytest.raises(GdrtError, match="seed 1 have NDCG@10 on different test examples; run the older one again"):
@@ -154,10 +152,10 @@ def test_relative_change_is_that_of_the_means_over_shared_seeds():
 def test_an_objective_stands_against_its_reference_in_every_protocol_that_has_both():
     cells = [make(name, seed, luck) for name, luck in (("sft", 0.4), ("gdrt", 0.9)) for seed in (0, 1)]
     cells += [make("gdrt", 0, 0.6, tau=9.0), make("balanced", 0, 0.5), make("gdrt", 0, 0.6, data="elsewhere")]
-    cells[-1]["data"] = "Elsewhere, all"
+    cells[-1].data = "Elsewhere, all"
     found = compare.compare_to_reference(cells, metrics=("NDCG@10",))
     assert found[["where", "first", "tau", "epochs", "seeds"]].to_numpy().tolist() == [
-        [found["where"][0], True, 1.0, cells[0]["config"]["epochs"], 2], [found["where"][0], False, 9.0, cells[0]["config"]["epochs"], 1],
+        [found["where"][0], True, 1.0, cells[0].config.epochs, 2], [found["where"][0], False, 9.0, cells[0].config.epochs, 1],
     ]  # fmt: skip
     one, other = ([report.cell_metrics(cell)["NDCG@10"] for cell in cells[i : i + 2]] for i in (2, 0))
     assert found.relative[0] == pytest.approx((one[0].value + one[1].value) / (other[0].value + other[1].value) - 1)
@@ -167,14 +165,14 @@ def test_an_objective_stands_against_its_reference_in_every_protocol_that_has_bo
 def test_one_objective_and_seed_at_two_learning_rates_is_refused():
     cells = [make("sft", 0, 0.5, learning_rate=rate) for rate in (0.1, 0.2)]
     assert len(protocols.by_protocol(cells)) == 1
-    with pytest.raises(GdrtError, match="sft with seed 0 twice"):
+    with pytest.raises(GdrtError, match="two cells are sft with seed 0, at two learning rates"):
         compare.table(cells)
 
 
 def test_what_was_tried_shows_the_settings_that_differ_best_first():
     cells = [make("gdrt", 0, luck, tau=tau, part="valid") for tau, luck in ((1.0, 0.1), (2.0, 0.9), (4.0, 0.5))]
     table = compare.trials(cells)
-    assert table.tau.tolist() == [2.0, 4.0, 1.0] and "learning_rate" not in table and "objective" in table
+    assert table.tau.tolist() == [2.0, 4.0, 1.0] and "learning_rate" not in table and "method" in table
     table = compare.trials([*cells, make("sft", 0, 0.5, tau=9.0, part="valid")])
     assert table.tau.tolist() == [2.0, 4.0, 1.0, "-"]
 
@@ -182,7 +180,7 @@ def test_what_was_tried_shows_the_settings_that_differ_best_first():
 def test_a_file_that_is_no_cell_is_named(tmp_path):
     files.write_json(tmp_path / "a.json", {"config": {"colour": "red"}})
     with pytest.raises(GdrtError, match="a.json is no cell"):
-        protocols.read_cells(tmp_path)
+        read_cells(tmp_path)
 
 
 def test_the_mean_change_over_places_counts_each_place_once():
@@ -190,7 +188,7 @@ def test_the_mean_change_over_places_counts_each_place_once():
 
     def flat(objective, seed, nll, **settings):
         cell = make(objective, seed, 0.5, **settings)
-        return cell | {"nll": [nll] * 40, "data": settings.get("data", "tiny")}
+        return dataclasses.replace(cell, nll=[nll] * 40, data=settings.get("data", "tiny"))
 
     cells = [flat("sft", seed, 4.0) for seed in (0, 1)] + [flat("gdrt", seed, 8.0) for seed in (0, 1)]
     cells += [flat("sft", 0, 4.0, data="elsewhere"), flat("gdrt", 0, 2.0, data="elsewhere"), flat("gdrt", 0, 40.0, tau=0.5)]
@@ -208,13 +206,11 @@ def test_the_mean_change_spreads_with_the_users_and_seeds_of_its_places():
 
 
 def test_a_rerun_stands_beside_its_cell_and_is_inside_its_interval_or_not():
-    old, new = (
-        {"environment": {"cpu_capability": "AVX2"}},
-        {"environment": {"cpu_capability": "AVX512"}, "dtype": "bfloat16"},
-    )
-    cells = [make("sft", seed, 0.3) | old for seed in (0, 1)]
-    lucky = make("sft", 0, 0.9) | {"nll": cells[0]["nll"], "faa": cells[0]["faa"]} | new
-    found = compare.reruns(cells, [lucky, make("gdrt", 0, 0.9) | new]).set_index("metric")  # gdrt has no first cell
+    old = {"environment": {"cpu_capability": "AVX2"}}
+    new = {"environment": {"cpu_capability": "AVX512"}, "dtype": "bfloat16"}
+    cells = [dataclasses.replace(make("sft", seed, 0.3), **old) for seed in (0, 1)]
+    lucky = dataclasses.replace(make("sft", 0, 0.9), nll=cells[0].nll, faa=cells[0].faa, **new)
+    found = compare.reruns(cells, [lucky, dataclasses.replace(make("gdrt", 0, 0.9), **new)]).set_index("metric")  # gdrt has no first cell
     assert set(found.cell) == {"smollm2-135m, tiny, sft, seed 0"} and set(found.machines) == {"AVX2 / AVX512 bfloat16"}
     assert not found.inside["NDCG@10"] and found.again["NDCG@10"] == report.cell_metrics(lucky)["NDCG@10"].value
     assert found.inside["NLL"] and found.low["NLL"] < found.estimate["NLL"] == found.again["NLL"] < found.high["NLL"]
@@ -227,9 +223,9 @@ def test_a_rerun_stands_beside_its_cell_and_is_inside_its_interval_or_not():
 def test_the_report_shows_curves_and_what_was_tried(tmp_path):
     curve = [{"epoch": n, "step": 3 * n, "NDCG@10": 0.1 * n, "bias attention": 2.0, "coverage@10": 5} for n in (1, 2)]
     machine = {"environment": {"cpu_capability": "AVX2"}}
-    files.write_json(tmp_path / "cells" / "a.json", make("sft", 0, 0.5) | {"curve": curve} | machine)
-    files.write_json(tmp_path / "cells" / "b.json", make("gdrt", 0, 0.5, part="valid"))
-    files.write_json(tmp_path / "reruns" / "cells" / "a.json", make("sft", 0, 0.5) | machine)
+    dataclasses.replace(make("sft", 0, 0.5), curve=curve, **machine).write(tmp_path / "cells" / "a.json")
+    make("gdrt", 0, 0.5, part="valid").write(tmp_path / "cells" / "b.json")
+    dataclasses.replace(make("sft", 0, 0.5), **machine).write(tmp_path / "reruns" / "cells" / "a.json")
     text = grid.write_report(tmp_path / "cells", tmp_path)
     assert (tmp_path / "REPORT.md").read_text() == text and "2 cells" in text and "Tried on the valid part" in text
     assert "4 of 4 figures lie in the first one's 95% interval" in text

@@ -42,7 +42,7 @@ def best_cost(values: np.ndarray, weights: np.ndarray, k: int) -> float:
 def test_groups_are_the_best_partition_of_the_line(points):
     relevance = {f"t{i}": torch.tensor([value / 10], dtype=torch.float64) for i, (value, _) in enumerate(points)}
     targets = [f"t{i}" for i, (_, n) in enumerate(points) for _ in range(n)]
-    fitted = groups.fit(relevance, targets, k=3)
+    fitted = groups.fit(relevance, targets, n_groups=3)
     table = fitted.table()
     found = ((table.relevance - fitted.centers[table.group]) ** 2 * table["count"]).sum()
     optimum = best_cost(np.array([v / 10 for v, _ in points]), np.array([n for _, n in points], dtype=float), 3)
@@ -55,7 +55,7 @@ def test_frequent_tokens_decide_the_partition_of_a_larger_sample(seed):
     values = np.random.default_rng(0).normal(-4, 2, 60)
     weights = np.where(values < -5, 100, 1)
     relevance = {f"t{i}": torch.tensor([value]) for i, value in enumerate(values)}
-    fitted = groups.fit(relevance, [f"t{i}" for i, n in enumerate(weights) for _ in range(n)], k=4, seed=seed)
+    fitted = groups.fit(relevance, [f"t{i}" for i, n in enumerate(weights) for _ in range(n)], n_groups=4, seed=seed)
     table = fitted.table()
     found = ((table.relevance - fitted.centers[table.group]) ** 2 * table["count"]).sum()
     # Without the weights the cost is six times the best; ten starts need not reach the best exactly.
@@ -63,28 +63,28 @@ def test_frequent_tokens_decide_the_partition_of_a_larger_sample(seed):
 
 
 def test_three_separated_clumps_by_hand():
-    fitted = groups.fit(RELEVANCE, TARGETS, k=3)
+    fitted = groups.fit(RELEVANCE, TARGETS, n_groups=3)
     np.testing.assert_allclose(fitted.centers, [(-9 * 2 - 8) / 3, -5.1, (-0.2 * 2 - 0.1 - 0.3) / 4], atol=1e-5)
     assert fitted.of("Aliens").tolist() == [0, 1, 2] and fitted.of("Aliens").dtype == np.int64
-    assert fitted.k == 3
+    assert fitted.n_groups == 3
 
 
 def test_titles_that_are_no_target_join_the_nearest_centre_and_move_none():
     without = {title: values for title, values in RELEVANCE.items() if title != "Ran"}
-    with_it, plain = groups.fit(RELEVANCE, TARGETS, k=3), groups.fit(without, TARGETS, k=3)
+    with_it, plain = groups.fit(RELEVANCE, TARGETS, n_groups=3), groups.fit(without, TARGETS, n_groups=3)
     np.testing.assert_array_equal(with_it.centers, plain.centers)
     assert with_it.of("Ran").tolist() == [2, 1]
     assert with_it.counts["Ran"] == 0
 
 
 def test_repeated_targets_weigh_as_repeated_tokens():
-    weighted = groups.fit(RELEVANCE, ["Alien"] * 50 + ["Aliens", "Heat"], k=2)
-    even = groups.fit(RELEVANCE, ["Alien", "Aliens", "Heat"], k=2)
+    weighted = groups.fit(RELEVANCE, ["Alien"] * 50 + ["Aliens", "Heat"], n_groups=2)
+    even = groups.fit(RELEVANCE, ["Alien", "Aliens", "Heat"], n_groups=2)
     assert abs(weighted.centers[0] + 9) < abs(even.centers[0] + 9)
 
 
 def test_item_level_gives_all_tokens_of_a_title_one_group():
-    fitted = groups.fit(RELEVANCE, TARGETS, k=2, level="item")
+    fitted = groups.fit(RELEVANCE, TARGETS, n_groups=2, level="item")
     assert {title: fitted.of(title).tolist() for title in RELEVANCE} == {
         "Alien": [0, 0], "Aliens": [0, 0, 0], "Heat": [1, 1], "Ran": [1, 1],
     }  # fmt: skip
@@ -93,7 +93,7 @@ def test_item_level_gives_all_tokens_of_a_title_one_group():
 def test_same_input_same_groups():
     rng = np.random.default_rng(0)
     relevance = {f"t{i}": torch.tensor(rng.normal(-4, 2, size=5)) for i in range(80)}
-    first, second = (groups.fit(relevance, list(relevance), k=5, seed=3) for _ in range(2))
+    first, second = (groups.fit(relevance, list(relevance), n_groups=5, seed=3) for _ in range(2))
     np.testing.assert_array_equal(first.centers, second.centers)
     assert (np.diff(first.centers) > 0).all()
     assert first.table().equals(second.table())
@@ -102,7 +102,7 @@ def test_same_input_same_groups():
 def test_shuffling_keeps_sizes_and_lengths_and_breaks_the_meaning():
     rng = np.random.default_rng(0)
     relevance = {f"t{i}": torch.tensor(rng.normal(-4, 2, size=1 + i % 7)) for i in range(80)}
-    fitted = groups.fit(relevance, list(relevance), k=4)
+    fitted = groups.fit(relevance, list(relevance), n_groups=4)
     shuffled = fitted.shuffled(1)
     a, b = fitted.table(), shuffled.table()
     assert a.group.value_counts().to_dict() == b.group.value_counts().to_dict()
@@ -114,7 +114,7 @@ def test_shuffling_keeps_sizes_and_lengths_and_breaks_the_meaning():
 
 
 def test_table_has_one_row_a_token():
-    table = groups.fit(RELEVANCE, TARGETS, k=2).table()
+    table = groups.fit(RELEVANCE, TARGETS, n_groups=2).table()
     assert list(table) == ["title", "position", "relevance", "group", "count"]
     assert len(table) == sum(len(values) for values in RELEVANCE.values())
     assert table[table.title == "Aliens"].position.tolist() == [0, 1, 2]
@@ -124,9 +124,9 @@ def test_table_has_one_row_a_token():
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"k": 8}, "k=8 .* 7"),
-        ({"k": 0}, "k=0"),
-        ({"k": 4, "level": "item"}, "k=4 .* 3"),
+        ({"n_groups": 8}, "n_groups=8 .* 7"),
+        ({"n_groups": 0}, "n_groups=0"),
+        ({"n_groups": 4, "level": "item"}, "n_groups=4 .* 3"),
         ({"targets": []}, "targets is empty"),
         ({"targets": ["Jaws"]}, "Jaws"),
         ({"level": "word"}, "level='word'"),
@@ -135,9 +135,9 @@ def test_table_has_one_row_a_token():
 )
 def test_bad_input_is_refused(changes, words):
     with pytest.raises(ValueError, match=words):
-        groups.fit(**({"relevance": RELEVANCE, "targets": TARGETS, "k": 2} | changes))
+        groups.fit(**({"relevance": RELEVANCE, "targets": TARGETS, "n_groups": 2} | changes))
 
 
 def test_unknown_title_is_named():
     with pytest.raises(ValueError, match="Jaws"):
-        groups.fit(RELEVANCE, TARGETS, k=2).of("Jaws")
+        groups.fit(RELEVANCE, TARGETS, n_groups=2).of("Jaws")

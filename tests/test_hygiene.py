@@ -43,7 +43,7 @@ WINGS = {
     "lm": ["attention", "packing", "model", "scoring"],
     "training": ["arguments", "batches", "learning_curve", "trainer", "finetune"],
     "plots": ["canvas", "figures"],
-    "study": ["config", "report", "workspace", "cell", "protocols", "compare", "run", "grid"],
+    "study": ["methods", "config", "workspace", "cell", "report", "evaluate", "trial", "protocols", "compare", "run", "grid"],
     "course": ["notebook", "doctor", "checks"],
 }
 LAYER = {module: place for place, layer in enumerate(LAYERS) for module in layer}

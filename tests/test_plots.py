@@ -44,7 +44,7 @@ def pairs() -> pd.DataFrame:
 
 def token_table() -> pd.DataFrame:
     relevance = {f"t{i}": torch.tensor([-float(i), -0.1]) for i in range(1, 7)}
-    return groups.fit(relevance, ["t1", "t1", "t3", "t4"], k=2).table()
+    return groups.fit(relevance, ["t1", "t1", "t3", "t4"], n_groups=2).table()
 
 
 def history() -> pd.DataFrame:

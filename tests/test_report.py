@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 
@@ -12,6 +13,8 @@ import pytest
 from gdrt_lite import metrics
 from gdrt_lite.data import Example, Splits
 from gdrt_lite.study import report
+from gdrt_lite.study.cell import Cell
+from gdrt_lite.study.config import Config
 from gdrt_lite.system import files
 
 CATALOGUE = [f"t{i:02}" for i in range(12)]
@@ -22,8 +25,8 @@ POPULARITY = {t: str(1 + i % 5) for i, t in enumerate(CATALOGUE)}
 GENRES = {t: ("War", "Drama")[: 1 + i % 2] for i, t in enumerate(CATALOGUE)}
 
 
-def make_cell(seed: int, luck: float, baseline: bool = False) -> dict:
-    rng = np.random.default_rng(seed)
+def make_cell(draw: int, luck: float, baseline: bool = False, **settings) -> Cell:
+    rng = np.random.default_rng(draw)
     shared = np.random.default_rng(99)  # examples are the same for every model
     targets = shared.integers(0, 12, 40).tolist()
     histories = shared.integers(0, 12, (40, 3)).tolist()
@@ -32,36 +35,28 @@ def make_cell(seed: int, luck: float, baseline: bool = False) -> dict:
         ranked = [i for i in rng.permutation(12).tolist() if i != target][:10]
         lists.append([target, *ranked[:9]] if rng.random() < luck else ranked)
     groups = {"popularity": [[POPULARITY[t]] for t in CATALOGUE], "genre": [list(GENRES[t]) for t in CATALOGUE]}
-    cell = {
-        "data": "tiny",
-        "train_windows": 60,
-        "item_groups": groups,
-        "users": USERS,
-        "targets": targets,
-        "histories": histories,
-        "lists": lists,
-    }
+    known: dict = {}
     if not baseline:
-        cell["nll"] = rng.uniform(3, 9, 40).tolist()
+        known["nll"] = rng.uniform(3, 9, 40).tolist()
         faa = {segment: rng.uniform(1, 5, 20).tolist() for segment in ("TASK", "HISTORY", "PREFIX")}
-        cell["faa"] = {"attention": {"user": sorted(set(USERS)), **faa}}
-    return cell
+        known["faa"] = {"attention": {"user": sorted(set(USERS)), **faa}}
+    return Cell("tiny", groups, USERS, targets, histories, lists, **known, config=Config(**settings), train_examples=60)
 
 
 @pytest.fixture(scope="module")
-def cells() -> dict[str, dict]:
+def cells() -> dict[str, Cell]:
     return {"sft": make_cell(1, 0.3), "gdrt": make_cell(2, 0.9), "popularity": make_cell(3, 0.1, baseline=True)}
 
 
 def test_metrics_of_a_cell_are_those_of_the_metrics_module(cells):
     cell = cells["sft"]
     found = report.cell_metrics(cell)
-    lists = [[CATALOGUE[i] for i in ranked] for ranked in cell["lists"]]
-    histories = [[CATALOGUE[i] for i in own] for own in cell["histories"]]
-    targets = [CATALOGUE[i] for i in cell["targets"]]
+    lists = [[CATALOGUE[i] for i in ranked] for ranked in cell.lists]
+    histories = [[CATALOGUE[i] for i in own] for own in cell.histories]
+    targets = [CATALOGUE[i] for i in cell.targets]
     assert found["NDCG@5"].value == pytest.approx(metrics.ndcg_at_k(lists, targets, 5).mean())
     assert found["HR@10"].value == pytest.approx(metrics.hit_rate_at_k(lists, targets, 10).mean())
-    assert found["NLL"].value == pytest.approx(np.mean(cell["nll"]))
+    assert found["NLL"].value == pytest.approx(np.mean(cell.nll))
     popularity = {title: {name: 1.0} for title, name in POPULARITY.items()}
     assert found["MGU@5 popularity"].value == pytest.approx(metrics.mgu(lists, histories, popularity, 5))
     genres = metrics.fractional_credit(GENRES)
@@ -70,7 +65,7 @@ def test_metrics_of_a_cell_are_those_of_the_metrics_module(cells):
 
 def test_bias_ratio_is_a_ratio_of_means():
     cell = make_cell(1, 0.5)
-    cell["faa"] = {"token": {"user": ["a", "b"], "TASK": [1, 5], "PREFIX": [1, 1], "HISTORY": [1, 4]}}
+    cell.faa = {"token": {"user": ["a", "b"], "TASK": [1, 5], "PREFIX": [1, 1], "HISTORY": [1, 4]}}
     measured = report.cell_metrics(cell)["bias token"]
     assert measured.value == pytest.approx((3 + 1) / 2.5)  # the mean of the users' ratios would be 1.75
     interval = measured.interval()
@@ -86,7 +81,7 @@ def test_identical_cells_differ_by_exactly_nothing(cells):
 def test_differences_are_paired():
     """A model better by the same amount for everybody: no doubt is left, whatever users differ by."""
     worse = make_cell(1, 0.5)
-    better = worse | {"nll": [value - 1.0 for value in worse["nll"]]}
+    better = dataclasses.replace(worse, nll=[value - 1.0 for value in worse.nll])
     a, b = report.cell_metrics(better)["NLL"], report.cell_metrics(worse)["NLL"]
     assert a.minus(b) == pytest.approx((-1, -1, -1))
     assert a.interval().high - a.interval().low > 0.5
@@ -95,13 +90,13 @@ def test_differences_are_paired():
 def test_intervals_draw_users_not_examples(cells):
     cell = cells["sft"]
     measured = report.cell_metrics(cell)["NLL"]
-    expected = metrics.bootstrap(cell["nll"], USERS, n=report.DRAWS)
+    expected = metrics.bootstrap(cell.nll, USERS, n=report.DRAWS)
     assert measured.interval() == pytest.approx(tuple(expected))
-    assert measured.interval() != pytest.approx(tuple(metrics.bootstrap(cell["nll"], n=report.DRAWS)))
+    assert measured.interval() != pytest.approx(tuple(metrics.bootstrap(cell.nll, n=report.DRAWS)))
 
 
 def test_other_examples_cannot_be_paired(cells):
-    other = make_cell(1, 0.3) | {"users": [f"x{i}" for i in range(40)]}
+    other = dataclasses.replace(make_cell(1, 0.3), users=[f"x{i}" for i in range(40)])
     with pytest.raises(ValueError, match="different test examples"):
         report.cell_metrics(cells["sft"])["NLL"].minus(report.cell_metrics(other)["NLL"])
 
@@ -114,7 +109,7 @@ def test_comparison_refers_every_metric_to_sft(cells):
     assert 0 < row.difference_low < row.difference < row.difference_high
     assert row.low < row.estimate < row.high
     assert ("popularity", "NLL") not in table.index and ("popularity", "bias attention") not in table.index
-    covered = {i for ranked in cells["gdrt"]["lists"] for i in ranked}
+    covered = {i for ranked in cells["gdrt"].lists for i in ranked}
     assert table.loc[("gdrt", "coverage@10"), "estimate"] == len(covered)
 
 
@@ -124,14 +119,14 @@ def test_headline_has_a_dash_for_what_a_baseline_lacks(cells):
     popularity, spans = table.iloc[3], table.iloc[4]
     assert popularity["bias ratio"] == popularity["item NLL"] == spans["bias ratio"] == spans["item NLL"] == "-"
     assert spans["NDCG@10"].startswith("-0.") and spans["NDCG@10"].endswith("]") and spans["coverage"] == "-"
-    assert table.iloc[0]["coverage"] == str(report.coverage(cells["sft"]))
+    assert table.iloc[0]["coverage"] == str(metrics.coverage(cells["sft"].lists))
     assert not table.isna().any().any()
 
 
 @pytest.mark.parametrize("history", [[0.0] * 20, [0.0] * 18 + [1.0, 2.0]])
 def test_a_ratio_over_nothing_has_a_dash_before_and_after_it_was_kept_as_json(cells, history, tmp_path):
     """Of all users, or of so many that some bootstrap samples hold no other: then there is no interval."""
-    empty = cells["gdrt"] | {"faa": {"attention": cells["gdrt"]["faa"]["attention"] | {"HISTORY": history}}}
+    empty = dataclasses.replace(cells["gdrt"], faa={"attention": cells["gdrt"].faa["attention"] | {"HISTORY": history}})
     table = report.comparison({"sft": cells["sft"], "gdrt": empty, "reversed": empty})
     kept = files.write_json(tmp_path / "report.json", table.to_dict("records"))
     for found in (table, pd.DataFrame(json.loads(kept.read_text()))):
@@ -152,7 +147,7 @@ def test_warm_and_cold_targets_are_told_apart(cells):
     splits = Splits(train, [], [], CATALOGUE, {}, "tiny")
     parts = report.warm_and_cold(cells["gdrt"], splits)
     warm = splits.warm()
-    assert parts["warm"][1] == sum(CATALOGUE[i] in warm for i in cells["gdrt"]["targets"]) > 0
+    assert parts["warm"][1] == sum(CATALOGUE[i] in warm for i in cells["gdrt"].targets) > 0
     assert parts["warm"][1] + parts["cold"][1] == 40 and parts["cold"][1] > 0
     both = sum(gain * n for gain, n in parts.values()) / 40
     assert both == pytest.approx(report.cell_metrics(cells["gdrt"])["NDCG@10"].value)
@@ -162,10 +157,10 @@ def test_warm_and_cold_targets_are_told_apart(cells):
 
 
 def test_no_genres_no_genre_metrics(cells):
-    plain = cells["sft"] | {"item_groups": {"popularity": cells["sft"]["item_groups"]["popularity"]}}
+    plain = dataclasses.replace(cells["sft"], item_groups={"popularity": cells["sft"].item_groups["popularity"]})
     assert not any("genre" in name for name in report.cell_metrics(plain))
 
 
 def test_coverage_looks_at_the_top_only():
-    assert report.coverage({"lists": [[1, 2, 3], [1, 4, 5]]}, k=1) == 1
-    assert report.coverage({"lists": [[1, 2, 3], [1, 4, 5]]}, k=2) == 3
+    assert metrics.coverage([[1, 2, 3], [1, 4, 5]], k=1) == 1
+    assert metrics.coverage([[1, 2, 3], [1, 4, 5]], k=2) == 3

@@ -32,12 +32,14 @@ def examples(splits):
 
 @pytest.fixture(scope="module")
 def groups(pocket, examples):
-    return training.make_groups("gdrt", pocket, examples, k=3)
+    return training.make_groups("gdrt", pocket, examples, n_groups=3)
 
 
 def tune(pocket, examples, objective="gdrt", **settings):
-    settings = {"batch_size": 16, "progress": False, "k": 3} | settings
-    return training.finetune(pocket, examples, objective, **settings)
+    own = {name: settings.pop(name) for name in ("tau", "prior", "ema", "n_groups") if name in settings}
+    rest = {name: settings.pop(name) for name in ("groups", "lora", "resume", "callbacks") if name in settings}
+    args = training.arguments(pocket, **{"batch_size": 16} | settings)
+    return training.finetune(pocket, examples, Objective(objective, **{"n_groups": 3} | own), args, progress=False, **rest)
 
 
 TOKEN_LOSSES = torch.tensor([1.0, 3.0, 0.5, 0.1])
@@ -109,8 +111,8 @@ def test_finetuning_weighs_by_the_prior_it_is_given(pocket, examples, groups):
 
 def test_the_controls_differ_from_gdrt_in_their_groups_alone(pocket, examples):
     targets = [example.target for example in examples]
-    made = {name: training.make_groups(name, pocket, examples, k=3, seed=2) for name in ("gdrt", "random", "item")}
-    by_token, by_item = (fit(token_relevance(pocket, targets), targets, k=3, level=level, seed=2) for level in LEVELS)
+    made = {name: training.make_groups(name, pocket, examples, n_groups=3, seed=2) for name in ("gdrt", "random", "item")}
+    by_token, by_item = (fit(token_relevance(pocket, targets), targets, n_groups=3, level=level, seed=2) for level in LEVELS)
     expected = {"gdrt": by_token, "random": by_token.shuffled(2), "item": by_item}
     assert not by_token.table().group.equals(by_token.shuffled(2).table().group)
     for name, found in made.items():
@@ -217,7 +219,7 @@ def test_biases_that_are_trained_are_not_shared(pocket, examples):
         (dict(tau=float("nan")), "tau=nan"),
         (dict(tau=float("inf")), "tau=inf"),
         (dict(ema=1.0), "ema=1.0"),
-        (dict(k=10_000), "k=10000 must be between"),
+        (dict(k=10_000), "n_groups=10000 must be between"),
     ],
 )
 def test_bad_settings_are_named_before_any_training(pocket, examples, settings, message):

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
 
 from gdrt_lite import baselines
-from gdrt_lite.objectives import GROUPING, OBJECTIVES, WEIGHING, Objective
-
-if TYPE_CHECKING:
-    from gdrt_lite.study.config import Config
-    from gdrt_lite.study.workspace import Workspace
+from gdrt_lite.data import Splits
+from gdrt_lite.objectives import GROUPING, OBJECTIVES, WEIGHING
 
 Histories = Sequence[Sequence[str]]
 TRAINING = ("train_examples", "epochs", "batch_size", "learning_rate", "dropout", "curve_examples")
@@ -28,24 +24,26 @@ class Method:
         uses: settings of `OPTIONAL` that change its result; cells that differ in others alone may be compared.
         trained: whether it tunes the language model.
         seeded: whether its result depends on the seed.
-        recommend: for a recommender without a language model: its lists for the histories of a workspace.
+        parameters: parameters of the method's own, with their defaults.
+        recommend: for a recommender without a language model: (splits, histories, k, exclude_history, seed, parameters) to lists.
     """
 
     description: str
     uses: tuple[str, ...] = ()
     trained: bool = False
     seeded: bool = False
-    recommend: Callable[[Workspace, Config, Histories], list[baselines.Ranked]] | None = None
+    parameters: Mapping[str, float] = field(default_factory=dict)
+    recommend: Callable[[Splits, Histories, int, bool, int, Mapping[str, float]], list[baselines.Ranked]] | None = None
 
 
-def _popularity(bench: Workspace, config: Config, histories: Histories) -> list[baselines.Ranked]:
-    splits = bench.splits
-    return baselines.popularity(splits.train, splits.catalogue, histories, config.list_length, config.exclude_history)
+def _popularity(splits: Splits, histories: Histories, k: int, exclude_history: bool, *_: object) -> list[baselines.Ranked]:
+    return baselines.popularity(splits.train, splits.catalogue, histories, k, exclude_history)
 
 
-def _item_transitions(bench: Workspace, config: Config, histories: Histories) -> list[baselines.Ranked]:
-    splits = bench.splits
-    return baselines.item_transitions(splits.train, splits.catalogue, histories, config.list_length, config.exclude_history)
+def _item_transitions(
+    splits: Splits, histories: Histories, k: int, exclude_history: bool, *_: object
+) -> list[baselines.Ranked]:
+    return baselines.item_transitions(splits.train, splits.catalogue, histories, k, exclude_history)
 
 
 YARDSTICKS = {
@@ -60,7 +58,7 @@ YARDSTICKS = {
 def methods() -> dict[str, Method]:
     """All methods in the order of the tables: the untuned model, the objectives, then the other yardsticks."""
     tuned = {
-        name: Method(spec.description, (*TRAINING, *ATTRIBUTION, *spec.uses), trained=True, seeded=True)
+        name: Method(spec.description, (*TRAINING, *ATTRIBUTION, *spec.uses), trained=True, seeded=True, parameters=spec.parameters)
         for name, spec in OBJECTIVES.items()
     }
     return {"pre-trained": YARDSTICKS["pre-trained"]} | tuned | YARDSTICKS
@@ -80,8 +78,7 @@ def check_method(name: str, parameters: Mapping[str, float]) -> Method:
     known = methods()
     if name not in known:
         raise ValueError(f"unknown method {name!r}; choose one of {', '.join(known)}.")
-    if parameters and not known[name].trained:
-        raise ValueError(f"method {name!r} has no parameters of its own; leave out {', '.join(parameters)}.")
-    if parameters:
-        Objective(name, parameters=parameters)
+    for parameter in set(parameters) - set(known[name].parameters):
+        its = ", ".join(known[name].parameters) or "none"
+        raise ValueError(f"method {name!r} has no parameter {parameter!r}; its parameters are: {its}.")
     return known[name]

@@ -45,7 +45,10 @@ def run_cell(
     method, test = check_method(config.method, config.parameters), bench.test(config)
     extra: dict[str, Any] = {"train_examples": len(bench.splits.train)}  # what is not trained counts all there are
     if method.recommend:
-        found = Evaluation(**as_numbers(method.recommend(bench, config, [e.history for e in test]), test, bench.splits))
+        own = {**method.parameters, **config.parameters}
+        histories = [example.history for example in test]
+        lists = method.recommend(bench.splits, histories, config.list_length, config.exclude_history, config.seed, own)
+        found = Evaluation(**as_numbers(lists, test, bench.splits))
     else:
         train = bench.train(config)
         extra["train_examples"] = len(train)
