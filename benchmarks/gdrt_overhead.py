@@ -21,7 +21,9 @@ def run() -> dict:
     for _ in range(3):
         pairs.append(
             [
-                training.finetune(model, some, objective, groups=groups, batch_size=batch, progress=False).seconds
+                training.finetune(
+                    model, some, objective, training.arguments(model, batch_size=batch), groups=groups, progress=False
+                ).seconds
                 / len(some)
                 for objective in ("sft", "gdrt")
             ]

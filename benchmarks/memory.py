@@ -12,7 +12,7 @@ from benchmarks.common import examples
 from gdrt_lite import lm, training
 from gdrt_lite.system import machine
 batch, model = int(sys.argv[1]), lm.load(dtype=getattr(torch, sys.argv[2]), device="cpu")
-training.finetune(model, examples(2 * batch, history=5), "gdrt", batch_size=batch, progress=False)
+training.finetune(model, examples(2 * batch, history=5), "gdrt", training.arguments(model, batch_size=batch), progress=False)
 print(machine.peak_memory_gib())
 """
 

@@ -59,7 +59,7 @@ import pandas as pd
 
 from gdrt_lite import baselines, data, decoding, lm, metrics
 from gdrt_lite.course import doctor
-from gdrt_lite.study import protocols
+from gdrt_lite.study.cell import read_cells
 from gdrt_lite.data import Example
 
 # %% [markdown]
@@ -511,17 +511,17 @@ say(
 
 # %%
 kept_lists = {
-    cell["config"]["objective"]: cell
-    for cell in protocols.read_cells(data.data_folder() / "results" / "cells")
-    if (cell["config"]["data"], cell["config"]["model"]) == ("movielens", "smollm2-135m")
+    cell.config.method: cell
+    for cell in read_cells(data.data_folder() / "results" / "cells")
+    if (cell.config.data, cell.config.model) == ("movielens", "smollm2-135m")
 }
-if {"pre-trained", "item-knn"} <= set(kept_lists):
-    model_cell, knn_cell = kept_lists["pre-trained"], kept_lists["item-knn"]
-    kept_gains = [metrics.ndcg_at_k(cell["lists"], cell["targets"], 10) for cell in (knn_cell, model_cell)]
+if {"pre-trained", "item-transitions"} <= set(kept_lists):
+    model_cell, knn_cell = kept_lists["pre-trained"], kept_lists["item-transitions"]
+    kept_gains = [metrics.ndcg_at_k(cell.lists, cell.targets, 10) for cell in (knn_cell, model_cell)]
     say(
         "On **{n}** windows of {users} users: item-kNN {knn:.3f}, language model {lm:.3f}, difference **{gap:+.3f}** [95% interval, over users].",
-        n=len(model_cell["users"]), users=len(set(model_cell["users"])), knn=kept_gains[0].mean(), lm=kept_gains[1].mean(),
-        gap=metrics.paired_bootstrap(*kept_gains, model_cell["users"]),
+        n=len(model_cell.users), users=len(set(model_cell.users)), knn=kept_gains[0].mean(), lm=kept_gains[1].mean(),
+        gap=metrics.paired_bootstrap(*kept_gains, model_cell.users),
     )
 else:
     say("No kept lists lie in `data/results` here.")

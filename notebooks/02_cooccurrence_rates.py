@@ -425,11 +425,12 @@ seeds = range(pick(quick=1, standard=3, full=5))
 # %% tags=["arms"]
 runs = {
     (name, seed): training.finetune(
-        lm.pocket(catalogue, prompt, seed=seed), train, "sft", learning_rate=1e-3, seed=seed, progress=True,
-        epochs=pick(quick=2, standard=4, full=12),
+        arms_model, train, "sft",
+        training.arguments(arms_model, learning_rate=1e-3, seed=seed, epochs=pick(quick=2, standard=4, full=12)),
     )
     for name, prompt in arms.items()
     for seed in seeds
+    for arms_model in [lm.pocket(catalogue, prompt, seed=seed)]
 }
 
 # %%

@@ -651,7 +651,7 @@ if adapter.exists():
     tuned, source = lm.load("smollm2-135m", adapter=adapter), "the released SFT adapter"
 else:
     windows = data.sample(splits.train, pick(quick=64, standard=512, full=4096), seed=0)
-    tuned = training.finetune(model, windows, "sft", batch_size=8, seed=0).lm
+    tuned = training.finetune(model, windows, "sft", training.arguments(model, batch_size=8)).lm
     source = f"a short live tuning on {len(windows)} windows"
 say("The tuned scorer here is {source}.", source=source)
 
@@ -704,7 +704,7 @@ plots.show(
 
 # %%
 targets = [example.target for example in splits.train]
-fitted = [groups.fit(scores, targets, k=5) for scores in (scored, scored_tuned)]
+fitted = [groups.fit(scores, targets, n_groups=5) for scores in (scored, scored_tuned)]
 old, new = (np.concatenate([g.of(title) for title in splits.catalogue]) for g in fitted)
 kind_of = np.concatenate([kinds(words(title)) for title in splits.catalogue])
 far = abs(old - new) > 1

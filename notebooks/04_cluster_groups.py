@@ -187,7 +187,7 @@ splits = data.load_movielens(500).split("new_users", history=5)
 model = lm.load("smollm2-135m")
 scored = relevance.token_relevance(model, splits.catalogue)
 targets = [example.target for example in splits.train]
-fitted = groups.fit(scored, targets, k=5)
+fitted = groups.fit(scored, targets, n_groups=5)
 table = fitted.table()  # one row a token of each title
 
 # %%
@@ -225,7 +225,7 @@ plots.show(
 nearest = np.abs(known["relevance"].to_numpy()[:, None] - fitted.centers).argmin(1)
 moved = [
     np.average(known["relevance"][nearest == g], weights=known["count"][nearest == g])
-    for g in range(fitted.k)
+    for g in range(fitted.n_groups)
 ]
 assert np.allclose(moved, fitted.centers, atol=0.05) and (nearest == known["group"]).all()
 pd.DataFrame(
@@ -282,8 +282,8 @@ say(
     "titles make up {end:.0%} of group {ends}.",
     marked=marked.replace("<|im_end|>", "END"),
     first=mix.loc[0, "first"],
-    year=mix.loc[fitted.k - 1, "year"],
-    last=fitted.k - 1,
+    year=mix.loc[fitted.n_groups - 1, "year"],
+    last=fitted.n_groups - 1,
     end=mix.loc[ends, "end"],
     ends=ends,
 )
@@ -405,7 +405,7 @@ checks.check("04.3", absent_probability);
 titles = [title for title in splits.catalogue if title in set(targets)]
 often = Counter(targets)
 sizes = [often[title] for title in titles]
-by_k = {k: groups.fit(scored, targets, k=k) for k in (3, 5, 8, 12)}
+by_k = {k: groups.fit(scored, targets, n_groups=k) for k in (3, 5, 8, 12)}
 costs = []
 for k, g in by_k.items():
     tokens = g.table().groupby("group")["count"].sum()
@@ -448,8 +448,8 @@ for k, base in by_k.items():
         drawn = [titles[j] for j in np.random.default_rng(i).integers(len(titles), size=len(titles))]
         resampled = [title for title in drawn for _ in range(often[title])]
         again = {
-            "another seed": groups.fit(scored, targets, k=k, seed=i + 1),
-            "other titles": groups.fit(scored, resampled, k=k),
+            "another seed": groups.fit(scored, targets, n_groups=k, seed=i + 1),
+            "other titles": groups.fit(scored, resampled, n_groups=k),
         }
         rows += [
             {"K": k, "changed": what, "agreement": adjusted_rand_score(all_ids(base), all_ids(g))}
@@ -501,7 +501,7 @@ say(
 # coarse version of token groups?
 
 # %%
-item = groups.fit(scored, targets, k=5, level="item")
+item = groups.fit(scored, targets, n_groups=5, level="item")
 cross = pd.crosstab(all_ids(fitted), all_ids(item), normalize="index")
 cross.index.name, cross.columns.name = "token-level group", "item-level group"
 cross.map("{:.0%}".format)

@@ -68,8 +68,11 @@ from transformers import TrainerCallback
 
 from gdrt_lite import attribution, data, decoding, dro, groups, lm, metrics, relevance, training
 from gdrt_lite.study import compare, protocols, report, workspace
-from gdrt_lite.study.cell import evaluate, run_cell
-from gdrt_lite.study.config import BASELINES, Config
+from gdrt_lite.study.cell import read_cells
+from gdrt_lite.study.config import Config
+from gdrt_lite.study.evaluate import evaluate
+from gdrt_lite.study.methods import baseline_names
+from gdrt_lite.study.trial import run_cell
 from gdrt_lite.objectives import Objective
 
 # %% [markdown]
@@ -197,7 +200,7 @@ windows = data.sample(splits.train, pick(quick=2500, standard=8000, full=11_000)
 pocket = lm.pocket(splits.catalogue)
 twin = training.train_relevance_scorer(pocket, windows, max_steps=pick(quick=150, standard=400, full=800))
 scores = relevance.token_relevance(twin.lm, splits.catalogue)
-token_groups = groups.fit(scores, [e.target for e in windows], k=5)
+token_groups = groups.fit(scores, [e.target for e in windows], n_groups=5)
 tokens = token_groups.table()
 
 # %%
@@ -355,8 +358,9 @@ steps = int(np.ceil(len(windows) / batch_size)) * epochs
 at = sorted({max(1, round(steps * share)) for share in (0.02, 0.1, 0.25, 0.5, 0.75, 1.0)})
 rows: list[dict] = []
 runs = {
-    name: training.finetune(twin.lm, windows, name, groups=token_groups, tau=tau, epochs=epochs, batch_size=batch_size,
-                            callbacks=[Watch(name, at, rows)])
+    name: training.finetune(twin.lm, windows, Objective(name, tau=tau),
+                            training.arguments(twin.lm, epochs=epochs, batch_size=batch_size),
+                            groups=token_groups, callbacks=[Watch(name, at, rows)])
     for name in ("sft", "balanced", "gdrt")
 }
 curves = pd.DataFrame(rows)
@@ -466,9 +470,10 @@ say("In the last steps group 0 has weight **{gdrt:.2f}** under gdrt, {balanced:.
 movies = data.load_movielens(500).split("new_users", history=5)
 real = lm.load("smollm2-135m")
 few = data.sample(movies.train, pick(quick=24, standard=3000, full=10_000), seed=0)
-real_groups = training.make_groups("gdrt", real, few, k=5)
+real_groups = training.make_groups("gdrt", real, few, n_groups=5)
 live = {
-    name: training.finetune(real, few, name, groups=real_groups, tau=tau, batch_size=pick(quick=8, standard=16, full=128))
+    name: training.finetune(real, few, Objective(name, tau=tau),
+                            training.arguments(real, batch_size=pick(quick=8, standard=16, full=128)), groups=real_groups)
     for name in ("sft", "balanced", "gdrt")
 }
 
@@ -602,15 +607,15 @@ checks.check("06.4", unfairness);
 # Now all pocket models on the same users, beside two baselines that only count.
 
 # %%
-config = Config(model="pocket", top_items=100, history=3, train_windows=len(windows), tau=tau,
+config = Config(model="pocket", top_items=100, history=3, train_examples=len(windows), tau=tau,
                            test_examples=pick(quick=160, standard=500, full=1800), faa_examples=pick(quick=50, standard=100, full=500))
 bench = workspace.Workspace(config)
 test = bench.test(config)
 say("Tuned on {n:,} windows. The baselines that count do so on all {all:,}.", n=len(windows), all=len(splits.train))
 cells = {name: evaluate(run.lm, test, splits, config) for name, run in runs.items()}
 with tempfile.TemporaryDirectory() as folder:
-    for name in BASELINES:
-        cells[name] = run_cell(dataclasses.replace(config, objective=name), Path(folder), bench, progress=False)
+    for name in baseline_names():
+        cells[name] = run_cell(dataclasses.replace(config, method=name), Path(folder), bench, progress=False)
 pocket_table = report.comparison(cells)
 display(report.headline(pocket_table).set_index("model"))
 
@@ -653,7 +658,7 @@ bins = metrics.popularity_groups(splits.train, splits.catalogue)
 histories = [list(e.history) for e in test]
 fairness = []
 for name, cell in cells.items():
-    lists = [[splits.catalogue[i] for i in own[:5]] for own in cell["lists"]]
+    lists = [[splits.catalogue[i] for i in own[:5]] for own in cell.lists]
     gu = metrics.group_unfairness(lists, histories, bins, 5)
     by_exercise = unfairness(lists, histories, {title: next(iter(own)) for title, own in bins.items()})
     assert all(abs(gu[g] - by_exercise[g]) < 1e-9 for g in gu.index)
@@ -696,17 +701,17 @@ for metric in ("NDCG@10", "NLL", "bias attention"):
 # %%
 results = data.data_folder() / "results" / "cells"
 studied = [
-    (config, own) for config, own in protocols.by_protocol(protocols.read_cells(results) if results.is_dir() else [])
+    (config, own) for config, own in protocols.by_protocol(read_cells(results) if results.is_dir() else [])
     if (config.data, config.model) == ("movielens", "smollm2-135m")
 ]
 if studied:
     settings, found = studied[0]
-    larger = compare.table(found).set_index("objective")
-    counted = max((c["train_windows"] for c in found if c["config"]["objective"] in BASELINES), default=0)
+    larger = compare.table(found).set_index("method")
+    counted = max((c.train_examples for c in found if c.method in baseline_names()), default=0)
     say("**{n}** cells, tuned on {windows:,} windows (the two that count read all {counted:,}), tau {tau:g}, {test} test windows; in brackets: minus SFT.", n=len(found),
-        windows=settings.train_windows, counted=counted, tau=settings.tau, test=len(found[0]["users"]))
+        windows=settings.train_examples, counted=counted, tau=settings.tau, test=len(found[0]["users"]))
     display(larger[[c for c in ("seeds", "NDCG@10", "NLL", "bias attention", "MGU@5 popularity") if c in larger]])
-    first_seed = {c["config"]["objective"]: report.cell_metrics(c) for c in reversed(found) if c["config"]["seed"] == 0}
+    first_seed = {c.method: report.cell_metrics(c) for c in reversed(found) if c.config.seed == 0}
     if {"sft", "gdrt"} <= set(first_seed):
         change = {m: first_seed["gdrt"][m].minus(first_seed["sft"][m]) for m in ("bias attention", "NLL", "NDCG@10")}
         moved = {m: "rose" if c.low > 0 else "fell" if c.high < 0 else "did not clearly change" for m, c in change.items()}
@@ -808,10 +813,10 @@ targets = [e.target for e in test]
 
 
 def gains(name: str) -> np.ndarray:
-    return metrics.ndcg_at_k([[splits.catalogue[i] for i in own] for own in cells[name]["lists"]], targets, 10)
+    return metrics.ndcg_at_k([[splits.catalogue[i] for i in own] for own in cells[name].lists], targets, 10)
 
 
-counting = metrics.paired_bootstrap(gains("item-knn"), gains("popularity"), users)
+counting = metrics.paired_bootstrap(gains("item-transitions"), gains("popularity"), users)
 worth = {name: -np.diff(own_and_strange(run.lm, test))[:, 0] for name, run in runs.items()}
 signal = {name: metrics.bootstrap(values, users) for name, values in worth.items()}
 reads_more = metrics.paired_bootstrap(worth["gdrt"], worth["sft"], users)

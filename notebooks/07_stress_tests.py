@@ -61,9 +61,11 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from gdrt_lite import cooccurrence, data, dro, groups, lm, prompts, relevance, training
+from gdrt_lite.objectives import Objective, groups_for
 from gdrt_lite.plots import canvas
 from gdrt_lite.study import compare, protocols, report
-from gdrt_lite.study.config import BASELINES
+from gdrt_lite.study.cell import read_cells
+from gdrt_lite.study.methods import baseline_names
 
 # %% [markdown]
 # ## 1. Turn the weights round
@@ -145,9 +147,9 @@ users = [e.user for e in test]
 pocket = lm.pocket(splits.catalogue)
 twin = training.train_relevance_scorer(pocket, earlier, max_steps=pick(quick=120, standard=400, full=800)).lm  # scores relevance
 scores = relevance.token_relevance(twin, splits.catalogue)
-start = training.finetune(twin, earlier, "sft", epochs=pick(quick=1, standard=2, full=4), batch_size=16).lm
+start = training.finetune(twin, earlier, "sft", training.arguments(twin, epochs=pick(quick=1, standard=2, full=4))).lm
 targets = [e.target for e in windows]
-yardstick = groups.fit(scores, targets, k=5, seed=0)  # the same five groups judge every trial
+yardstick = groups.fit(scores, targets, n_groups=5, seed=0)  # the same five groups judge every trial
 
 
 @dataclasses.dataclass(frozen=True)
@@ -185,16 +187,11 @@ def guess_without_user() -> Trial:
     return trial(tokens, tokens)
 
 
-def make_groups(objective: str, k: int, seed: int) -> groups.TokenGroups:
-    level = "item" if objective == "item" else "token"
-    fitted = groups.fit(scores, targets, k=k, level=level, seed=seed)
-    return fitted.shuffled(seed) if objective == "random" else fitted
-
-
 def train(objective: str, k: int = 5, tau: float = 2.0, seed: int = 0, on: list[data.Example] | None = None) -> Trial:
     """Fine-tune the start by one objective, and measure it."""
-    run = training.finetune(start, on or windows, objective, groups=make_groups(objective, k, seed), tau=tau, seed=seed,
-                            epochs=1, batch_size=16, learning_rate=1e-3, progress=False)
+    args = training.arguments(start, seed=seed, learning_rate=1e-3)
+    run = training.finetune(start, on or windows, Objective(objective, tau=tau), args,
+                            groups=groups_for(objective, scores, targets, k, seed), progress=False)
     return measure(run.lm)
 
 
@@ -495,26 +492,26 @@ say("Noise costs sft {sft} nats a title and gdrt {gdrt}. GDRT's extra harm is **
 
 # %%
 results = data.data_folder() / "results" / "cells"
-cells = protocols.read_cells(results) if results.is_dir() else []
+cells = read_cells(results) if results.is_dir() else []
 found: dict[str, dict[str, dict[int, dict[str, report.Metric]]]] = {}  # model and data -> objective -> seed -> metric
 trained: dict[str, list] = {}  # model and data -> cells
 main = ("NDCG@10", "NLL", "bias attention", "MGU@5 popularity")
 for where, (config, own) in protocols.first_protocols(cells).items():
     found[where], trained[where] = compare.metrics_by_method(own), own
-    counted = max((cell["train_windows"] for cell in own if cell["config"]["objective"] in BASELINES), default=0)
-    say("**{where}**, {n} cells: {titles} titles, {windows:,} windows (`popularity` and `item-knn`, which only count, read all {counted:,}), {epochs:g} epoch(s), prior {prior}, tau {tau:g}.",
-        where=where, n=len(own), titles=len(own[0]["item_groups"]["popularity"]), windows=own[0]["train_windows"], counted=counted, epochs=config.epochs,
+    counted = max((cell.train_examples for cell in own if cell.method in baseline_names()), default=0)
+    say("**{where}**, {n} cells: {titles} titles, {windows:,} windows (`popularity` and `item-transitions`, which only count, read all {counted:,}), {epochs:g} epoch(s), prior {prior}, tau {tau:g}.",
+        where=where, n=len(own), titles=len(own[0].item_groups["popularity"]), windows=own[0].train_examples, counted=counted, epochs=config.epochs,
         prior=config.prior, tau=config.tau)
-    display(compare.table(own, metrics=main).set_index("objective"))
+    display(compare.table(own, metrics=main).set_index("method"))
 
 # %%
-counting = {where: of for where, of in found.items() if {"sft", "gdrt", "item-knn"} <= set(of)}
+counting = {where: of for where, of in found.items() if {"sft", "gdrt", "item-transitions"} <= set(of)}
 
 
 def ahead(where: str, metric: str, better: float) -> bool:
     """Is item-kNN ahead of both, on average over seeds? `better` is +1 where more is better, -1 where less is."""
-    mean = {name: np.mean([m[metric].value for m in counting[where][name].values()]) for name in ("sft", "gdrt", "item-knn")}
-    return better * mean["item-knn"] > max(better * mean["sft"], better * mean["gdrt"])
+    mean = {name: np.mean([m[metric].value for m in counting[where][name].values()]) for name in ("sft", "gdrt", "item-transitions")}
+    return better * mean["item-transitions"] > max(better * mean["sft"], better * mean["gdrt"])
 
 
 if counting:
@@ -577,13 +574,13 @@ if len(by_length) > 1:
 # %%
 def at_the_end(cell: dict) -> float:
     """Loss of the hardest group of tokens over the last tenth of the training, nats per token."""
-    losses = pd.DataFrame(cell["history"]).astype(float).filter(like="loss_g")
+    losses = pd.DataFrame(cell.history).astype(float).filter(like="loss_g")
     return losses.tail(-(-len(losses) // 10)).mean().max()
 
 
 rows = []
 for where, own in trained.items():
-    means = {name: [(at_the_end(cell), np.mean(cell["nll"])) for cell in own if cell["config"]["objective"] == name] for name in ("sft", "gdrt")}
+    means = {name: [(at_the_end(cell), np.mean(cell.nll)) for cell in own if cell.config.method == name] for name in ("sft", "gdrt")}
     if all(means.values()):
         (hard_sft, nll_sft), (hard_gdrt, nll_gdrt) = (np.mean(values, axis=0) for values in means.values())
         rows.append({"where": where, "hardest group in training: sft": hard_sft, "gdrt": hard_gdrt, "a title on new users: sft": nll_sft, "gdrt ": nll_gdrt})
@@ -619,16 +616,16 @@ else:
 
 # %%
 for (model, name), own in protocols.by_model(cells).items():
-    say("**{model}**, {name}, tried on {n} windows of {users} valid users:", model=model, name=name, n=len(own[0]["users"]), users=len(set(own[0]["users"])))
+    say("**{model}**, {name}, tried on {n} windows of {users} valid users:", model=model, name=name, n=len(own[0].users), users=len(set(own[0].users)))
     display(compare.trials(own))
 
 # %%
 books = protocols.by_model(cells).get(("pocket", "amazon/Book"), [])
 if books:
     table = compare.trials(books)
-    best = table.loc[table.groupby("objective")["NDCG@10"].idxmax()].set_index("objective")
+    best = table.loc[table.groupby("method")["NDCG@10"].idxmax()].set_index("method")
     fairest = table.loc[table["MGU@5 popularity"].idxmin()]
-    alike = table[(table.objective == "gdrt") & table.prior.isin(["counts", "uniform"])].pivot_table(
+    alike = table[(table.method == "gdrt") & table.prior.isin(["counts", "uniform"])].pivot_table(
         index=["epochs", "tau", "learning_rate"], columns="prior", values=["NDCG@10", "MGU@5 popularity"], aggfunc="first").dropna()
     both = alike.iloc[0] if len(alike) else None  # the two priors, all else equal
     say("Books, valid users: the best SFT has NDCG@10 {s:.3f} and MGU@5 {sm:.3f}, the best GDRT **{g:.3f}** and **{gm:.3f}** (prior {prior}, tau {tau:g}). The fairest "
@@ -649,14 +646,14 @@ if books:
 
 # %%
 rows = []
-alike = {"part": "valid", "objective": "gdrt", "model": "pocket", "data": "movielens", "k": 5, "prior": "uniform", "ema": 0.0, "scorer": "pre-trained", "epochs": 4.0}
+alike = {"part": "valid", "method": "gdrt", "model": "pocket", "data": "movielens", "n_groups": 5, "prior": "uniform", "ema": 0.0, "scorer": "pre-trained", "epochs": 4.0}
 for cell in cells:
-    if alike.items() <= cell["config"].items():
-        end = pd.DataFrame(cell["history"]).astype(float).tail(10).mean()  # the last tenth of the training
+    if alike.items() <= vars(cell.config).items():
+        end = pd.DataFrame(cell.history).astype(float).tail(10).mean()  # the last tenth of the training
         loss, weight = (end.filter(like=f"{what}_g").to_numpy() for what in ("loss", "weight"))
-        rows.append({"learning rate": cell["config"]["learning_rate"], "tau": cell["config"]["tau"], "spread of L(g)": loss.max() - loss.min(),
+        rows.append({"learning rate": cell.config.learning_rate, "tau": cell.config.tau, "spread of L(g)": loss.max() - loss.min(),
                      "largest Q(g)": weight.max(), "smallest Q(g)": weight.min(),
-                     "NDCG@10": report.metrics.ndcg_at_k(cell["lists"], cell["targets"], 10).mean()})
+                     "NDCG@10": report.metrics.ndcg_at_k(cell.lists, cell.targets, 10).mean()})
 if rows:
     weights = pd.DataFrame(rows).sort_values(["learning rate", "tau"], ignore_index=True)
     display(weights.round(3))
@@ -677,17 +674,17 @@ for own in trained.values():
     if curve.empty:  # only the films were measured on the way
         continue
     fig, axes = plt.subplots(1, 3, figsize=(10.5, 3.8), layout="constrained")
-    last = curve[curve.epoch == curve.epoch.max()].groupby("objective")["NDCG@10"].mean()
-    names = list(dict.fromkeys(curve.objective))
+    last = curve[curve.epoch == curve.epoch.max()].groupby("method")["NDCG@10"].mean()
+    names = list(dict.fromkeys(curve.method))
     for ax, what in zip(axes, ("coverage@10", "NDCG@10", "bias attention")):
         for name, (colour, marker, style) in zip(names, canvas.cues(len(names))):
-            mean = curve[curve.objective == name].groupby("epoch")[what].mean()
+            mean = curve[curve.method == name].groupby("epoch")[what].mean()
             ax.plot(mean.index, mean, color=colour, marker=marker, ls=style, label=name)
         ax.set(xlabel="epoch", ylabel=what, xticks=sorted(curve.epoch.unique()))
     fig.suptitle(f"On valid users {last.idxmax()} ends highest in NDCG@10, {last.idxmin()} lowest (means over seeds, no intervals)")
     fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(names), frameon=False)
     plots.show(fig, alt=f"Coverage, NDCG@10 and bias ratio of {len(names)} objectives after each epoch, on valid users")
-    means = curve[curve.objective == "sft"].groupby("epoch")[["coverage@10", "NDCG@10"]].mean()
+    means = curve[curve.method == "sft"].groupby("epoch")[["coverage@10", "NDCG@10"]].mean()
     after_one = means.iloc[0] / means.iloc[-1]
     say("After one epoch SFT's lists hold {titles:.0%} of the different titles that they end with, and reach {ndcg:.0%} of their last NDCG@10.",
         titles=after_one["coverage@10"], ndcg=after_one["NDCG@10"])
@@ -697,7 +694,7 @@ for own in trained.values():
 # with the same settings and seed, on another kind. **Predict:** do the second figures lie in the first ones' intervals?
 
 # %%
-rerun_cells = protocols.read_cells(results.parent / "reruns" / "cells")
+rerun_cells = read_cells(results.parent / "reruns" / "cells")
 again = compare.reruns(cells, rerun_cells)
 if len(again):
     display(again.drop(columns="inside").set_index(["cell", "machines", "metric"]).round(3))
@@ -717,7 +714,7 @@ else:
 # %%
 say("**{all}** cells were read, **{n}** of them measured on the test part." if found else
     "No test cells lie in `data/results` here, so the table below rests on the live trials alone.", all=len(cells),
-    n=sum(cell["config"]["part"] == "test" for cell in cells))
+    n=sum(cell.config.part == "test" for cell in cells))
 
 
 def from_study(where: str, a: str, b: str, metric: str) -> tuple[report.Interval, list[float]] | None:
@@ -729,7 +726,7 @@ def from_study(where: str, a: str, b: str, metric: str) -> tuple[report.Interval
 
 def rates(where: str, *objectives: str) -> list[float]:
     """The learning rates of objectives in a place."""
-    return [next(c["config"]["learning_rate"] for c in trained[where] if c["config"]["objective"] == name) for name in objectives]
+    return [next(c.config.learning_rate for c in trained[where] if c.config.method == name) for name in objectives]
 
 # %% [markdown]
 # ## 8. The table of claims

@@ -178,8 +178,8 @@ tell(data.load_movielens(500).split("new_users", history=5))
 prompt = prompts.for_items("book", "read")
 pocket = lm.pocket(books.catalogue, prompt)
 twin = training.train_relevance_scorer(pocket, books.train, max_steps=30)
-run = training.finetune(pocket, books.train, "gdrt", groups=training.make_groups("gdrt", twin.lm, books.train, k=3),
-                        epochs=pick(quick=4, standard=20, full=40), batch_size=64)
+run = training.finetune(pocket, books.train, "gdrt", training.arguments(pocket, epochs=pick(quick=4, standard=20, full=40), batch_size=64),
+                        groups=training.make_groups("gdrt", twin.lm, books.train, n_groups=3))
 reader = books.test[0]
 ranked = decoding.recommend(run.lm, [reader.history], books.catalogue, k=5, exclude_history=True)[0]
 shelves = [books.genres[title][0] for title, _ in ranked]
@@ -306,7 +306,8 @@ say("Here: `{device}`, bfloat16 {fast}.", device=device, fast="is fast, and take
 # # tune.py
 # from gdrt_lite import data, lm, training
 # splits = data.load_movielens(500).split("new_users", history=5)
-# run = training.finetune(lm.load("smollm2-135m"), splits.train, "gdrt", batch_size=16, output="checkpoints")
+# run = training.finetune(model, splits.train, "gdrt",
+#                         training.arguments(model, batch_size=16, output="checkpoints"))
 # run.save("adapters/gdrt")
 # ```
 #
@@ -406,7 +407,7 @@ say("The largest difference between the averaged gradient of {p} processes and t
 # saving, loading or merging?
 
 # %%
-tuned = training.finetune(model, examples, "gdrt", batch_size=8, learning_rate=2e-3)
+tuned = training.finetune(model, examples, "gdrt", training.arguments(model, batch_size=8, learning_rate=2e-3))
 people = [e.history for e in data.sample(movies.test, 4, seed=0)]
 
 

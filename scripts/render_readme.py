@@ -19,7 +19,8 @@ sys.path.insert(0, str(ROOT))
 from benchmarks.__main__ import table as benchmark_table  # noqa: E402
 from gdrt_lite import metrics  # noqa: E402
 from gdrt_lite.course import notebook  # noqa: E402
-from gdrt_lite.study import compare, protocols, report  # noqa: E402
+from gdrt_lite.study import compare, protocols, report
+from gdrt_lite.study.cell import Cell, read_cells  # noqa: E402
 
 SUMMED = {"NDCG@10": "NDCG@10", "MGU@5 popularity": "MGU@5", "bias attention": "bias ratio"}
 PAPER = {"NDCG@10": "+24.3%", "MGU@5": "-37.4%"}  # arXiv 2510.10978: against SFT, averages over its data sets
@@ -71,7 +72,7 @@ def run() -> str:
     config, environment = found["config"], found["environment"]
     table = report.headline(pd.DataFrame(found["metrics"]).fillna(float("nan")), config["ablations"][0])
     return (
-        f"{config['train_windows']} training windows, {config['test_examples']} test examples, seed {config['seed']}, "
+        f"{config.get('train_examples') or config['train_windows']} training examples, {config['test_examples']} test examples, seed {config['seed']}, "
         f"{environment['cores']} cores ({environment['cpu_capability']}), {sum(found['seconds'].values()) / 60:.1f} minutes, "
         f"{found['peak_memory_gib']:.1f} GiB of memory at most.\n\n" + table.to_markdown(index=False, disable_numparse=True)
     )
@@ -79,13 +80,13 @@ def run() -> str:
 
 def study() -> str:
     """The main figures of the study's test cells: GDRT against SFT everywhere, then one table a model and data set."""
-    cells = protocols.read_cells(ROOT / "data" / "results" / "cells")
+    cells = read_cells(ROOT / "data" / "results" / "cells")
     parts = _summary(cells)
     for config, own in protocols.first_protocols(cells).values():  # the report has every protocol
         table = compare.table(own, metrics=("NDCG@10", "NLL", "MGU@5 popularity", "bias attention"))
         parts += [
-            f"**{Path(config.model).name}** on {own[0]['data']}: {own[0]['train_windows']:,} windows x {config.epochs:g} epoch(s), "
-            f"prior {config.prior}, tau {config.tau:g}, {len(own[0]['users']):,} test examples.",
+            f"**{Path(config.model).name}** on {own[0].data}: {own[0].train_examples:,} examples x {config.epochs:g} epoch(s), "
+            f"prior {config.prior}, tau {config.tau:g}, {len(own[0].users):,} test examples.",
             table.drop(columns="learning rate", errors="ignore").to_markdown(index=False, disable_numparse=True),
         ]
         found = compare.metrics_by_method(own)
@@ -98,18 +99,18 @@ def study() -> str:
             parts.append(
                 "NDCG@10, gdrt minus " + "; minus ".join(f"{name} {gap:+.3f}" for name, gap in gaps.items() if gap) + "."
             )
-    again = compare.reruns(cells, protocols.read_cells(ROOT / "data" / "results" / "reruns" / "cells"))
+    again = compare.reruns(cells, read_cells(ROOT / "data" / "results" / "reruns" / "cells"))
     if len(again):
         parts.append(
             f"{again.cell.nunique()} of these trainings were run again, with the same seed, on another kind of machine ({'; '.join(again.machines.unique())}): "
             f"{again.inside.sum()} of {len(again)} figures lie in the first run's 95% interval over users; paired by user, "
-            f"{((again.difference_low <= 0) & (again.difference_high >= 0)).sum()} of {len(again)} differences hold zero."
+            f"{((again.difference_low <= 0) & (again.difference_high >= 0)).sum()} of {len(again)} differences include zero."
         )
     return "\n\n".join(parts) or "Not measured yet: `make study`."
 
 
-def _summary(cells: list[dict]) -> list[str]:
-    """GDRT against SFT in per cent: a row per setting, the first of each place before the others; bold where the interval leaves out zero."""
+def _summary(cells: list[Cell]) -> list[str]:
+    """GDRT against SFT in per cent: a row per setting, the first of each place before the others; bold where the interval excludes zero."""
     changes = compare.compare_to_reference(cells, metrics=tuple(SUMMED))
     if changes.empty:
         return []

@@ -219,7 +219,7 @@ def test_biases_that_are_trained_are_not_shared(pocket, examples):
         (dict(tau=float("nan")), "tau=nan"),
         (dict(tau=float("inf")), "tau=inf"),
         (dict(ema=1.0), "ema=1.0"),
-        (dict(k=10_000), "n_groups=10000 must be between"),
+        (dict(n_groups=10_000), "n_groups=10000 must be between"),
     ],
 )
 def test_bad_settings_are_named_before_any_training(pocket, examples, settings, message):
