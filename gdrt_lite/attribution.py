@@ -83,11 +83,12 @@ def segment_table(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def bias_ratio(frame: pd.DataFrame) -> float:
-    """(A_TASK + A_PREFIX) / A_HISTORY of the mean |A|: above 1 the model leans on auxiliary tokens.
+    """(A_TASK + A_PREFIX) / A_HISTORY: above 1 the model leans on auxiliary tokens.
 
+    A_g is the mean over users of each user's mean |A_g|, so that every user counts alike (see `mean_abs_per_user`).
     The paper reports more than 6 after SFT and a balance after GDRT. Derived in notebook 01, section 4.
     """
-    mean = segment_table(frame)["mean_abs"]
+    mean = mean_abs_per_user(frame).mean()
     if mean["HISTORY"] == 0:
         return float("inf")
     return float((mean["TASK"] + mean["PREFIX"]) / mean["HISTORY"])

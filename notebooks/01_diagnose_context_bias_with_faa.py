@@ -318,15 +318,17 @@ say(
 #
 # To compare models we want one number: auxiliary weight over the user's weight. The **bias ratio**:
 #
-# $$\text{ratio} = \frac{A_{\text{TASK}} + A_{\text{PREFIX}}}{A_{\text{HISTORY}}}, \qquad A_g = \text{mean of } |A_g(t)|$$
+# $$\text{ratio} = \frac{A_{\text{TASK}} + A_{\text{PREFIX}}}{A_{\text{HISTORY}}}, \qquad A_g = \text{mean over users of each user's mean } |A_g(t)|$$
+#
+# We average within each user first. Otherwise a user with long titles would count more than others.
 
 # %% [markdown]
 # ### Exercise 01.2 · The bias ratio
 #
 # *Difficulty 2/5 · importance 4/5 · 10 minutes*
 #
-# `frame` is what the helper returned: columns `segment` and `attribution`, one row per segment and target token. PREFIX at
-# $t = 0$ is NaN. Return the ratio.
+# `frame` is what the helper returned: columns `user`, `segment` and `attribution`, one row per segment and target token.
+# PREFIX at $t = 0$ is NaN. Return the ratio, in which every user counts alike.
 
 # %% tags=["exercise"]
 def bias_ratio(frame: pd.DataFrame) -> float:
@@ -350,24 +352,23 @@ checks.check("01.2", bias_ratio);
 # %% tags=["solution"] jupyter={"source_hidden": true}
 def bias_ratio(frame: pd.DataFrame) -> float:
     """(A_TASK + A_PREFIX) / A_HISTORY of the mean |A|."""
-    mean = frame.attribution.abs().groupby(frame.segment).mean()
+    per_user = frame.attribution.abs().groupby([frame.user, frame.segment]).mean()
+    mean = per_user.groupby("segment").mean()
     return float((mean["TASK"] + mean["PREFIX"]) / mean["HISTORY"])
 
 checks.check("01.2", bias_ratio);
 
 # %% [markdown]
 # A ratio from a few users is uncertain. So we draw the users again and again, with repeats, and see how far the ratio
-# wanders: a *bootstrap*. All tokens of a user come along together, since they are not independent.
+# wanders: a *bootstrap*. Users are drawn and not tokens, since the tokens of a user are not independent.
 
 # %%
 def ratio_draws(frame: pd.DataFrame) -> torch.Tensor:
     """The bias ratio on 2,000 bootstrap samples of users; the first entry is the ratio itself."""
-    table = frame.assign(a=frame.attribution.abs()).pivot(index=["user", "example", "position"], columns="segment", values="a")
-    table["has_prefix"] = table.PREFIX.notna()
-    rows = table.fillna(0.0).astype(float)
-    means = metrics.resampled_means(rows.to_numpy(), table.index.get_level_values("user"))
-    means = pd.DataFrame([rows.mean().to_numpy(), *means], columns=rows.columns)
-    return torch.tensor(((means.TASK + means.PREFIX / means.has_prefix) / means.HISTORY).to_numpy())
+    per_user = attribution.mean_abs_per_user(frame)
+    means = metrics.resampled_means(per_user.to_numpy(), per_user.index)
+    means = pd.DataFrame([per_user.mean().to_numpy(), *means], columns=per_user.columns)
+    return torch.tensor(((means.TASK + means.PREFIX) / means.HISTORY).to_numpy())
 
 def interval(draws: torch.Tensor) -> metrics.Interval:
     low, high = draws[1:].quantile(torch.tensor([0.025, 0.975], dtype=draws.dtype))

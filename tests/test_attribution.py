@@ -162,19 +162,21 @@ def test_batch_size_does_not_matter(pocket):
     np.testing.assert_allclose(one.attribution, all_.attribution, atol=1e-4)
 
 
-def test_the_bias_ratio_by_hand():
+def test_the_bias_ratio_counts_every_user_alike():
+    """User a has |A| of 2, 1 and 4, user b of 7, 2 and 6; the mean over their tokens would give another ratio."""
     import pandas as pd
 
-    frame = pd.DataFrame(
-        {
-            "segment": ["TASK", "TASK", "HISTORY", "HISTORY", "PREFIX", "PREFIX"],
-            "attribution": [1.0, -3.0, 0.5, 1.5, np.nan, 4.0],
-            "n_tokens": [10, 10, 5, 5, 0, 2],
-        }
-    )
-    assert attribution.bias_ratio(frame) == pytest.approx((2 + 4) / 1)
+    rows = [("a", "TASK", 1.0, 10), ("a", "TASK", -3.0, 10), ("a", "HISTORY", 0.5, 5), ("a", "HISTORY", 1.5, 5)]
+    rows += [("a", "PREFIX", np.nan, 0), ("a", "PREFIX", 4.0, 2)]
+    rows += [("b", "TASK", 7.0, 10), ("b", "HISTORY", 2.0, 5), ("b", "PREFIX", 6.0, 2)]
+    frame = pd.DataFrame(rows, columns=["user", "segment", "attribution", "n_tokens"])
+    assert attribution.bias_ratio(frame) == pytest.approx((4.5 + 5) / 1.5)
     table = attribution.segment_table(frame)
-    assert table.mean_signed["TASK"] == -1 and table.mean_abs_per_token["PREFIX"] == 2
+    assert table.mean_signed["TASK"] == pytest.approx(5 / 3)
+    assert table.mean_abs_per_token["PREFIX"] == pytest.approx((2 + 3) / 2)
+    assert (
+        attribution.bias_ratio(frame.assign(attribution=frame.attribution.where(frame.segment != "HISTORY", 0.0))) == np.inf
+    )
 
 
 def test_each_user_has_the_mean_size_of_the_attributions_of_a_segment():

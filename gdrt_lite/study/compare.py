@@ -45,8 +45,8 @@ def metrics_by_method(cells: Iterable[Cell]) -> dict[str, dict[int, dict[str, re
 def difference(one: BySeed, other: BySeed, metric: str) -> Interval | None:
     """Mean difference of two methods over the seeds that both have, with its 95% interval.
 
-    The bootstrap draws users, the same for both methods, and where there are several seeds it draws seeds as well: would other
-    users and another training tell the same story? None where no seed has the metric in both.
+    The bootstrap draws users, the same for both methods, and where there are several seeds it draws seeds as well. So the
+    interval answers whether other users and another training would show the same. None where no seed has the metric in both.
 
     Raises:
         GdrtError: the two were measured on different test examples.
@@ -73,7 +73,7 @@ def relative_change(one: BySeed, other: BySeed, metric: str) -> float:
 
 
 def mean_change(cells: Iterable[Cell], metric: str, method: str = "gdrt", reference: str = "sft") -> Interval | None:
-    """The mean over `first_protocols` of the `relative_change` in each, with its 95% interval; None where no place has both methods.
+    """The mean over `first_protocols` of the `relative_change` in each, with its 95% interval; None without both methods.
 
     Each place counts once, whatever its users and seeds; the bootstrap draws users and seeds in each, as `difference` does.
     """
@@ -100,9 +100,9 @@ def compare_to_reference(
     """A method beside its reference in each protocol that has both: the two figures in which the paper sums up.
 
     Returns:
-        One row per protocol and metric, in the order of `by_protocol`: where (model and data), first (is it the first protocol
-        there?), prior, tau, epochs, seeds (that both have), metric, relative (see `relative_change`), and the difference with its 95%
-        interval as difference, difference_low, difference_high.
+        One row per protocol and metric, in the order of `by_protocol`: where (model and data), first (whether it is the
+        first protocol there), prior, tau, epochs, seeds (that both have), metric, relative (see `relative_change`), and the
+        difference with its 95% interval as difference, difference_low, difference_high.
     """
     cells = list(cells)
     rows, firsts = [], first_protocols(cells)
@@ -186,16 +186,16 @@ def reruns(
     again: Iterable[Cell],
     metrics: Sequence[str] = ("NDCG@10", "NLL", "MGU@5 popularity", "bias attention"),
 ) -> pd.DataFrame:
-    """Cells beside the same cells on another machine: how much hangs on the hardware?
+    """Cells compared with the same cells on another machine: how much depends on the hardware?
 
     Args:
         cells: the study's.
         again: reruns, with the configurations of some of them.
 
     Returns:
-        One row per rerun and metric: cell (model, data set, method and its seed), machines (instruction set and dtype of both),
-        metric, estimate with low and high (the study's cell, 95% over users), again (the rerun), inside (does it lie in the interval?), and again
-        minus estimate, paired by user, as difference, difference_low, difference_high.
+        One row per rerun and metric: cell (model, data set, method and its seed), machines (instruction set and dtype of
+        both), metric, estimate with low and high (the study's cell, 95% over users), again (the rerun), inside (is it in the
+        interval?), and again minus estimate, paired by user, as difference, difference_low, difference_high.
 
     Raises:
         GdrtError: a rerun is a copy of its cell.

@@ -1,7 +1,8 @@
 """The study: a declared grid of cells, run one by one, and the report on them.
 
-The grid (data/results/grid.yaml) is a list of blocks; a block's cells are the product of its `vary` lists. Cells that exist are
-skipped, so a study survives a kill at any moment and runs in parts on several machines: copy the JSON files together.
+The grid (data/results/grid.yaml) is a list of blocks; the cells of a block are the product of its `vary` lists. Cells that
+exist are skipped, so a study survives a kill at any moment. It can also run in parts on several machines: copy the
+JSON files into one folder.
 Used in notebook 07.
 """
 
@@ -144,10 +145,12 @@ def _describe(config: Config, cells: Sequence[protocols.Cell]) -> str:
     example = next((c for c in cells if c.nll is not None), cells[0])
     rates = sorted({cell.config.learning_rate for cell in cells if methods()[cell.method].trained})
     machines = sorted({f"{c.environment['cpu_capability']} {c.dtype}" for c in cells if c.dtype})
+    excluded = "not " if config.exclude_history else ""
     return (
-        f"Split `{config.split}`, history {config.history}, {example.train_examples} training examples x {config.epochs:g} epoch(s), "
-        f"batch {config.batch_size}, learning rate {' or '.join(f'{rate:g}' for rate in rates)}, tau {config.tau:g}, K {config.n_groups}, prior {config.prior}; "
-        f"{len(example.users)} {config.part} examples of {len(set(example.users))} users, lists of {config.list_length}, history titles "
-        f"{'not ' if config.exclude_history else ''}recommended again. In brackets: difference to SFT with its 95% interval, over users, "
-        f"and over seeds where there are several. Computed on {' and '.join(machines) or 'an unrecorded machine'}."
+        f"Split `{config.split}`, history {config.history}, {example.train_examples} training examples x {config.epochs:g} "
+        f"epoch(s), batch {config.batch_size}, learning rate {' or '.join(f'{rate:g}' for rate in rates)}, tau {config.tau:g}, "
+        f"K {config.n_groups}, prior {config.prior}; {len(example.users)} {config.part} examples of "
+        f"{len(set(example.users))} users, lists of {config.list_length}, history titles {excluded}recommended again. "
+        "In brackets: difference to SFT with its 95% interval, over users, and over seeds where there are several. "
+        f"Computed on {' and '.join(machines) or 'an unrecorded machine'}."
     )

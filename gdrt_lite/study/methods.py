@@ -25,7 +25,7 @@ class Method:
         trained: whether it tunes the language model.
         seeded: whether its result depends on the seed.
         parameters: parameters of the method's own, with their defaults.
-        recommend: for a recommender without a language model: (splits, histories, k, exclude_history, seed, parameters) to lists.
+        recommend: for a recommender without a language model: (splits, histories, k, exclude_history, seed, parameters).
     """
 
     description: str
@@ -58,7 +58,7 @@ YARDSTICKS = {
 def methods() -> dict[str, Method]:
     """All methods in the order of the tables: the untuned model, the objectives, then the other yardsticks."""
     tuned = {
-        name: Method(spec.description, (*TRAINING, *ATTRIBUTION, *spec.uses), trained=True, seeded=True, parameters=spec.parameters)
+        name: Method(spec.description, (*TRAINING, *ATTRIBUTION, *spec.uses), True, True, spec.parameters)
         for name, spec in OBJECTIVES.items()
     }
     return {"pre-trained": YARDSTICKS["pre-trained"]} | tuned | YARDSTICKS

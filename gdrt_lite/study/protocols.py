@@ -19,7 +19,7 @@ FREE = ("method", "parameters", "seed", "learning_rate")  # what may differ with
 
 
 def by_protocol(cells: Iterable[Cell]) -> list[tuple[Config, list[Cell]]]:
-    """The cells measured on the test part, gathered by protocol; the largest first, of two as large that with the larger tau.
+    """The cells measured on the test part, gathered by protocol; the largest first, then the larger tau.
 
     All settings of a protocol are equal except the method, its parameters, the seed, and the learning rate, which may be
     chosen for each method. A cell whose method does not use a setting (SFT does not use tau) belongs to every protocol that

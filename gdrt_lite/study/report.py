@@ -57,37 +57,60 @@ class Metric:
 
 
 def interval(value: float, draws: np.ndarray) -> Interval:
-    """An estimate with the middle 95% of its bootstrap draws, shape (draws,); an end that falls among infinite ones is NaN."""
+    """An estimate with the middle 95% of its bootstrap draws, shape (draws,); a limit among infinite draws is NaN."""
     with np.errstate(invalid="ignore"):
         low, high = np.quantile(draws, [0.025, 0.975])
     return Interval(float(value), float(low), float(high))
 
 
 def cell_metrics(cell: Evaluation) -> dict[str, Metric]:
-    """The metrics of a cell, by name. A baseline has no NLL and no attribution.
-
-    The bias ratio averages |A| within each user first, so that every user counts alike; `attribution.bias_ratio` averages over tokens.
+    """The metrics of a cell, by name: what each family of `FAMILIES` finds. A baseline has no NLL and no attribution.
 
     Args:
         cell: what `trial.run_cell` or `evaluate.evaluate` returned.
     """
-    lists, targets, histories, users = cell.lists, cell.targets, cell.histories, cell.users
     found: dict[str, Metric] = {}
+    for family in FAMILIES:
+        found |= family(cell)
+    return found
+
+
+def accuracy(cell: Evaluation) -> dict[str, Metric]:
+    """NDCG@k and HR@k."""
+    found = {}
     for k in (5, 10):
-        found[f"NDCG@{k}"] = _mean(metrics.ndcg_at_k(lists, targets, k), users)
-        found[f"HR@{k}"] = _mean(metrics.hit_rate_at_k(lists, targets, k), users)
-    if cell.nll is not None:
-        found["NLL"] = _mean(cell.nll, users)
+        found[f"NDCG@{k}"] = mean_metric(metrics.ndcg_at_k(cell.lists, cell.targets, k), cell.users)
+        found[f"HR@{k}"] = mean_metric(metrics.hit_rate_at_k(cell.lists, cell.targets, k), cell.users)
+    return found
+
+
+def likelihood(cell: Evaluation) -> dict[str, Metric]:
+    """Item NLL, nats per title."""
+    return {} if cell.nll is None else {"NLL": mean_metric(cell.nll, cell.users)}
+
+
+def fairness(cell: Evaluation) -> dict[str, Metric]:
+    """MGU@k and DGU@k for each kind of item groups."""
+    found = {}
     for kind, names in cell.item_groups.items():
         memberships = metrics.fractional_credit(dict(enumerate(names)))
         for k in (5, 10):
-            rows = metrics.share_rows(lists, histories, memberships, k)
-            found[f"MGU@{k} {kind}"] = Metric(rows, users, metrics.mgu_of_means)
-            found[f"DGU@{k} {kind}"] = Metric(rows, users, metrics.dgu_of_means)
+            rows = metrics.share_rows(cell.lists, cell.histories, memberships, k)
+            found[f"MGU@{k} {kind}"] = Metric(rows, cell.users, metrics.mgu_of_means)
+            found[f"DGU@{k} {kind}"] = Metric(rows, cell.users, metrics.dgu_of_means)
+    return found
+
+
+def reliance(cell: Evaluation) -> dict[str, Metric]:
+    """The bias ratio per ablation, see `attribution.bias_ratio`: |A| is averaged within each user first."""
+    found = {}
     for ablation, table in cell.faa.items():
         rows = np.array([table["TASK"], table["PREFIX"], table["HISTORY"]], dtype=float).T
         found[f"bias {ablation}"] = Metric(rows, table["user"], _ratio)
     return found
+
+
+FAMILIES: list[Callable[[Evaluation], dict[str, Metric]]] = [accuracy, likelihood, fairness, reliance]
 
 
 def warm_and_cold(cell: Evaluation, splits: Splits) -> dict[str, tuple[float, int]]:
@@ -144,7 +167,8 @@ def headline(table: pd.DataFrame, ablation: str = "attention") -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _mean(values: Sequence[float], users: Sequence[str]) -> Metric:
+def mean_metric(values: Sequence[float], users: Sequence[str]) -> Metric:
+    """A metric that is the plain mean of one number per test example."""
     return Metric(np.asarray(values, dtype=float)[:, None], users, lambda means: means[..., 0])
 
 

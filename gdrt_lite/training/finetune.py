@@ -166,8 +166,8 @@ def train_relevance_scorer(
 ) -> TuningResult:
     """The model tuned to predict targets from the task text alone: the relevance scorer of a model trained from scratch.
 
-    A pre-trained model can score token relevance as it is (Eq. 3); an untrained one knows no title yet, and a model tuned with
-    histories has never seen a prompt without one. Used in notebook 06, section 2.
+    A pre-trained model can score token relevance as it is (Eq. 3). An untrained model does not know the titles yet, and
+    a model tuned with histories has never seen a prompt without one. Used in notebook 06, section 2.
     """
     blind = [dataclasses.replace(example, history=()) for example in examples]
     args = arguments(lm, max_steps=max_steps, batch_size=64, seed=seed)

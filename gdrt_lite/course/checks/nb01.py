@@ -62,16 +62,28 @@ def _upside_down(frame: pd.DataFrame) -> float:
     return 1 / attribution.bias_ratio(frame)
 
 
-def attribution_frame(task: list[float], history: list[float], prefix: list[float]) -> pd.DataFrame:
+def _over_tokens(frame: pd.DataFrame) -> float:
+    return (_mean(frame, "TASK") + _mean(frame, "PREFIX")) / _mean(frame, "HISTORY")
+
+
+def attribution_frame(task: list[float], history: list[float], prefix: list[float], user: str = "a") -> pd.DataFrame:
     """One example's attributions as `attribution.feature_ablation` returns them; the prefix has none at t = 0."""
     columns = {"TASK": task, "HISTORY": history, "PREFIX": [math.nan, *prefix]}
     rows = [
-        {"segment": name, "position": t, "attribution": a, "n_tokens": t if name == "PREFIX" else 4}
+        {"user": user, "segment": name, "position": t, "attribution": a, "n_tokens": t if name == "PREFIX" else 4}
         for name, values in columns.items()
         for t, a in enumerate(values)
     ]
     return pd.DataFrame(rows)
 
+
+_TWO_USERS = pd.concat(
+    [
+        attribution_frame([0.5, -0.2, 0.1], [0.3, -0.4, 0.2], [2.0, -1.0]),
+        attribution_frame([2.0, 0.3], [0.2, -0.1], [5.0], user="b"),
+    ],
+    ignore_index=True,
+)
 
 EXERCISES = [
     Exercise(
@@ -101,7 +113,7 @@ EXERCISES = [
         "The bias ratio",
         reference=attribution.bias_ratio,
         cases=[
-            (attribution_frame([0.5, -0.2, 0.1], [0.3, -0.4, 0.2], [2.0, -1.0]),),
+            (_TWO_USERS,),
             (attribution_frame([1.0, 0.4], [-0.1, 0.6], [3.0]),),
         ],
         mistakes=[
@@ -110,6 +122,7 @@ EXERCISES = [
                 "the prefix does not exist at t = 0. NaN means 'no value', not zero: take means without these rows (not sums).",
                 _zeros,
             ),
+            Mistake("every token counts alike here; take the mean within each user first, then over users.", _over_tokens),
             Mistake("where is PREFIX? It belongs to the auxiliary tokens, beside TASK.", _task_only),
             Mistake("upside down: the auxiliary tokens stand above the fraction bar.", _upside_down),
         ],
