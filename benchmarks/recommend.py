@@ -13,7 +13,7 @@ def generate(model: lm.LanguageModel, trie: TitleTrie, histories: list, beams: i
     """The peer: one user at a time, a Python callback per beam and step."""
     eos, lists = model.tokenizer.eos_token_id, []
     children: list[dict[int, int]] = [
-        dict(zip(trie.token[a:b].tolist(), trie.child[a:b].tolist(), strict=True))
+        dict(zip(trie.token[a:b].tolist(), range(a, b), strict=True))
         for a, b in zip(trie.first[:-1], trie.first[1:], strict=True)
     ]
     for history in histories:
@@ -51,6 +51,6 @@ def run() -> dict:
         lambda: decoding.recommend(model, histories, trie), lambda: generate(model, trie, histories[:3]), len(histories), 3
     )
     prompt = sum(len(model.encode(h, None)) for h in histories) / len(histories)
-    steps = sum(map(len, trie.paths)) / len(trie.paths)
+    steps = sum(len(trie.path(title)) for title in catalogue) / len(catalogue)
     gflop = forward_gflop(model, prompt + 10 * steps, 1 + 10 * steps)
     return found | {"same_lists_fp32": same, "roofline": gflop / found["ours_s"] / matmul_gflops(model.model.dtype)}

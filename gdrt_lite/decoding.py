@@ -1,4 +1,4 @@
-"""Recommendation by beam search over the catalogue: a trie of tokenised titles says which tokens may follow.
+"""Ranking the catalogue for a user: exactly, or by beam search over the trie of tokenised titles, which is faster.
 
 The score of a title is the sum of its tokens' log-probabilities under the whole vocabulary (nothing is masked before the
 softmax), EOS included. Derived in notebook 00, section 2 and notebook 06, section 4.
@@ -7,17 +7,25 @@ softmax), EOS included. Derived in notebook 00, section 2 and notebook 06, secti
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
-from gdrt_lite.lm import LanguageModel, only_rows, shared_past, shares_prefix, target_logprobs
-from gdrt_lite.lm.packing import collate
-from gdrt_lite.prompts import target_ids
-from gdrt_lite.trie import TitleTrie
+from gdrt_lite.lm import (
+    LanguageModel,
+    additive,
+    attention_mask,
+    only_rows,
+    packing,
+    read_trunk,
+    shares_prefix,
+    target_logprobs,
+)
+from gdrt_lite.prompts import Encoded, target_ids
+from gdrt_lite.trie import TitleTrie, trie_of
 
 Ranked = list[tuple[str, float]]
 
@@ -53,39 +61,61 @@ def recommend(
         ValueError: an empty catalogue, k or beams out of range, a history title outside the catalogue, or a window too small
             for the task text and the longest title; or a model whose layers do not all attend to all of that.
     """
-    trie = catalogue if isinstance(catalogue, TitleTrie) else TitleTrie(catalogue, lm.tokenizer)
+    trie = _checked_trie(lm, histories, catalogue, k)
     beams = k if beams is None else beams
-    if not 1 <= k <= len(trie):
-        raise ValueError(f"k={k} is out of range: it must be between 1 and the {len(trie)} titles of the catalogue.")
     if not k <= beams:
         raise ValueError(f"beams={beams} is below k={k}: a list of k titles needs at least k beams.")
-    for user, history in enumerate(histories):
-        for title in history:
-            if title not in trie.number:
-                raise ValueError(
-                    f"histories[{user}] holds {title!r}, which is not in the catalogue; "
-                    "check its spelling (titles carry the year) or add it to the catalogue."
-                )
     from tqdm.auto import tqdm
 
-    longest = max(map(len, trie.paths))  # every title must fit behind the prompt, whichever turns out best
-    encoded = [lm.encode(history, None, room=longest) for history in histories]
-    _check_reach(lm, max(map(len, encoded), default=0) + longest)
+    encoded = [lm.encode(history, None, room=trie.depth) for history in histories]  # every title must fit behind the prompt
+    _check_reach(lm, max(map(len, encoded), default=0) + trie.depth)
     order = sorted(range(len(encoded)), key=lambda i: len(encoded[i]))
     results: list[Ranked] = [[]] * len(encoded)
     lm.model.eval()
     with torch.inference_mode():
         for start in tqdm(range(0, len(order), batch_size), desc="recommend", disable=not progress):
             chosen = order[start : start + batch_size]
-            closed = [trie.closed_nodes(histories[i]) if exclude_history else set() for i in chosen]
+            closed = [trie.closed_nodes(histories[i] if exclude_history else ()) for i in chosen]
             lists = _beam_search(lm, [encoded[i] for i in chosen], trie, beams, closed)
             for i, ranked in zip(chosen, lists, strict=True):
                 results[i] = ranked[:k]
     return results
 
 
+def rank_catalogue(
+    lm: LanguageModel,
+    histories: Sequence[Sequence[str]],
+    catalogue: Sequence[str] | TitleTrie,
+    k: int = 10,
+    exclude_history: bool = False,
+    progress: bool = False,
+) -> list[Ranked]:
+    """The k best titles for each user, exactly: every title of the catalogue is scored in full.
+
+    The catalogue is read as one tree behind each user's prompt (see `lm.packing`), so that the prompt and whatever titles
+    share are read once. The result of `recommend` with beams enough to miss no title, for models of every kind of attention.
+
+    Args:
+        histories, catalogue, k, exclude_history, progress: as in `recommend`.
+
+    Returns:
+        Per user, in order: up to k pairs (title, score in nats), best first, ties by title.
+
+    Raises:
+        ValueError: as `recommend`, but for beams and layers.
+    """
+    trie = _checked_trie(lm, histories, catalogue, k)
+    from tqdm.auto import tqdm
+
+    results = []
+    for history in tqdm(histories, desc="rank", disable=not progress):
+        ranked = score_catalogue(lm, history, trie.titles)
+        results.append([pair for pair in ranked if not (exclude_history and pair[0] in history)][:k])
+    return results
+
+
 def score_catalogue(lm: LanguageModel, history: Sequence[str], titles: Sequence[str]) -> Ranked:
-    """Every title scored in full, best first: the exhaustive reference for `recommend`.
+    """Every title scored in full, best first, ties by title.
 
     A long history is cut to leave room for the longest title, so that all titles are scored after the same one.
     """
@@ -94,6 +124,23 @@ def score_catalogue(lm: LanguageModel, history: Sequence[str], titles: Sequence[
     scores = target_logprobs(lm, encoded)
     ranked = [(title, float(score.sum())) for title, score in zip(titles, scores, strict=True)]
     return sorted(ranked, key=lambda pair: (-pair[1], pair[0]))
+
+
+def _checked_trie(
+    lm: LanguageModel, histories: Sequence[Sequence[str]], catalogue: Sequence[str] | TitleTrie, k: int
+) -> TitleTrie:
+    """The catalogue's trie, once k and the histories are known to fit it."""
+    trie = catalogue if isinstance(catalogue, TitleTrie) else trie_of(tuple(catalogue), lm.tokenizer)
+    if not 1 <= k <= len(trie):
+        raise ValueError(f"k={k} is out of range: it must be between 1 and the {len(trie)} titles of the catalogue.")
+    for user, history in enumerate(histories):
+        for title in history:
+            if title not in trie.number:
+                raise ValueError(
+                    f"histories[{user}] holds {title!r}, which is not in the catalogue; "
+                    "check its spelling (titles carry the year) or add it to the catalogue."
+                )
+    return trie
 
 
 @dataclass
@@ -140,104 +187,112 @@ def _check_reach(lm: LanguageModel, length: int) -> None:
         raise ValueError(f"{lm.name!r} {what}, so beams cannot share a row; rank titles with score_catalogue instead.")
 
 
-def _beam_search(lm: LanguageModel, encoded: list, trie: TitleTrie, width: int, closed: list[set[int]]) -> list[Ranked]:
-    batch = collate(encoded, lm.tokenizer.pad_token_id, shares_prefix(lm.model))
-    batch = {name: tensor.to(lm.device) for name, tensor in batch.items()}
+def _beam_search(
+    lm: LanguageModel, encoded: list[Encoded], trie: TitleTrie, width: int, closed: list[np.ndarray]
+) -> list[Ranked]:
+    """The best `width` titles of each user of a batch; `closed` holds the nodes that each may not enter."""
     users = len(encoded)
-    past = (
-        shared_past(lm.model, batch["prefix_ids"], users) or DynamicCache()
-    )  # keeps all keys, in sliding layers too: see `_check_reach`
-    everyone = torch.arange(users, device=lm.device)
-    with only_rows(lm.model, everyone, torch.full_like(everyone, batch["input_ids"].shape[1] - 1)):
-        output = lm.model(
-            input_ids=batch["input_ids"],
-            attention_mask=batch["attention_mask"],
-            position_ids=batch["position_ids"],
-            past_key_values=past,
-            use_cache=True,
-        )
-    layers = output.past_key_values.layers
-    layers[:] = map(_RoomyLayer, layers)
-    prompt_mask = batch["attention_mask"].bool()[:, None]  # (users, 1, prompt)
-    next_position = torch.tensor([len(e) for e in encoded], device=lm.device)[:, None]
+    closed_pairs = np.concatenate([user * len(trie.token) + nodes for user, nodes in enumerate(closed)])
+    logits, past, prompt_seen = _read_prompts(lm, encoded)  # (users, vocabulary), keys, (users, prompt)
+    position = torch.tensor([len(prompt) for prompt in encoded], device=lm.device)[:, None]  # of the next token, (users, 1)
     running = _Beams(np.arange(users), np.zeros(users, int), np.zeros(users, int), np.zeros(users))
     ancestry = torch.zeros(users, 1, 0, dtype=torch.bool, device=lm.device)  # (users, beams, tokens decoded so far)
     finished: list[Ranked] = [[] for _ in range(users)]
     while True:
-        running, parents, tokens = _expand(running, output.logits, trie, width, closed, finished)
+        found = _open_continuations(running, logits, trie, closed_pairs)
+        running, parents, tokens = _select(running, found, trie, width, finished)
         if not len(running.user):
             return finished
-        # Columns without a running beam repeat the last parent; nothing reads what they produce.
         columns = int(running.slot.max()) + 1
-        parent = torch.zeros(users, columns, dtype=torch.long, device=lm.device)
-        token = torch.zeros(users, columns, dtype=torch.long, device=lm.device)
-        user, slot = (
-            torch.from_numpy(running.user).to(lm.device),
-            torch.from_numpy(running.slot).to(lm.device),
-        )
-        parent[user, slot] = torch.from_numpy(parents).to(lm.device)
-        token[user, slot] = torch.from_numpy(tokens).to(lm.device)
+        user, slot = (torch.from_numpy(part).to(lm.device) for part in (running.user, running.slot))
+        # Columns without a running beam repeat the first one; nothing reads what they produce.
+        parent, token = torch.zeros(2, users, columns, dtype=torch.long, device=lm.device)
+        parent[user, slot], token[user, slot] = (torch.from_numpy(part).to(lm.device) for part in (parents, tokens))
         inherited = torch.gather(ancestry, 1, parent[..., None].expand(-1, -1, ancestry.shape[2]))
         itself = torch.eye(columns, dtype=torch.bool, device=lm.device).expand(users, -1, -1)
-        ancestry = torch.cat([inherited, itself], dim=2)
-        visible = torch.cat([prompt_mask.expand(-1, columns, -1), ancestry], dim=2)[:, None]
+        ancestry = torch.cat([inherited, itself], dim=2)  # (users, columns, tokens decoded so far)
+        sees = torch.cat([prompt_seen[:, None].expand(-1, columns, -1), ancestry], dim=2)
         with only_rows(lm.model, user, slot):
-            output = lm.model(
+            logits = lm.model(
                 input_ids=token,
-                attention_mask=_additive(visible, lm.model.dtype),
-                position_ids=next_position.expand(-1, columns),
-                past_key_values=output.past_key_values,
+                attention_mask=additive(sees[:, None], lm.model.dtype),
+                position_ids=position.expand(-1, columns),
+                past_key_values=past,
                 use_cache=True,
-            )
-        next_position = next_position + 1
+            ).logits  # (beams, vocabulary)
+        position = position + 1
 
 
-def _expand(
-    beams: _Beams,
-    logits: torch.Tensor,
-    trie: TitleTrie,
-    width: int,
-    closed: list[set[int]],
-    finished: list[Ranked],
+def _read_prompts(lm: LanguageModel, encoded: list[Encoded]) -> tuple[torch.Tensor, DynamicCache, torch.Tensor]:
+    """Logits after each prompt (users, vocabulary), the keys and values, and which keys a user's beams see (users, keys)."""
+    asked = [replace(prompt, predict_at=(len(prompt) - 1,), labels=(0,)) for prompt in encoded]
+    packed = shares_prefix(lm.model)
+    batch = packing.one_row_each(asked) if packed else packing.unpacked(asked, lm.tokenizer.pad_token_id)
+    batch = {name: tensor.to(lm.device) for name, tensor in batch.items()}
+    past, _ = read_trunk(lm.model, batch)
+    with only_rows(lm.model, batch["row"], batch["column"]):
+        output = lm.model(
+            input_ids=batch["input_ids"],
+            attention_mask=attention_mask(batch, lm.model.dtype),
+            position_ids=batch["position_ids"],
+            past_key_values=past or DynamicCache(),  # keeps all keys, in sliding layers too: see `_check_reach`
+            use_cache=True,
+        )
+    layers = output.past_key_values.layers
+    layers[:] = map(_RoomyLayer, layers)
+    last = batch["column"][:, None]  # of each prompt's last token
+    seen = (batch["seen_from"] <= last) & (last < batch["seen_to"]) if packed else batch["attention_mask"].bool()
+    return output.logits, output.past_key_values, seen
+
+
+@dataclass
+class _Continuations:
+    """Every title token that may follow a running beam, one entry each: by user, the best first."""
+
+    user: np.ndarray
+    beam: np.ndarray  # the beam that it follows, as an index into `_Beams`
+    node: np.ndarray  # of the trie, behind the token
+    score: np.ndarray
+
+
+def _open_continuations(beams: _Beams, logits: torch.Tensor, trie: TitleTrie, closed_pairs: np.ndarray) -> _Continuations:
+    """All continuations of all beams that the trie allows and that are not closed to their user."""
+    rows = logits.float()  # (beams, vocabulary)
+    n_children = trie.first[beams.node + 1] - trie.first[beams.node]
+    beam = np.repeat(np.arange(len(beams.node)), n_children)
+    child = np.arange(len(beam)) - np.repeat(np.cumsum(n_children) - n_children, n_children)  # 0, 1, ... within each beam
+    node = trie.first[beams.node][beam] + child
+    index = torch.from_numpy(beam).to(rows.device)
+    step = rows[index, torch.from_numpy(trie.token[node]).to(rows.device)] - rows.logsumexp(-1)[index]
+    score = beams.score[beam] + step.cpu().numpy().astype(np.float64)
+    user = beams.user[beam]
+    if len(closed_pairs):
+        is_open = ~np.isin(user * len(trie.token) + node, closed_pairs)
+        user, beam, node, score = user[is_open], beam[is_open], node[is_open], score[is_open]
+    order = np.lexsort((-score, user))
+    return _Continuations(user[order], beam[order], node[order], score[order])
+
+
+def _select(
+    beams: _Beams, found: _Continuations, trie: TitleTrie, width: int, finished: list[Ranked]
 ) -> tuple[_Beams, np.ndarray, np.ndarray]:
-    """One step of beam search for all users: the next beams, the column of each one's parent, and its token.
+    """The next beams, the column of each one's parent, and its token; titles that end are added to `finished`.
 
     Of the 2 * width best continuations, titles that end among the first `width` are finished, and the best `width` of
     the others run on: the rule of transformers' beam search, so that both return the same lists.
     """
-    rows = logits.float()  # (beams, vocabulary)
-    normaliser = rows.logsumexp(-1)
-    first, n_children = trie.first[beams.node], np.diff(trie.first)[beams.node]
-    beam = np.repeat(np.arange(len(beams.node)), n_children)
-    edge = np.repeat(first - np.cumsum(n_children) + n_children, n_children) + np.arange(n_children.sum())
-    index = torch.from_numpy(beam).to(rows.device)
-    step = rows[index, torch.from_numpy(trie.token[edge]).to(rows.device)] - normaliser[index]
-    score = beams.score[beam] + step.cpu().numpy().astype(np.float64)
-    user = beams.user[beam]
-    if any(closed):
-        is_open = np.array([node not in closed[u] for u, node in zip(user, trie.child[edge], strict=True)], dtype=bool)
-        beam, edge, score, user = beam[is_open], edge[is_open], score[is_open], user[is_open]
-    order = np.lexsort((-score, user))  # by user, then best first
-    user, beam, edge, score = user[order], beam[order], edge[order], score[order]
-    rank = np.arange(len(user)) - np.searchsorted(user, user)  # place within the user's continuations
-    node = trie.child[edge]
-    leaf = trie.leaf[node]
+    rank = np.arange(len(found.user)) - np.searchsorted(found.user, found.user)  # place among the user's continuations
+    leaf = trie.leaf[found.node]
     for i in np.flatnonzero((leaf >= 0) & (rank < width)):
-        finished[user[i]].append((trie.titles[leaf[i]], float(score[i])))
+        finished[found.user[i]].append((trie.titles[leaf[i]], float(found.score[i])))
     for ranked in finished:
         ranked.sort(key=lambda pair: -pair[1])
         del ranked[width:]
-    keep = (leaf < 0) & (rank < 2 * width)
     # Scores only fall: a beam below a full list of finished titles can never enter it.
     bar = np.array([ranked[-1][1] if len(ranked) == width else -np.inf for ranked in finished])
-    keep &= score > bar[user]
-    chosen = np.flatnonzero(keep)
-    slot = np.arange(len(chosen)) - np.searchsorted(user[chosen], user[chosen])
+    chosen = np.flatnonzero((leaf < 0) & (rank < 2 * width) & (found.score > bar[found.user]))
+    user = found.user[chosen]
+    slot = np.arange(len(chosen)) - np.searchsorted(user, user)
     chosen, slot = chosen[slot < width], slot[slot < width]
-    following = _Beams(user[chosen], slot, node[chosen], score[chosen])
-    return following, beams.slot[beam[chosen]], trie.token[edge[chosen]]
-
-
-def _additive(visible: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """An attention mask in the form the model adds to its scores: 0 where visible, the lowest number elsewhere."""
-    return torch.zeros(visible.shape, dtype=dtype, device=visible.device).masked_fill(~visible, torch.finfo(dtype).min)
+    following = _Beams(found.user[chosen], slot, found.node[chosen], found.score[chosen])
+    return following, beams.slot[found.beam[chosen]], trie.token[found.node[chosen]]

@@ -6,18 +6,32 @@ Derived in notebook 00, section 2.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from gdrt_lite.prompts import target_ids
+CHUNK = 20_000  # titles tokenised at once
 
 
 class TitleTrie:
-    """The catalogue as a prefix tree in flat arrays.
+    """The catalogue as a prefix tree in flat arrays, one entry per node, in the order of a walk level by level.
 
-    The children of `node` are `child[first[node] : first[node + 1]]`, entered by the tokens `token[...]` at the same
-    places, ascending. A leaf (reached by EOS) is title number `leaf[node]`, any other node has -1.
+        titles: a b, a c, d             nodes:  0 ─a─ 1 ─b─ 3 ─EOS─ 5
+                                                │     └──c─ 4 ─EOS─ 6
+                                                └─d─ 2 ─EOS─ ...
+
+    The children of a node stand side by side, first[node] to first[node + 1] - 1, ordered by their token.
+
+    Attributes:
+        titles: the catalogue; `number` gives the place of a title in it.
+        token: the token that leads to each node; -1 for the root.
+        parent: the node above each node; -1 for the root.
+        first: the first child of each node, and behind them the number of nodes.
+        leaf: the number of the title that ends in a node (reached by EOS); -1 elsewhere.
+        end: for each title the node it ends in.
+        n_titles: titles below each node.
+        depth: tokens of the longest title, EOS included.
 
     Raises:
         ValueError: the catalogue is empty, or two titles have the same tokens.
@@ -30,38 +44,74 @@ class TitleTrie:
         self.number = {title: i for i, title in enumerate(self.titles)}
         if len(self.number) < len(self.titles):
             raise ValueError("the catalogue holds a title twice; pass distinct titles.")
-        paths = [target_ids(tokenizer, title) for title in self.titles]
-        children: list[dict[int, int]] = [{}]
-        leaf = [-1]
-        self.paths: list[list[int]] = []  # the nodes on the way to each title
-        for i, path in enumerate(paths):
-            node, nodes = 0, []
-            for token in path:
-                if token not in children[node]:
-                    children[node][token] = len(children)
-                    children.append({})
-                    leaf.append(-1)
-                node = children[node][token]
-                nodes.append(node)
-            if leaf[node] >= 0:
-                raise ValueError(f"{self.titles[leaf[node]]!r} and {self.titles[i]!r} have the same tokens; rename one.")
-            leaf[node] = i
-            self.paths.append(nodes)
-        self.leaf = np.array(leaf)
-        self.first = np.concatenate([[0], np.cumsum([len(c) for c in children])])
-        self.token = np.array([t for c in children for t in sorted(c)], dtype=np.int64)
-        self.child = np.array([c[t] for c in children for t in sorted(c)], dtype=np.int64)
-        self.n_titles = np.zeros(len(children), dtype=np.int64)  # titles below each node
-        for nodes in self.paths:
-            self.n_titles[nodes] += 1
+        tokens, length = _tokens(self.titles, tokenizer)
+        start = np.cumsum(length) - length  # of each title in `tokens`
+        self.depth = int(length.max())
+        self.end = np.zeros(len(length), dtype=np.int64)  # the node that each title has reached
+        levels = [(np.array([-1]), np.array([-1]))]  # (parent, token) of the nodes of each level
+        n_nodes = 1
+        for level in range(self.depth):
+            going = np.flatnonzero(length > level)
+            # Titles that come from one node by one token reach the same node: these pairs, sorted, are the next level.
+            pair = self.end[going] << 32 | tokens[start[going] + level]
+            pairs, node = np.unique(pair, return_inverse=True)
+            self.end[going] = n_nodes + node
+            n_nodes += len(pairs)
+            levels.append((pairs >> 32, pairs & (1 << 32) - 1))
+        self.parent, self.token = (np.concatenate(arrays) for arrays in zip(*levels, strict=True))
+        self.leaf = np.full(n_nodes, -1)
+        self.leaf[self.end] = np.arange(len(self.titles))
+        self._check_distinct()
+        self.first = np.searchsorted(
+            self.parent, np.arange(n_nodes + 1)
+        )  # children are numbered in the order of their parents
+        self.n_titles = (self.leaf >= 0).astype(np.int64)
+        below = n_nodes
+        for parents, _ in levels[:0:-1]:  # from the deepest level up
+            np.add.at(self.n_titles, parents, self.n_titles[below - len(parents) : below])
+            below -= len(parents)
 
     def __len__(self) -> int:
         return len(self.titles)
 
-    def closed_nodes(self, banned: Sequence[str]) -> set[int]:
-        """Nodes below which every title is banned."""
-        counts: dict[int, int] = {}
-        for title in set(banned):
-            for node in self.paths[self.number[title]]:
-                counts[node] = counts.get(node, 0) + 1
-        return {node for node, count in counts.items() if count == self.n_titles[node]}
+    def path(self, title: str) -> list[int]:
+        """The nodes on the way to a title, from the first token to EOS."""
+        nodes = [int(self.end[self.number[title]])]
+        while self.parent[nodes[-1]]:
+            nodes.append(int(self.parent[nodes[-1]]))
+        return nodes[::-1]
+
+    def closed_nodes(self, banned: Sequence[str]) -> np.ndarray:
+        """Nodes below which every title is banned, ascending."""
+        nodes, counts = np.unique([node for title in set(banned) for node in self.path(title)], return_counts=True)
+        nodes = nodes.astype(np.int64)  # of no title, numpy makes an array of floats
+        return nodes[counts == self.n_titles[nodes]]
+
+    def _check_distinct(self) -> None:
+        twice = np.flatnonzero(self.leaf[self.end] != np.arange(len(self.titles)))
+        if len(twice):
+            one, other = self.titles[twice[0]], self.titles[self.leaf[self.end[twice[0]]]]
+            raise ValueError(f"{one!r} and {other!r} have the same tokens; rename one.")
+
+
+@lru_cache(maxsize=4)
+def trie_of(catalogue: tuple[str, ...], tokenizer: PreTrainedTokenizerBase) -> TitleTrie:
+    """The trie of a catalogue; the last few are kept, so that a call for each user does not build it again."""
+    return TitleTrie(catalogue, tokenizer)
+
+
+def _tokens(titles: list[str], tokenizer: PreTrainedTokenizerBase) -> tuple[np.ndarray, np.ndarray]:
+    """The tokens of all titles one behind the other, each as `prompts.target_ids` has them, and their lengths (n,)."""
+    if any(not title.strip() for title in titles):
+        raise ValueError("a title is blank; give every item a name, since the model reads nothing else of it.")
+    tokens, lengths = [], []
+    for at in range(0, len(titles), CHUNK):
+        texts = [" " + title for title in titles[at : at + CHUNK]]
+        if tokenizer.is_fast:
+            rows = [found.ids for found in tokenizer.backend_tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
+        else:
+            rows = tokenizer(texts, add_special_tokens=False)["input_ids"]
+        lengths.append(np.fromiter((len(row) + 1 for row in rows), dtype=np.int64, count=len(rows)))
+        eos = [tokenizer.eos_token_id]
+        tokens.append(np.concatenate([np.array(row + eos, dtype=np.int32) for row in rows]))
+    return np.concatenate(tokens), np.concatenate(lengths)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from transformers import GPT2Config, GPT2LMHeadModel, MistralConfig, MistralForCausalLM
 
 from gdrt_lite import decoding, lm
+from gdrt_lite.prompts import target_ids
 from gdrt_lite.trie import TitleTrie
 
 
@@ -38,8 +39,8 @@ def generate(model, history, trie, beams):
     def allowed(_, ids):
         node = 0
         for token in ids[len(prompt) :].tolist():
-            edges = range(trie.first[node], trie.first[node + 1])
-            node = next((int(trie.child[e]) for e in edges if trie.token[e] == token), None)
+            children = range(trie.first[node], trie.first[node + 1])
+            node = next((child for child in children if trie.token[child] == token), None)
             if node is None:
                 return [eos]
         return trie.token[trie.first[node] : trie.first[node + 1]].tolist() or [eos]
@@ -103,7 +104,7 @@ def test_a_window_too_small_for_the_longest_title_is_named(pocket):
 def test_a_sliding_window_holds_all_of_a_prompt_and_a_title_or_is_refused(pocket, splits):
     catalogue = splits.catalogue[:12]
     history = catalogue[3:6]
-    longest = len(pocket.encode(history, None)) + max(map(len, TitleTrie(catalogue, pocket.tokenizer).paths))
+    longest = len(pocket.encode(history, None)) + TitleTrie(catalogue, pocket.tokenizer).depth
     sizes = dict(hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2)
 
     def sliding(reach):
@@ -166,8 +167,11 @@ def test_excluding_can_close_a_whole_branch(pocket):
 def test_the_trie_spells_every_title(pocket, splits):
     trie = TitleTrie(splits.catalogue, pocket.tokenizer)
     assert (trie.leaf >= 0).sum() == len(splits.catalogue)
-    assert trie.n_titles[trie.child[trie.first[0] : trie.first[1]]].sum() == len(splits.catalogue)
-    assert all(trie.titles[trie.leaf[path[-1]]] == title for title, path in zip(trie.titles, trie.paths, strict=True))
+    assert trie.n_titles[trie.first[0] : trie.first[1]].sum() == trie.n_titles[0] == len(splits.catalogue)
+    for title in splits.catalogue:
+        path = trie.path(title)
+        assert tuple(trie.token[path]) == target_ids(pocket.tokenizer, title) and trie.titles[trie.leaf[path[-1]]] == title
+    assert trie.depth == max(len(trie.path(title)) for title in splits.catalogue)
 
 
 @pytest.mark.parametrize(

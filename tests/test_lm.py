@@ -9,28 +9,45 @@ from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, Gemma2Config, GptOssConfig, LlamaConfig, MptConfig, T5Config, T5Model
 
 from gdrt_lite import lm
+from gdrt_lite.ablation import ablate
 from gdrt_lite.lm import attention, packing
+from gdrt_lite.prompts import HISTORY, PREFIX, TASK
 from gdrt_lite.system.errors import GdrtError
 
 TITLES = ("Toy Story (1995)", "Heat (1995)", "Alien (1979)", "Aliens (1986)", "Jumanji (1995)")
 
 
 def naive(model: lm.LanguageModel, row) -> torch.Tensor:
-    """One prompt, one forward pass, the whole vocabulary."""
-    with torch.no_grad():
-        logprobs = model.model(torch.tensor([row.ids])).logits[0].log_softmax(-1)
-    return torch.stack([logprobs[p, label] for p, label in zip(row.predict_at, row.labels, strict=True)])
+    """One prompt, one forward pass, the whole vocabulary; differentiable."""
+    positions = torch.arange(len(row))[None]
+    logits = model.model(torch.tensor([row.ids]), attention_mask=torch.tensor([row.attend]), position_ids=positions).logits
+    return logits[0].log_softmax(-1)[list(row.predict_at), list(row.labels)]
 
 
 batches = st.lists(st.tuples(st.lists(st.sampled_from(TITLES), max_size=5), st.sampled_from(TITLES)), min_size=1, max_size=8)
+# A history that begins with one of two long ones, a target, and perhaps a segment that is masked or replaced.
+related = st.tuples(
+    st.integers(0, 1), st.integers(0, 8), st.sampled_from(TITLES),
+    st.sampled_from([None, "attention", "token", "delete"]), st.sampled_from([TASK, HISTORY, PREFIX]),
+)  # fmt: skip
+
+
+def prompts_of(model: lm.LanguageModel, drawn) -> list:
+    """The prompts of `related` draws; an empty history stays whole."""
+    prompts = []
+    for which, n, target, ablation, segment in drawn:
+        prompt = model.encode((TITLES * 2)[which : which + n], target)
+        prompts.append(ablate(prompt, segment, ablation, 7) if ablation and n else prompt)
+    return prompts
 
 
 @given(batches)
 @settings(max_examples=25, deadline=None)
 def test_scores_equal_one_plain_forward_pass_each(pocket, batch):
     rows = [pocket.encode(history, target) for history, target in batch]
-    for row, scores in zip(rows, lm.target_logprobs(pocket, rows), strict=True):
-        torch.testing.assert_close(scores, naive(pocket, row), atol=1e-5, rtol=1e-5)
+    with torch.no_grad():
+        for row, scores in zip(rows, lm.target_logprobs(pocket, rows), strict=True):
+            torch.testing.assert_close(scores, naive(pocket, row), atol=1e-5, rtol=1e-5)
 
 
 def test_scores_do_not_depend_on_batch_size_or_order_on_the_real_model(smollm2):
@@ -41,61 +58,83 @@ def test_scores_do_not_depend_on_batch_size_or_order_on_the_real_model(smollm2):
     for a, b, c, row in zip(together, alone, backwards, rows, strict=True):
         torch.testing.assert_close(a, b, atol=1e-4, rtol=0)
         torch.testing.assert_close(a, c, atol=1e-4, rtol=0)
-        torch.testing.assert_close(a, naive(smollm2, row), atol=1e-4, rtol=0)
+        torch.testing.assert_close(a, naive(smollm2, row).detach(), atol=1e-4, rtol=0)
 
 
-@given(st.lists(st.tuples(st.sampled_from((1, 3)), st.sampled_from(TITLES)), min_size=2, max_size=8))
-@settings(max_examples=25, deadline=None)
-def test_prompts_that_share_a_row_score_as_if_alone(pocket, drawn):
-    rows = [pocket.encode(TITLES[:n], target) for n, target in drawn]
-    packs = packing.equal_up_to_the_target(rows)
-    assert sorted(i for pack in packs for i in pack) == list(range(len(rows)))
-    assert all(len({drawn[i][0] for i in pack}) == 1 for pack in packs)  # one history, one row
-    for row, scores in zip(rows, lm.target_logprobs(pocket, rows), strict=True):
-        torch.testing.assert_close(scores, naive(pocket, row), atol=1e-5, rtol=1e-5)
+@given(st.lists(related, min_size=1, max_size=12), st.sampled_from([40, 150, 2048]))
+@settings(max_examples=40, deadline=None)
+def test_a_tree_scores_as_one_plain_forward_pass_for_each_prompt(pocket, drawn, batch_tokens):
+    prompts = prompts_of(pocket, drawn)
+    with torch.no_grad():
+        for prompt, scores in zip(prompts, lm.target_logprobs(pocket, prompts, batch_tokens), strict=True):
+            torch.testing.assert_close(scores, naive(pocket, prompt), atol=1e-5, rtol=1e-5)
 
 
-def test_a_row_holds_no_more_in_its_endings_than_before_them(pocket):
-    prompt = pocket.encode(TITLES[:1], TITLES[2])
-    before, ending = prompt.predict_at[0] + 1, len(prompt) - prompt.predict_at[0] - 1
-    packs = packing.equal_up_to_the_target([prompt] * 40)
-    assert {len(pack) for pack in packs[:-1]} == {before // ending} and before // ending > 1
-    batch = packing.collate([prompt] * 40, 0, False, packs)
-    assert batch["input_ids"].shape[0] == len(packs) and len(batch["labels"]) == 40 * len(prompt.labels)
+def forced_layouts(prompts) -> list[packing.Batch]:
+    """One batch in several forms: as cut for the least cost, in two rows and in many, with trunks and without."""
+    found = [packing.collate(prompts), packing.one_row_each(prompts), packing.unpacked(prompts, 0)]
+    for parts, trunk_cost in ((2, 0), (12, 0), (12, 10_000)):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(packing, "PARTS", (parts,))
+            patch.setattr(packing, "TRUNK_COST", trunk_cost)
+            patch.setattr(packing, "LAYERS_COST", 10**9)
+            found.append(packing.collate(prompts))
+    return found
 
 
-def test_sharing_the_opening_changes_neither_loss_nor_gradient(pocket):
-    rows = [pocket.encode(TITLES[:n], TITLES[n]) for n in (1, 2, 4)]
-    gradients = []
-    for share in (True, False):
-        batch = packing.collate(rows, pocket.tokenizer.pad_token_id, share)
-        assert bool(len(batch["prefix_ids"])) == share
-        pocket.model.zero_grad()
-        (-lm.batch_logprobs(pocket.model, batch).mean()).backward()
-        gradients.append([p.grad.clone() for p in pocket.model.parameters()])
-    pocket.model.zero_grad()
-    for shared, plain in zip(*gradients, strict=True):
-        assert (shared - plain).norm() <= 1e-5 * plain.norm()
-
-
-@given(batches)
+@given(st.lists(related, min_size=1, max_size=8), st.randoms(use_true_random=False))
 @settings(max_examples=15, deadline=None)
-def test_the_loss_and_its_gradient_equal_the_full_vocabulary_loss(pocket, batch):
-    rows = [pocket.encode(history, target) for history, target in batch]
-    ours, gradient = loss_and_gradient(pocket, lambda: -lm.batch_logprobs(pocket.model, packing.collate(rows, 0)).mean())
+def test_scores_and_gradients_of_every_layout_equal_those_of_plain_forward_passes(pocket, drawn, draw):
+    prompts = prompts_of(pocket, drawn)
+    weights = torch.tensor([draw.random() for prompt in prompts for _ in prompt.labels])
+    plain, expected = loss_and_gradient(
+        pocket, lambda: (weights * torch.cat([naive(pocket, prompt) for prompt in prompts])).sum()
+    )
+    for batch in forced_layouts(prompts):
+        ours, gradient = loss_and_gradient(
+            pocket, lambda batch=batch: (weights * lm.batch_logprobs(pocket.model, batch)).sum()
+        )
+        torch.testing.assert_close(ours, plain, rtol=1e-5, atol=1e-5)
+        assert (gradient - expected).norm() <= 1e-5 * expected.norm()
 
-    def full_vocabulary() -> torch.Tensor:
-        losses = []
-        for row in rows:
-            logits = pocket.model(torch.tensor([row.ids])).logits[0]
-            losses.append(
-                torch.nn.functional.cross_entropy(logits[list(row.predict_at)], torch.tensor(row.labels), reduction="none")
-            )
-        return torch.cat(losses).mean()
 
-    plain, expected = loss_and_gradient(pocket, full_vocabulary)
-    torch.testing.assert_close(ours, plain, rtol=1e-5, atol=0)
-    assert (gradient - expected).norm() <= 1e-5 * expected.norm()
+def growing(model: lm.LanguageModel, user: int = 0, n: int = 6) -> list:
+    """The prompts of one user's growing windows."""
+    titles = (TITLES * 3)[user : user + n + 1]
+    return [model.encode(titles[:i], titles[i]) for i in range(1, n + 1)]
+
+
+def test_a_growing_window_is_read_once(pocket):
+    prompts = growing(pocket)
+    batch = packing.collate(prompts)
+    endings = sum(len(prompt) - max(prompt.positions(HISTORY)) - 2 for prompt in prompts)  # each without its EOS
+    stem = max(prompts[-1].positions(HISTORY)) + 1
+    # The closing words begin with the token that begins a bullet, so each ending but the last has one token less.
+    shared = packing._shared(packing._path(prompts[0]), packing._path(prompts[-1])) - max(prompts[0].positions(HISTORY)) - 1
+    assert batch["input_ids"].shape == (1, stem + endings - shared * (len(prompts) - 1))
+    assert len(batch["trunk_ids"]) == 0 and len(batch["labels"]) == sum(len(prompt.labels) for prompt in prompts)
+
+
+def test_many_targets_after_one_history_have_it_as_their_trunk(smollm2, splits):
+    prompts = [smollm2.encode(TITLES, title) for title in splits.catalogue]
+    batch = packing.collate(prompts)
+    before = prompts[0].predict_at[0] + 1
+    assert batch["trunk_ids"][:before].tolist() == list(prompts[0].ids[:before])
+    assert batch["trunk_read"][0] == before - 1  # the first token of every title is predicted at one place
+    rows, width = batch["input_ids"].shape
+    assert rows > 4 and 0.9 * rows * width < (batch["position_ids"] > 0).sum()
+    # Every row has tokens of its own only: a beginning is read again in a few rows at most.
+    distinct = len({prompt.ids[: p + 1] for prompt in prompts for p in prompt.predict_at[1:]})
+    assert (batch["position_ids"] > 0).sum() < 1.05 * distinct
+
+
+def test_batches_hold_every_prompt_once_and_keep_neighbours_together(pocket):
+    prompts = [prompt for user in range(4) for prompt in growing(pocket, user)][::-1]
+    one_user = packing.collate(growing(pocket))["input_ids"].numel()
+    found = list(packing.batches(prompts, int(1.4 * one_user)))
+    assert sorted(i for batch in found for i in batch) == list(range(len(prompts)))
+    assert len(found) == 4 and sorted(sorted(batch) for batch in found) == [[*range(i, i + 6)] for i in (0, 6, 12, 18)]
+    assert [len(batch) for batch in packing.batches(prompts, 1)] == [1] * len(prompts)
 
 
 def loss_and_gradient(model: lm.LanguageModel, loss) -> tuple[torch.Tensor, torch.Tensor]:
@@ -158,7 +197,7 @@ def test_models_with_more_in_their_attention_are_scored_as_by_transformers_eager
     reference = lm.LanguageModel(eager, pocket.tokenizer, pocket.prompt, "eager")
     rows = [loaded.encode(TITLES[:n], target) for n in (0, 4) for target in TITLES[:2]]
     for row, scores in zip(rows, lm.target_logprobs(loaded, rows), strict=True):
-        torch.testing.assert_close(scores, naive(reference, row), atol=1e-4, rtol=0)
+        torch.testing.assert_close(scores, naive(reference, row).detach(), atol=1e-4, rtol=0)
     assert loaded.model.config._attn_implementation == (attention.NAME if kind == "plain" else "eager")
 
 

@@ -10,58 +10,71 @@ from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
-from transformers import (
-    DynamicCache,
-)
+from transformers import DynamicCache
 
+from gdrt_lite.lm import packing
 from gdrt_lite.lm.model import LanguageModel
-from gdrt_lite.lm.packing import batches_of_similar_length, collate, equal_up_to_the_target
 from gdrt_lite.prompts import Encoded
 
 
-def target_logprobs(lm: LanguageModel, encoded: Sequence[Encoded], batch_tokens: int = 4096) -> list[torch.Tensor]:
+def target_logprobs(lm: LanguageModel, encoded: Sequence[Encoded], batch_tokens: int = 2048) -> list[torch.Tensor]:
     """log P(label | what stands before it) for every label of every prompt.
 
-    Prompts are scored in batches of similar length, and those that are equal up to the target share a row. The result depends
-    neither on their order nor on the batch size.
+    Prompts that share beginnings are read as one tree, every token once (see `lm.packing`). The result depends neither on
+    their order nor on the batch size.
 
     Args:
         encoded: prompts, see `LanguageModel.encode`.
-        batch_tokens: tokens in a batch, padding included: bounds the memory.
+        batch_tokens: tokens that are read together: bounds the memory.
 
     Returns:
         One float32 tensor per prompt, shape (T,), in nats, in the order of `encoded`.
     """
     scores: list[torch.Tensor] = [torch.empty(0)] * len(encoded)
     lm.model.eval()
-    share = shares_prefix(lm.model)
-    packs = equal_up_to_the_target(encoded) if share else [[i] for i in range(len(encoded))]
+    packed = shares_prefix(lm.model)
+    cut = packing.batches if packed else packing.batches_of_similar_length
     with torch.inference_mode():
-        for chosen in batches_of_similar_length(encoded, packs, batch_tokens):
-            batch = collate(encoded, lm.tokenizer.pad_token_id, share, chosen)
+        for chosen in cut(encoded, batch_tokens):
+            prompts = [encoded[i] for i in chosen]
+            batch = packing.collate(prompts) if packed else packing.unpacked(prompts, lm.tokenizer.pad_token_id)
             flat = batch_logprobs(lm.model, {name: tensor.to(lm.device) for name, tensor in batch.items()}).cpu()
-            order = [i for pack in chosen for i in pack]
-            for i, part in zip(order, flat.split([len(encoded[i].labels) for i in order]), strict=True):
+            for i, part in zip(chosen, flat.split([len(prompt.labels) for prompt in prompts]), strict=True):
                 scores[i] = part
     return scores
 
 
-def batch_logprobs(model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+def batch_logprobs(model: torch.nn.Module, batch: packing.Batch) -> torch.Tensor:
     """Log-probabilities of the labels of a collated batch, shape (N,), float32, differentiable."""
-    past = shared_past(model, batch["prefix_ids"], len(batch["input_ids"]))
-    mask = batch["attention_mask"]
-    if mask.dim() == 4:  # who sees whom, given in full: transformers adds such a mask to the scores as it is
-        dtype = next(model.parameters()).dtype
-        mask = torch.zeros_like(mask, dtype=dtype).masked_fill(~mask, torch.finfo(dtype).min)
+    past, trunk_logits = read_trunk(model, batch)
     with only_rows(model, batch["row"], batch["column"]):
         logits = model(
-            input_ids=batch["input_ids"],
-            attention_mask=mask,
+            input_ids=batch["input_ids"],  # (B, W)
+            attention_mask=attention_mask(batch, next(model.parameters()).dtype),
             position_ids=batch["position_ids"],
             past_key_values=past,
             use_cache=past is not None,
-        ).logits  # (N, vocabulary)
-    return -F.cross_entropy(logits.float(), batch["labels"], reduction="none")
+        ).logits  # (M - R, vocabulary)
+    if len(trunk_logits):
+        logits = torch.cat([trunk_logits, logits])  # (M, vocabulary)
+    return F.log_softmax(logits.float(), -1)[batch["place"], batch["labels"]]  # (N,)
+
+
+def attention_mask(batch: packing.Batch, dtype: torch.dtype) -> torch.Tensor:
+    """Who sees whom, (B, 1, W, P + W), as transformers adds it to the scores: 0, or the lowest number where nobody sees.
+
+    An unpacked batch has a plain mask (B, W), from which the model derives its own.
+    """
+    if "attention_mask" in batch:
+        return batch["attention_mask"]
+    column = torch.arange(batch["input_ids"].shape[1], device=batch["input_ids"].device)[:, None]  # (W, 1)
+    sees = (batch["seen_from"][:, None] <= column) & (column < batch["seen_to"][:, None])  # (B, W, P + W)
+    return additive(sees[:, None], dtype)
+
+
+def additive(sees: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """A mask in the form that a model adds to its scores: 0 where a token sees a key, the lowest number elsewhere."""
+    return torch.zeros(sees.shape, dtype=dtype, device=sees.device).masked_fill(~sees, torch.finfo(dtype).min)
 
 
 @contextmanager
@@ -79,20 +92,26 @@ def only_rows(model: torch.nn.Module, row: torch.Tensor, column: torch.Tensor) -
         hook.remove()
 
 
-def shared_past(model: torch.nn.Module, prefix_ids: torch.Tensor, batch_size: int) -> DynamicCache | None:
-    """Keys and values of the opening that every row shares, computed once and viewed by each row.
+def read_trunk(model: torch.nn.Module, batch: packing.Batch) -> tuple[DynamicCache | None, torch.Tensor]:
+    """Keys and values of the trunk, computed once and viewed by each row, and the logits asked for in it, (R, vocabulary).
 
     Gradients flow through it: the rows' gradients of the shared keys and values add up.
     """
-    if not len(prefix_ids):
-        return None
-    nowhere = prefix_ids[:0]
-    with only_rows(model, nowhere, nowhere):
-        past = model(input_ids=prefix_ids[None], use_cache=True).past_key_values
-    expanded = [
-        (layer.keys.expand(batch_size, -1, -1, -1), layer.values.expand(batch_size, -1, -1, -1)) for layer in past.layers
-    ]
-    return DynamicCache(expanded)
+    ids, read, rows = batch["trunk_ids"], batch["trunk_read"], len(batch["input_ids"])
+    if not len(ids):
+        return None, ids.new_zeros(0, 0)
+    with only_rows(model, torch.zeros_like(read), read):
+        output = model(
+            input_ids=ids[None],  # (1, P)
+            attention_mask=torch.ones_like(ids)[
+                None
+            ],  # without it, transformers takes a gap in the positions for a new text
+            position_ids=batch["trunk_positions"][None],
+            use_cache=True,
+        )
+    shared = [(layer.keys.expand(rows, -1, -1, -1), layer.values.expand(rows, -1, -1, -1))  # (B, G, P, D)
+              for layer in output.past_key_values.layers]  # fmt: skip
+    return DynamicCache(shared), output.logits
 
 
 def shares_prefix(model: torch.nn.Module) -> bool:

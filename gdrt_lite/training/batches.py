@@ -13,7 +13,7 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 from gdrt_lite.data import Example
 from gdrt_lite.groups import TokenGroups
 from gdrt_lite.lm import LanguageModel
-from gdrt_lite.lm.packing import collate
+from gdrt_lite.lm.packing import collate, unpacked
 
 
 class SeededLengthGroups(LengthGroupedSampler):
@@ -51,8 +51,9 @@ class Collator:
     """Batches rows into the tensors of `packing.collate`, with the group of each label beside: group_ids (N,)."""
 
     pad_id: int
-    share_prefix: bool
+    packed: bool
 
     def __call__(self, items: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        batch = collate([item["encoded"] for item in items], self.pad_id, self.share_prefix)
+        prompts = [item["encoded"] for item in items]
+        batch = collate(prompts) if self.packed else unpacked(prompts, self.pad_id)
         return batch | {"group_ids": torch.from_numpy(np.concatenate([item["group_ids"] for item in items]))}
