@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ from transformers import (
 )
 
 from gdrt_lite import prompts
-from gdrt_lite.lm import attention
+from gdrt_lite.lm import adapters, attention
 from gdrt_lite.prompts import Encoded, Prompt
 from gdrt_lite.system import assets
 from gdrt_lite.system.assets import SMOLLM2
@@ -92,7 +91,7 @@ def load(
     if device.type == "cpu" and model.config._attn_implementation == "sdpa":
         model.set_attn_implementation(attention.NAME)
     if adapter is not None:
-        model = _with_adapter(model, adapter)
+        model = adapters.with_adapter(model, adapter)
     return LanguageModel(model.to(device).eval(), tokenizer, prompt, str(name))
 
 
@@ -147,17 +146,6 @@ def has_fast_bf16(device: torch.device) -> bool:
         return torch.cuda.is_bf16_supported(including_emulation=False)
     probes = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
     return device.type == "cpu" and any(getattr(torch.cpu, probe, bool)() for probe in probes)
-
-
-def _with_adapter(model: PreTrainedModel, adapter: str | Path) -> PreTrainedModel:
-    from peft import PeftModel
-
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return PeftModel.from_pretrained(model, str(adapter), autocast_adapter_dtype=False)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise GdrtError(f"no usable LoRA adapter in {str(adapter)!r} ({_first_line(error)}).") from error
 
 
 def _first_line(error: Exception) -> str:

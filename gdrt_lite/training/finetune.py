@@ -19,14 +19,15 @@ from typing import Any
 import pandas as pd
 import torch
 from accelerate import PartialState
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, PeftModel
 from peft.helpers import disable_input_dtype_casting
-from transformers import PreTrainedModel, TrainerCallback, TrainingArguments
+from transformers import TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
 from gdrt_lite.data import Example
 from gdrt_lite.groups import TokenGroups, fit_for
 from gdrt_lite.lm import LanguageModel, shares_prefix
+from gdrt_lite.lm.adapters import lora_summary, save_adapter, trainable_copy
 from gdrt_lite.objectives import Objective, check_objective
 from gdrt_lite.relevance import token_relevance
 from gdrt_lite.system.files import replace_folder
@@ -63,8 +64,7 @@ class TuningResult:
         temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
         temporary.chmod(0o755)
         if isinstance(self.lm.model, PeftModel):
-            self.lm.model.peft_config["default"].base_model_name_or_path = self.lm.name
-            self.lm.model.save_pretrained(temporary, save_embedding_layers=False)  # asking for them would ask the hub
+            save_adapter(self.lm.model, self.lm.name, temporary)
         else:
             self.lm.model.save_pretrained(temporary)
         self.history.to_csv(temporary / "history.csv", index=False)
@@ -116,7 +116,7 @@ def finetune(
         epochs, max_steps: length of the training; `max_steps` wins when positive.
         batch_size: examples in an optimiser step.
         learning_rate: peak of a linear schedule; default 1e-3 for LoRA, 2e-3 for the pocket model.
-        lora: default r=8, alpha=16 on the attention's query and value projections.
+        lora: default r=8, alpha=16 on the attention's query and value projections, see `lm.adapters.default_targets`.
         seed: of the adapter's initial weights and of the order of the examples.
         output: folder for checkpoints; without it nothing is kept until the end.
         save_every: steps between checkpoints.
@@ -137,11 +137,11 @@ def finetune(
         groups = make_groups(objective, lm, examples, k, seed)
     n_groups = groups.k if groups else 1
     loss = Objective(objective, n_groups, tau, None if prior is None else torch.tensor(prior), ema)
-    model = _trainable_copy(lm.model, lora, seed) if pretrained else copy.deepcopy(lm.model)
+    model = trainable_copy(lm.model, lora, seed) if pretrained else copy.deepcopy(lm.model)
     settings = dict(
         model=lm.name, objective=objective, tau=tau, k=n_groups, prior=prior, ema=ema, epochs=epochs, max_steps=max_steps,
         batch_size=batch_size, learning_rate=learning_rate, seed=seed, n_examples=len(examples),
-        dtype=str(lm.model.dtype).removeprefix("torch."), lora=_lora_summary(model),
+        dtype=str(lm.model.dtype).removeprefix("torch."), lora=lora_summary(model),
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as scratch:
         arguments = TrainingArguments(
@@ -185,7 +185,7 @@ def finetune(
             trainer.train(resume_from_checkpoint=checkpoint)
         seconds = time.perf_counter() - start
     history = pd.DataFrame([row for row in trainer.state.log_history if "loss" in row])
-    tuned = LanguageModel(trainer.accelerator.unwrap_model(model).eval(), lm.tokenizer, lm.prompt, lm.name)
+    tuned = dataclasses.replace(lm, model=trainer.accelerator.unwrap_model(model).eval())
     return TuningResult(tuned, objective, history, groups, seconds, settings)
 
 
@@ -199,24 +199,3 @@ def train_relevance_scorer(
     """
     blind = [dataclasses.replace(example, history=()) for example in examples]
     return finetune(lm, blind, "sft", max_steps=max_steps, batch_size=64, seed=seed, progress=False)
-
-
-def _trainable_copy(model: PreTrainedModel | PeftModel, lora: LoraConfig | None, seed: int) -> PeftModel:
-    if isinstance(model, PeftModel):
-        model = copy.deepcopy(model).merge_and_unload()
-    lora = lora or LoraConfig(r=8, lora_alpha=16, lora_dropout=0.0, task_type="CAUSAL_LM")
-    # What stays frozen is shared, not copied: deepcopy takes what its memo holds for an object.
-    frozen = model.parameters() if lora.bias == "none" else ()
-    model = copy.deepcopy(model, {id(p): torch.nn.Parameter(p.data, requires_grad=False) for p in frozen})
-    with torch.random.fork_rng(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        torch.manual_seed(seed)
-        return get_peft_model(model, lora)
-
-
-def _lora_summary(model: torch.nn.Module) -> dict[str, Any] | None:
-    if not isinstance(model, PeftModel):
-        return None
-    config = model.peft_config["default"]
-    targets = sorted(config.target_modules)
-    return dict(r=config.r, alpha=config.lora_alpha, dropout=config.lora_dropout, target_modules=targets)
