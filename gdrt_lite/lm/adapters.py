@@ -29,7 +29,8 @@ from gdrt_lite.system.errors import GdrtError
 WEIGHTS = "adapter_model.safetensors"
 EARLIER = "earlier"  # folder in a saved adapter, and attribute of a tuned model: what was merged before this adapter
 QUERY_OR_VALUE = re.compile(r"(^|_)(q|v|kv|qkv|query|value)(_|$|lin)|wqkv|c_attn|att_proj")
-KEEPS_THE_BASE = (True, False, "gaussian", "orthogonal")  # initialisations of LoRA that leave the frozen weights as they are
+# Initialisations of LoRA. The second kind takes a part out of the frozen weights, and peft does so again on loading.
+KEEPS_THE_BASE, CHANGES_THE_BASE = (True, False, "gaussian", "orthogonal"), ("olora", "pissa")
 
 
 def trainable_copy(model: PreTrainedModel | PeftModel, lora: LoraConfig | None, seed: int) -> PeftModel:
@@ -47,10 +48,10 @@ def trainable_copy(model: PreTrainedModel | PeftModel, lora: LoraConfig | None, 
     if model.dtype == torch.float16 and model.device.type == "cpu":
         raise ValueError("float16 cannot be trained on a CPU; load the model with dtype=torch.float32 or torch.bfloat16.")
     lora = copy.deepcopy(lora) if lora else LoraConfig(r=8, lora_alpha=16, lora_dropout=0.0, task_type="CAUSAL_LM")
-    if lora.init_lora_weights not in KEEPS_THE_BASE:
+    if lora.init_lora_weights not in (*KEEPS_THE_BASE, *CHANGES_THE_BASE):
         raise ValueError(
-            f"init_lora_weights={lora.init_lora_weights!r} changes the frozen weights, so the saved adapter would not hold "
-            f"what was learnt; take one of {', '.join(map(repr, KEEPS_THE_BASE))}."
+            f"init_lora_weights={lora.init_lora_weights!r} needs data or draws numbers again on loading, so the saved adapter "
+            f"would not be what was learnt; take one of {', '.join(map(repr, (*KEEPS_THE_BASE, *CHANGES_THE_BASE)))}."
         )
     earlier = list(getattr(model, EARLIER, ()))
     if isinstance(model, PeftModel):
@@ -59,7 +60,8 @@ def trainable_copy(model: PreTrainedModel | PeftModel, lora: LoraConfig | None, 
     if not lora.target_modules and not lora.target_parameters:
         lora.target_modules = default_targets(model)
     # What stays frozen is shared, not copied: deepcopy takes what its memo holds for an object.
-    frozen = model.parameters() if lora.bias == "none" else ()
+    shared = lora.bias == "none" and lora.init_lora_weights in KEEPS_THE_BASE
+    frozen = model.parameters() if shared else ()
     model = copy.deepcopy(model, {id(p): torch.nn.Parameter(p.data, requires_grad=False) for p in frozen})
     with torch.random.fork_rng(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
