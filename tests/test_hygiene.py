@@ -40,7 +40,7 @@ LAYERS = [
 WINGS = {
     "system": ["errors", "files", "machine", "wheels", "assets"],
     "data": ["windows", "loaders", "interactions"],
-    "lm": ["attention", "packing", "adapters", "model", "scoring"],
+    "lm": ["attention", "packing", "adapters", "model", "plain", "scoring", "verify", "loading"],
     "training": ["batches", "learning_curve", "trainer", "finetune"],
     "plots": ["canvas", "figures"],
     "study": ["config", "report", "workspace", "cell", "protocols", "compare", "run", "grid"],
