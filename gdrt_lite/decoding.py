@@ -71,6 +71,10 @@ def recommend(
     longest = max(map(len, trie.paths))  # every title must fit behind the prompt, whichever turns out best
     encoded = [lm.encode(history, None, room=longest) for history in histories]
     _check_reach(lm, max(map(len, encoded), default=0) + longest)
+    places = max(map(len, encoded), default=0) + beams * longest
+    if places > 2 * lm.packed:
+        what = f"{2 * lm.packed} tokens where {places} are needed" if lm.packed else "one prompt"
+        raise ValueError(f"a row of {lm.name!r} may hold {what}, so beams cannot share it; rank titles with score_catalogue.")
     order = sorted(range(len(encoded)), key=lambda i: len(encoded[i]))
     results: list[Ranked] = [[]] * len(encoded)
     lm.model.eval()

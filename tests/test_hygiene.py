@@ -23,7 +23,8 @@ PACKAGE = ROOT / "gdrt_lite"
 LAYERS = [
     {"system"},
     {"data", "prompts"},
-    {"ablation", "lm"},
+    {"ablation"},
+    {"lm"},
     {"attribution", "cooccurrence", "relevance"},
     {"groups"},
     {"dro"},

@@ -18,7 +18,6 @@ from gdrt_lite import prompts
 from gdrt_lite.lm import attention
 from gdrt_lite.prompts import Encoded, Prompt
 
-
 UNLIMITED = 1 << 30
 # What configurations call the longest prompt.
 CONTEXT_NAMES = ("max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_length", "n_ctx")

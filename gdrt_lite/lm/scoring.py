@@ -16,6 +16,7 @@ from transformers import (
 
 from gdrt_lite.lm.model import LanguageModel
 from gdrt_lite.lm.packing import batches_of_similar_length, collate, equal_up_to_the_target
+from gdrt_lite.lm.plain import plain_batch_logprobs, plain_logprobs
 from gdrt_lite.prompts import Encoded
 
 
@@ -35,8 +36,13 @@ def target_logprobs(lm: LanguageModel, encoded: Sequence[Encoded], batch_tokens:
     scores: list[torch.Tensor] = [torch.empty(0)] * len(encoded)
     lm.model.eval()
     share = shares_prefix(lm.model)
-    packs = equal_up_to_the_target(encoded) if share else [[i] for i in range(len(encoded))]
+    alone = [i for i, row in enumerate(encoded) if len(row) > lm.packed]
+    together = [i for i, row in enumerate(encoded) if len(row) <= lm.packed]
     with torch.inference_mode():
+        for i in alone:
+            scores[i] = plain_logprobs(lm.model, encoded[i], lm.masks).cpu()
+        packs = equal_up_to_the_target([encoded[i] for i in together]) if share else [[i] for i in range(len(together))]
+        packs = [[together[i] for i in pack] for pack in packs]
         for chosen in batches_of_similar_length(encoded, packs, batch_tokens):
             batch = collate(encoded, lm.tokenizer.pad_token_id, share, chosen)
             flat = batch_logprobs(lm.model, {name: tensor.to(lm.device) for name, tensor in batch.items()}).cpu()
@@ -48,6 +54,8 @@ def target_logprobs(lm: LanguageModel, encoded: Sequence[Encoded], batch_tokens:
 
 def batch_logprobs(model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     """Log-probabilities of the labels of a collated batch, shape (N,), float32, differentiable."""
+    if "lengths" in batch:  # a `plain_batch`
+        return plain_batch_logprobs(model, batch)
     past = shared_past(model, batch["prefix_ids"], len(batch["input_ids"]))
     mask = batch["attention_mask"]
     if mask.dim() == 4:  # who sees whom, given in full: transformers adds such a mask to the scores as it is

@@ -105,23 +105,23 @@ def _leaves_masked_tokens_out(lm: LanguageModel, row: Encoded) -> bool:
     """Whether a masked prompt scores as the prompt without these tokens, at the positions of the others."""
     if "position_ids" not in inspect.signature(lm.model.forward).parameters:
         return False
-    masked = ablate(row, HISTORY, "attention", row.ids[0])
-    kept = [p for p, visible in enumerate(masked.attend) if visible]
-    at = [kept.index(p) for p in row.predict_at]
-    try:
-        scores = plain_logprobs(lm.model, masked)
+
+    def scores_at(kept: list[int]) -> torch.Tensor:
         ids, positions = (torch.tensor([part], device=lm.device) for part in ([row.ids[p] for p in kept], kept))
-        logits = lm.model(input_ids=ids, position_ids=positions, use_cache=False, return_dict=True).logits[0]
-        everywhere = torch.arange(len(row), device=lm.device)[None]
-        whole = lm.model(
-            input_ids=torch.tensor([row.ids], device=lm.device), position_ids=everywhere, use_cache=False
+        # Without a mask, transformers takes a gap in the positions for the start of another text.
+        logits = lm.model(
+            input_ids=ids, position_ids=positions, attention_mask=torch.ones_like(ids), use_cache=False, return_dict=True
         ).logits[0]
+        labels = torch.tensor(row.labels, device=lm.device)[:, None]
+        return logits[[kept.index(p) for p in row.predict_at]].float().log_softmax(-1).gather(1, labels)[:, 0]
+
+    masked = ablate(row, HISTORY, "attention", row.ids[0])
+    try:
+        without = scores_at([p for p, visible in enumerate(masked.attend) if visible])
+        told = scores_at(list(range(len(row))))
+        return _close(lm, plain_logprobs(lm.model, masked), without) and _close(lm, told, plain_logprobs(lm.model, row))
     except (TypeError, ValueError, RuntimeError, IndexError):
         return False
-    labels = torch.tensor(row.labels, device=lm.device)[:, None]
-    without = logits[at].float().log_softmax(-1).gather(1, labels)[:, 0]
-    told = whole[list(row.predict_at)].float().log_softmax(-1).gather(1, labels)[:, 0]
-    return _close(lm, scores, without) and _close(lm, told, plain_logprobs(lm.model, row))
 
 
 def _agree(lm: LanguageModel, rows: Sequence[Encoded], expected: Sequence[torch.Tensor | None]) -> bool:
