@@ -18,7 +18,7 @@ The method lies flat, one file per idea, in the order in which data flows throug
 What surrounds the method lies in wings:
 
     data           interactions, windows, loaders: the data sets and their splits
-    lm             model, scoring, packing, attention: the language model and its scoring core
+    lm             model, loading, verify, adapters, scoring, plain, packing, attention: the model and its scoring core
     training       finetune, trainer, arguments, batches, learning_curve: fine-tuning with an objective
     plots          figures, canvas: one function per figure
     study          methods, config, workspace, cell, evaluate, trial: an experiment;

@@ -17,6 +17,7 @@ import pandas as pd
 import torch
 from captum.attr import FeatureAblation
 
+from gdrt_lite import prompts
 from gdrt_lite.ablation import ABLATIONS, FEATURES, ablate
 from gdrt_lite.data import Example
 from gdrt_lite.lm import LanguageModel, target_logprobs
@@ -132,12 +133,8 @@ def token_attribution(lm: LanguageModel, example: Example) -> pd.DataFrame:
 
 
 def neutral_id(lm: LanguageModel) -> int:
-    """The token that stands for nothing: a blank line to be filled in.
-
-    An ordinary token, not the unknown or padding token: in many models that is the end of a document, and everything before
-    it would be forgotten with it.
-    """
-    return lm.tokenizer("_", add_special_tokens=False)["input_ids"][-1]
+    """The token that stands for nothing, see `prompts.neutral_id`."""
+    return prompts.neutral_id(lm.tokenizer)
 
 
 def _captum_ablation(

@@ -68,7 +68,14 @@ def recommend(
     from tqdm.auto import tqdm
 
     encoded = [lm.encode(history, None, room=trie.depth) for history in histories]  # every title must fit behind the prompt
-    _check_reach(lm, max(map(len, encoded), default=0) + trie.depth)
+    longest = max(map(len, encoded), default=0)
+    _check_reach(lm, longest + trie.depth)
+    places = longest + beams * trie.depth
+    if places > 2 * lm.packed:
+        what = f"{2 * lm.packed} tokens where {places} are needed" if lm.packed else "one prompt"
+        raise ValueError(
+            f"a row of {lm.name!r} may hold {what}, so beams cannot share it; rank titles with score_catalogue."
+        )
     order = sorted(range(len(encoded)), key=lambda i: len(encoded[i]))
     results: list[Ranked] = [[]] * len(encoded)
     lm.model.eval()

@@ -2,8 +2,11 @@
 
 A prompt is built from separately tokenised pieces, so a title has the same tokens wherever it stands:
 
-    before · (bullet · title) · (bullet · title) · ... · after · target title · EOS
-    TASK     TASK    HISTORY    TASK    HISTORY          TASK    TARGET
+    BOS · before · (bullet · title) · (bullet · title) · ... · after · target title · EOS
+    BOS   TASK     TASK    HISTORY    TASK    HISTORY          TASK    TARGET
+
+BOS is what the tokenizer itself puts in front of a text: one token for Gemma, Llama and Mistral, which predict badly without
+it, and nothing for SmolLM2. It belongs to no segment that is ablated.
 
 While y_t is predicted, the target tokens y_<t before it are called the PREFIX. TASK and PREFIX are the paper's
 auxiliary tokens, HISTORY its user interaction tokens (arXiv 2510.10978, section 2).
@@ -12,6 +15,9 @@ Derived in notebook 01, section 1.
 
 from __future__ import annotations
 
+import re
+import unicodedata
+import warnings
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,7 +29,9 @@ if TYPE_CHECKING:
 
 TASK, HISTORY, TARGET = 0, 1, 2
 PREFIX = 3  # never a label: the TARGET tokens before the one being predicted
-SEGMENT_NAMES = ("TASK", "HISTORY", "TARGET", "PREFIX")
+BOS = 4
+CUT = "\ud800"  # half a character, which no title holds: where a title is cut for the tokenizer
+SEGMENT_NAMES = ("TASK", "HISTORY", "TARGET", "PREFIX", "BOS")
 
 
 @dataclass(frozen=True)
@@ -32,7 +40,7 @@ class Encoded:
 
     Attributes:
         ids: token ids, length n.
-        segments: TASK, HISTORY or TARGET per token, length n.
+        segments: BOS, TASK, HISTORY or TARGET per token, length n.
         predict_at: positions whose next-token distribution is read, length T, ascending.
         labels: the token scored at each of these positions, length T.
         attend: 1 where a token may be attended to, 0 where it is masked, length n.
@@ -76,41 +84,47 @@ class Prompt:
         history: Sequence[str],
         target: str | None,
         max_length: int | None = None,
+        room: int = 0,
     ) -> Encoded:
         """Tokenise one example.
 
         Args:
             history: titles, oldest first; may be empty.
             target: the title to predict, or None for a prompt that ends where the target would begin.
-            max_length: the model's window in tokens. A longer prompt loses titles from its oldest end.
+            max_length: the model's context length in tokens. A longer prompt loses titles from its oldest end, and a warning
+                says so when it loses all of them.
+            room: tokens of `max_length` that stay free behind the prompt.
 
         Raises:
-            ValueError: the prompt does not fit into `max_length` even without any history.
+            ValueError: a title that cannot be read, see `normal_title`; an empty prompt; or one that does not fit into
+                `max_length` even without any history.
         """
+        history = [normal_title(title) for title in history]
         words = self.variant(history, target)
-        ids = list(_tokenise(tokenizer, words.before))
-        segments = [TASK] * len(ids)
-        bullet, after = _tokenise(tokenizer, words.bullet), _tokenise(tokenizer, words.after)
+        bos, before = opening_ids(tokenizer), _tokenise(tokenizer, words.before)
+        before = before[len(bos) :] if before[: len(bos)] == bos else before  # the wording may spell BOS itself
+        bullet, after = (_tokenise(tokenizer, text, inside=True) for text in (words.bullet, words.after))
         answer = () if target is None else target_ids(tokenizer, target)
         titles = [title_ids(tokenizer, title) for title in history]
         if max_length is not None:
-            room = max_length - len(ids) - len(after) - len(answer)
-            if room < 0:
+            need = len(bos) + len(before) + len(after) + len(answer) + room
+            if need > max_length:
+                what = "the longest title" if target is None else f"the target {target[:60]!r}"
                 raise ValueError(
-                    f"max_length={max_length} is too short: the task text and the target alone need "
-                    f"{max_length - room} tokens. Use a shorter prompt or a model with a longer window."
+                    f"the context of {max_length} tokens is too short: the task text and {what} alone need {need} tokens. "
+                    "Use a shorter prompt or title, or a model with a longer context."
                 )
-            titles = _newest_that_fit(titles, room, len(bullet))
+            titles = _newest_that_fit(titles, max_length - need, len(bullet))
+        pieces = [(BOS, bos), (TASK, before)]
         for title in titles:
-            ids += bullet + title
-            segments += [TASK] * len(bullet) + [HISTORY] * len(title)
-        ids += after
-        segments += [TASK] * len(after)
-        first = len(ids)
-        ids += answer
-        segments += [TARGET] * len(answer)
-        predict_at = tuple(range(first - 1, first - 1 + len(answer)))
-        return Encoded(tuple(ids), tuple(segments), predict_at, answer, (1,) * len(ids))
+            pieces += [(TASK, bullet), (HISTORY, title)]
+        pieces += [(TASK, after), (TARGET, answer)]
+        ids = tuple(i for _, piece in pieces for i in piece)
+        segments = tuple(segment for segment, piece in pieces for _ in piece)
+        first = len(ids) - len(answer)
+        if not first:
+            raise ValueError("the prompt is empty: there is no word of the task, no history and no BOS to predict from.")
+        return Encoded(ids, segments, tuple(range(first - 1, len(ids) - 1)), answer, (1,) * len(ids))
 
 
 @dataclass(frozen=True)
@@ -150,25 +164,119 @@ PARAPHRASES = RotatingPrompt(
 )
 
 
+def normal_title(title: str) -> str:
+    """The title as it is read and compared: in Unicode's composed form (NFC), so that one look is one title.
+
+    Raises:
+        ValueError: the title is no string, is blank, or holds half of a character.
+    """
+    if not isinstance(title, str):
+        raise ValueError(f"the title {title!r} is no text; give every item a name, for example {str(title)!r}.")
+    if not title.strip():
+        raise ValueError("a title is blank; give every item a name, since the model reads nothing else of it.")
+    if re.search("[\ud800-\udfff]", title):
+        raise ValueError(f"the title {title!r} holds half of a character (a lone surrogate); read its file as UTF-8.")
+    return unicodedata.normalize("NFC", title)
+
+
 def title_ids(tokenizer: PreTrainedTokenizerBase, title: str) -> tuple[int, ...]:
     """Token ids of a title, written with the leading space that follows a bullet.
 
+    A title is data: where it spells a control token such as `<|im_end|>`, it gets the ids of these characters.
+
     Raises:
-        ValueError: the title is blank.
+        ValueError: a title that cannot be read, see `normal_title`; or one without a token of its own.
     """
-    if not title.strip():
-        raise ValueError("a title is blank; give every item a name, since the model reads nothing else of it.")
-    return _tokenise(tokenizer, " " + title)
+    return _title_ids(tokenizer, len(tokenizer), normal_title(title))
 
 
 def target_ids(tokenizer: PreTrainedTokenizerBase, title: str) -> tuple[int, ...]:
-    """Token ids of a title as a target: the title, then EOS, without which 'Alien' could not end before 'Aliens'."""
+    """Token ids of a title as a target: the title, then EOS, without which 'Alien' could not end before 'Aliens'.
+
+    Raises:
+        ValueError: as `title_ids`, or the tokenizer has no EOS.
+    """
+    if tokenizer.eos_token_id is None:
+        raise ValueError("the tokenizer has no end-of-sequence token, which ends a title; set tokenizer.eos_token.")
     return title_ids(tokenizer, title) + (tokenizer.eos_token_id,)
 
 
+@lru_cache(maxsize=64)
+def opening_ids(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+    """What the tokenizer puts in front of a text by itself: BOS, `[CLS]`, or nothing."""
+    whole, bare = tokenizer("a")["input_ids"], tokenizer("a", add_special_tokens=False)["input_ids"]
+    starts = range(len(whole) - len(bare) + 1)
+    return next((tuple(whole[:n]) for n in starts if whole[n : n + len(bare)] == bare), ())
+
+
+def neutral_id(tokenizer: PreTrainedTokenizerBase) -> int:
+    """The token that stands for nothing: a blank line to be filled in, or where "_" has no token another small sign.
+
+    An ordinary token, not the unknown or padding token: in many models that is the end of a document, and everything before
+    it would be forgotten with it.
+
+    Raises:
+        ValueError: the tokenizer knows none of these signs.
+    """
+    for sign in "_-.*#,0ae":
+        ids = tokenizer(sign, add_special_tokens=False)["input_ids"]
+        if ids and ids[-1] not in tokenizer.all_special_ids:
+            return ids[-1]
+    raise ValueError("the tokenizer has no token for '_' nor for another small sign, which ablation='token' needs.")
+
+
+@lru_cache(maxsize=64)
+def control_ids(tokenizer: PreTrainedTokenizerBase, size: int) -> frozenset[int]:
+    """Tokens that steer a model: its special tokens, but for the unknown one, and the markers of its chat template.
+
+    `size` is len(tokenizer), by which a tokenizer that was extended differs from what it was.
+    """
+    marked = [i for i, token in tokenizer.added_tokens_decoder.items() if _steers(tokenizer, token.content, token.special)]
+    return frozenset([*marked, *tokenizer.all_special_ids]) - {tokenizer.unk_token_id}
+
+
+@lru_cache(maxsize=64)
+def _control_pattern(tokenizer: PreTrainedTokenizerBase, size: int) -> re.Pattern[str]:
+    added = [t.content for t in tokenizer.added_tokens_decoder.values() if _steers(tokenizer, t.content, t.special)]
+    spelled = sorted({*added, *tokenizer.all_special_tokens} - {""}, key=len, reverse=True)
+    return re.compile("|".join(map(re.escape, spelled)) or "(?!)", re.IGNORECASE)
+
+
+def _steers(tokenizer: PreTrainedTokenizerBase, content: str, special: bool) -> bool:
+    return special or bool(content.strip()) and content in str(tokenizer.chat_template or "")
+
+
+def _tokenise(tokenizer: PreTrainedTokenizerBase, text: str, inside: bool = False) -> tuple[int, ...]:
+    """Ids of a piece of a prompt; `inside` is a piece that follows another one."""
+    return _cached_ids(tokenizer, len(tokenizer), text, inside)
+
+
 @lru_cache(maxsize=200_000)
-def _tokenise(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[int, ...]:
+def _title_ids(tokenizer: PreTrainedTokenizerBase, size: int, title: str) -> tuple[int, ...]:
+    # Cut after the first character of what spells a control token, so that no piece spells one.
+    text = _control_pattern(tokenizer, size).sub(lambda found: found[0][0] + CUT + found[0][1:], " " + title)
+    ids = tuple(i for piece in text.split(CUT) for i in _cached_ids(tokenizer, size, piece, True))
+    if not ids or not control_ids(tokenizer, size).isdisjoint(ids):
+        what = "holds a control token of the model" if ids else "has no token that the tokenizer knows"
+        raise ValueError(f"the title {title[:60]!r} {what}; rename the item.")
+    return ids
+
+
+@lru_cache(maxsize=10_000)
+def _cached_ids(tokenizer: PreTrainedTokenizerBase, size: int, text: str, inside: bool) -> tuple[int, ...]:
+    letter = _letter(tokenizer, size) if inside else ()
+    if letter:
+        joint = tuple(tokenizer("a" + text, add_special_tokens=False)["input_ids"])
+        if joint[: len(letter)] == letter:
+            return joint[len(letter) :]
     return tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+@lru_cache(maxsize=64)
+def _letter(tokenizer: PreTrainedTokenizerBase, size: int) -> tuple[int, ...]:
+    """Ids of "a", behind which pieces are read, where the tokenizer puts a blank before every text; nothing elsewhere."""
+    letter, line, joint = (tuple(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in ("a", "\n", "a\n"))
+    return letter if joint != letter + line else ()
 
 
 def _newest_that_fit(titles: list[tuple[int, ...]], room: int, bullet: int) -> list[tuple[int, ...]]:
@@ -178,4 +286,6 @@ def _newest_that_fit(titles: list[tuple[int, ...]], room: int, bullet: int) -> l
         if room < 0:
             break
         kept.append(title)
+    if titles and not kept:
+        warnings.warn("the whole history of a prompt is longer than the model's context and was cut away.", stacklevel=3)
     return kept[::-1]

@@ -23,7 +23,8 @@ PACKAGE = ROOT / "gdrt_lite"
 LAYERS = [
     {"system"},
     {"data", "prompts"},
-    {"ablation", "lm"},
+    {"ablation"},
+    {"lm"},
     {"attribution", "cooccurrence", "relevance"},
     {"groups"},
     {"dro"},
@@ -40,7 +41,7 @@ LAYERS = [
 WINGS = {
     "system": ["errors", "files", "machine", "wheels", "assets"],
     "data": ["windows", "loaders", "interactions"],
-    "lm": ["attention", "packing", "model", "scoring"],
+    "lm": ["attention", "packing", "adapters", "model", "plain", "scoring", "verify", "loading"],
     "training": ["arguments", "batches", "learning_curve", "trainer", "finetune"],
     "plots": ["canvas", "figures"],
     "study": ["methods", "config", "workspace", "cell", "report", "evaluate", "trial", "protocols", "compare", "run", "grid"],

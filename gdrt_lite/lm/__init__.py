@@ -1,6 +1,7 @@
 """Language models: load one, score target tokens with it."""
 
-from gdrt_lite.lm.model import LanguageModel, has_fast_bf16, load, pocket
+from gdrt_lite.lm.loading import load
+from gdrt_lite.lm.model import LanguageModel, has_fast_bf16, pocket
 from gdrt_lite.lm.scoring import (
     additive,
     attention_mask,

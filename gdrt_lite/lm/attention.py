@@ -30,12 +30,12 @@ def grouped_attention(
     """softmax(Q K^T * scaling + mask) V.
 
     Args:
-        query: (B, H, Q, D); key, value: (B, G, K, D) with G dividing H.
+        query: (B, H, Q, D); key: (B, G, K, D); value: (B, G, K, E), with G dividing H.
         attention_mask: added to the scores, (B, 1, Q, K), or None.
         others: what else a model hands over; ignored where the mask says it already, such as the length of a sliding window.
 
     Returns:
-        (B, Q, H, D) in the dtype of `query`, and None in place of the attention weights.
+        (B, Q, H, E) in the dtype of `query`, and None in place of the attention weights.
 
     Raises:
         ValueError: the model's attention is more than this formula.
@@ -46,13 +46,14 @@ def grouped_attention(
     batch, heads, length, width = query.shape
     groups = key.shape[1]
     scale = width**-0.5 if scaling is None else scaling
-    rows = query.float().reshape(batch, groups, heads // groups * length, width) * scale
-    scores = rows @ key.float().transpose(-1, -2)  # (B, G, H/G * Q, K)
+    exact = torch.promote_types(query.dtype, torch.float32)  # float64 stays what it is
+    rows = query.to(exact).reshape(batch, groups, heads // groups * length, width) * scale
+    scores = rows @ key.to(exact).transpose(-1, -2)  # (B, G, H/G * Q, K)
     if attention_mask is not None:
         scores = scores.view(batch, groups, heads // groups, length, -1) + attention_mask[:, None]
         scores = scores.view(batch, groups, heads // groups * length, -1)
     weights = torch.nn.functional.dropout(scores.softmax(-1), dropout, module.training)
-    output = (weights @ value.float()).view(batch, heads, length, width)
+    output = (weights @ value.to(exact)).view(batch, heads, length, -1)
     return output.to(query.dtype).transpose(1, 2).contiguous(), None
 
 

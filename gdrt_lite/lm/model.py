@@ -1,17 +1,12 @@
-"""Load a causal language model, or make the pocket model. Used in notebook 01, section 1."""
+"""A causal language model with its tokenizer and prompt; the pocket model. Used in notebook 01, section 1."""
 
 from __future__ import annotations
 
-import inspect
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from transformers import (
-    AutoModelForCausalLM,
-    AutoTokenizer,
     LlamaConfig,
     LlamaForCausalLM,
     PreTrainedModel,
@@ -22,19 +17,29 @@ from transformers import (
 from gdrt_lite import prompts
 from gdrt_lite.lm import attention
 from gdrt_lite.prompts import Encoded, Prompt
-from gdrt_lite.system import assets
-from gdrt_lite.system.assets import SMOLLM2
-from gdrt_lite.system.errors import GdrtError
+
+UNLIMITED = 1 << 30
+# What configurations call the longest prompt.
+CONTEXT_NAMES = ("max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_length", "n_ctx")
 
 
 @dataclass
 class LanguageModel:
-    """A causal LM with the tokenizer and the prompt it is used with."""
+    """A causal LM with the tokenizer and the prompt it is used with.
+
+    Attributes:
+        model, tokenizer, prompt: what the name says.
+        name: by which `load` finds the model.
+        packed: longest prompt in tokens that may be read together with others; longer ones are read alone, by `plain`.
+        masks: whether the model can leave out a masked token, as the ablation "attention" asks; recurrent models cannot.
+    """
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     prompt: Prompt
     name: str
+    packed: int = UNLIMITED
+    masks: bool = True
 
     @property
     def device(self) -> torch.device:
@@ -44,56 +49,13 @@ class LanguageModel:
     @property
     def context_length(self) -> int:
         """Longest prompt in tokens."""
-        return getattr(self.model.config, "max_position_embeddings", 1 << 30)
+        config = self.model.config.get_text_config(decoder=True)
+        lengths = (getattr(config, name, None) for name in CONTEXT_NAMES)
+        return next((length for length in lengths if isinstance(length, int) and length > 0), UNLIMITED)
 
     def encode(self, history: Sequence[str], target: str | None, room: int = 0) -> Encoded:
-        """Tokenise one example, cut to the model's window less `room` tokens at the oldest end of the history."""
-        return self.prompt.encode(self.tokenizer, history, target, max_length=self.context_length - room)
-
-
-def load(
-    name: str | Path = SMOLLM2,
-    prompt: Prompt = prompts.DEFAULT,
-    adapter: str | Path | None = None,
-    dtype: torch.dtype | None = None,
-    device: str | torch.device | None = None,
-) -> LanguageModel:
-    """Load a causal LM: the embedded SmolLM2-135M-Instruct, a local folder, or any hub name.
-
-    Args:
-        name: "smollm2-135m" (fetched once, see `gdrt_lite.assets`), a folder, or a name on the Hugging Face hub.
-        prompt: wording used with this model.
-        adapter: folder of a LoRA adapter saved by `training.TuningResult.save`.
-        dtype: default bfloat16 where the device computes it fast (CUDA, AMX, AVX512-BF16), else float32.
-        device: default CUDA when there is one, else CPU.
-
-    Raises:
-        GdrtError: the model or the adapter cannot be found or read, or the model is not a causal LM that takes positions.
-    """
-    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    dtype = dtype or (torch.bfloat16 if has_fast_bf16(device) else torch.float32)
-    source = assets.smollm2_folder() if str(name) == SMOLLM2 else name
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(source)
-        model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype)
-    except OSError as error:
-        raise GdrtError(
-            f"unknown model {str(name)!r}: it is neither '{SMOLLM2}', nor a folder with a saved model, nor a hub name "
-            f"that can be reached from here ({_first_line(error)})."
-        ) from error
-    except ValueError as error:
-        raise GdrtError(
-            f"model {str(name)!r} cannot be read as a causal language model; choose one that can ({_first_line(error)})."
-        ) from error
-    # What rows share is read once, so a token's place in a batch is not its position. ALiBi and recurrent models go by place.
-    if "position_ids" not in inspect.signature(model.forward).parameters:
-        raise GdrtError(f"model {str(name)!r} takes no position_ids, which every score here needs; choose one that does.")
-    # Left to itself, transformers takes "sdpa", or "eager" for a model whose attention needs more (Gemma-2, GPT-OSS).
-    if device.type == "cpu" and model.config._attn_implementation == "sdpa":
-        model.set_attn_implementation(attention.NAME)
-    if adapter is not None:
-        model = _with_adapter(model, adapter)
-    return LanguageModel(model.to(device).eval(), tokenizer, prompt, str(name))
+        """Tokenise one example, cut to the model's context less `room` tokens at the oldest end of the history."""
+        return self.prompt.encode(self.tokenizer, history, target, max_length=self.context_length, room=room)
 
 
 def pocket(titles: Sequence[str], prompt: Prompt = prompts.DEFAULT, seed: int = 0) -> LanguageModel:
@@ -147,18 +109,3 @@ def has_fast_bf16(device: torch.device) -> bool:
         return torch.cuda.is_bf16_supported(including_emulation=False)
     probes = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
     return device.type == "cpu" and any(getattr(torch.cpu, probe, bool)() for probe in probes)
-
-
-def _with_adapter(model: PreTrainedModel, adapter: str | Path) -> PreTrainedModel:
-    from peft import PeftModel
-
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return PeftModel.from_pretrained(model, str(adapter), autocast_adapter_dtype=False)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise GdrtError(f"no usable LoRA adapter in {str(adapter)!r} ({_first_line(error)}).") from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

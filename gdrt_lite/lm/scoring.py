@@ -14,6 +14,7 @@ from transformers import DynamicCache
 
 from gdrt_lite.lm import packing
 from gdrt_lite.lm.model import LanguageModel
+from gdrt_lite.lm.plain import plain_batch_logprobs, plain_logprobs
 from gdrt_lite.prompts import Encoded
 
 
@@ -32,10 +33,15 @@ def target_logprobs(lm: LanguageModel, encoded: Sequence[Encoded], batch_tokens:
     """
     scores: list[torch.Tensor] = [torch.empty(0)] * len(encoded)
     lm.model.eval()
+    alone = [i for i, prompt in enumerate(encoded) if len(prompt) > lm.packed]
+    together = [i for i, prompt in enumerate(encoded) if len(prompt) <= lm.packed]
     packed = shares_prefix(lm.model)
     cut = packing.batches if packed else packing.batches_of_similar_length
     with torch.inference_mode():
-        for chosen in cut(encoded, batch_tokens):
+        for i in alone:
+            scores[i] = plain_logprobs(lm.model, encoded[i], lm.masks).cpu()
+        for places in cut([encoded[i] for i in together], batch_tokens):
+            chosen = [together[place] for place in places]
             prompts = [encoded[i] for i in chosen]
             batch = packing.collate(prompts) if packed else packing.unpacked(prompts, lm.tokenizer.pad_token_id)
             flat = batch_logprobs(lm.model, {name: tensor.to(lm.device) for name, tensor in batch.items()}).cpu()
@@ -46,6 +52,8 @@ def target_logprobs(lm: LanguageModel, encoded: Sequence[Encoded], batch_tokens:
 
 def batch_logprobs(model: torch.nn.Module, batch: packing.Batch) -> torch.Tensor:
     """Log-probabilities of the labels of a collated batch, shape (N,), float32, differentiable."""
+    if "lengths" in batch:  # a `plain_batch`
+        return plain_batch_logprobs(model, batch)
     past, trunk_logits = read_trunk(model, batch)
     with only_rows(model, batch["row"], batch["column"]):
         logits = model(

@@ -14,6 +14,7 @@ from gdrt_lite.data import Example
 from gdrt_lite.groups import TokenGroups
 from gdrt_lite.lm import LanguageModel
 from gdrt_lite.lm.packing import collate, unpacked
+from gdrt_lite.lm.plain import plain_batch
 
 
 class SeededLengthGroups(LengthGroupedSampler):
@@ -33,6 +34,7 @@ class TokenisedExamples(torch.utils.data.Dataset):
     """Prompts as token ids, and the group of each target token (0 without groups)."""
 
     def __init__(self, lm: LanguageModel, examples: Sequence[Example], groups: TokenGroups | None) -> None:
+        self.packed = lm.packed
         self.rows = [lm.encode(example.history, example.target) for example in examples]
         self.group_ids = [
             np.zeros(len(row.labels), dtype=np.int64) if groups is None else groups.of(example.target)
@@ -43,17 +45,24 @@ class TokenisedExamples(torch.utils.data.Dataset):
         return len(self.rows)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        return {"encoded": self.rows[index], "group_ids": self.group_ids[index]}
+        row = self.rows[index]
+        return {"encoded": row, "group_ids": self.group_ids[index], "alone": len(row) > self.packed}
 
 
 @dataclass
 class Collator:
-    """Batches rows into the tensors of `packing.collate`, with the group of each label beside: group_ids (N,)."""
+    """Batches rows into the tensors of `packing.collate`, with the group of each label beside: group_ids (N,).
+
+    A batch with a row that the model must read alone becomes a `plain_batch`.
+    """
 
     pad_id: int
     packed: bool
 
     def __call__(self, items: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         prompts = [item["encoded"] for item in items]
-        batch = collate(prompts) if self.packed else unpacked(prompts, self.pad_id)
+        if any(item["alone"] for item in items):
+            batch = plain_batch(prompts, self.pad_id)
+        else:
+            batch = collate(prompts) if self.packed else unpacked(prompts, self.pad_id)
         return batch | {"group_ids": torch.from_numpy(np.concatenate([item["group_ids"] for item in items]))}

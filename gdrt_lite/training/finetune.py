@@ -19,14 +19,15 @@ from typing import Any
 import pandas as pd
 import torch
 from accelerate import PartialState
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, PeftModel
 from peft.helpers import disable_input_dtype_casting
-from transformers import PreTrainedModel, TrainerCallback, TrainingArguments
+from transformers import TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
 from gdrt_lite.data import Example
 from gdrt_lite.groups import TokenGroups
 from gdrt_lite.lm import LanguageModel, shares_prefix
+from gdrt_lite.lm.adapters import lora_summary, save_adapter, trainable_copy
 from gdrt_lite.objectives import Objective, groups_for
 from gdrt_lite.relevance import token_relevance
 from gdrt_lite.system.files import replace_folder
@@ -64,8 +65,7 @@ class TuningResult:
         temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
         temporary.chmod(0o755)
         if isinstance(self.lm.model, PeftModel):
-            self.lm.model.peft_config["default"].base_model_name_or_path = self.lm.name
-            self.lm.model.save_pretrained(temporary, save_embedding_layers=False)  # asking for them would ask the hub
+            save_adapter(self.lm.model, self.lm.name, temporary)
         else:
             self.lm.model.save_pretrained(temporary)
         self.history.to_csv(temporary / "history.csv", index=False)
@@ -103,7 +103,7 @@ def finetune(
         objective: what to minimise; a name stands for `Objective(name)` with its defaults.
         args: transformers' training arguments; default `training.arguments(lm)`.
         groups: token groups from another scorer; by default `make_groups` with `lm` as the scorer.
-        lora: default r=8, alpha=16 on the attention's query and value projections.
+        lora: default r=8, alpha=16 on the attention's query and value projections, see `lm.adapters.default_targets`.
         resume: continue from the newest checkpoint in `args.output_dir`, if there is one, to the same result.
         progress: show a progress bar.
         callbacks: transformers callbacks, for example to measure along the way.
@@ -119,7 +119,7 @@ def finetune(
     if groups is None and objective.spec.weights is not None:
         groups = make_groups(objective.name, lm, examples, objective.n_groups, args.seed)
     objective = dataclasses.replace(objective, n_groups=groups.n_groups if groups else 1, estimate=None)
-    model = _trainable_copy(lm.model, lora, args.seed) if lm.name != "pocket" else copy.deepcopy(lm.model)
+    model = trainable_copy(lm.model, lora, args.seed) if lm.name != "pocket" else copy.deepcopy(lm.model)
     with tempfile.TemporaryDirectory() as scratch:
         args = copy.copy(args)
         if args.output_dir == NOT_KEPT:
@@ -142,7 +142,7 @@ def finetune(
             trainer.train(resume_from_checkpoint=newest_checkpoint(args.output_dir) if resume else None)
         seconds = time.perf_counter() - start
     history = pd.DataFrame([row for row in trainer.state.log_history if "loss" in row])
-    tuned = LanguageModel(trainer.accelerator.unwrap_model(model).eval(), lm.tokenizer, lm.prompt, lm.name)
+    tuned = dataclasses.replace(lm, model=trainer.accelerator.unwrap_model(model).eval())
     return TuningResult(
         tuned, objective.name, history, groups, seconds, _settings(lm, model, objective, args, len(examples))
     )
@@ -157,7 +157,7 @@ def _settings(
         prior=None if objective.prior is None else objective.prior.tolist(), parameters=dict(objective.parameters),
         epochs=args.num_train_epochs, max_steps=args.max_steps, batch_size=args.per_device_train_batch_size,
         learning_rate=args.learning_rate, seed=args.seed, n_examples=n_examples,
-        dtype=str(lm.model.dtype).removeprefix("torch."), lora=_lora_summary(model),
+        dtype=str(lm.model.dtype).removeprefix("torch."), lora=lora_summary(model),
     )  # fmt: skip
 
 
@@ -172,24 +172,3 @@ def train_relevance_scorer(
     blind = [dataclasses.replace(example, history=()) for example in examples]
     args = arguments(lm, max_steps=max_steps, batch_size=64, seed=seed)
     return finetune(lm, blind, "sft", args, progress=False)
-
-
-def _trainable_copy(model: PreTrainedModel | PeftModel, lora: LoraConfig | None, seed: int) -> PeftModel:
-    if isinstance(model, PeftModel):
-        model = copy.deepcopy(model).merge_and_unload()
-    lora = lora or LoraConfig(r=8, lora_alpha=16, lora_dropout=0.0, task_type="CAUSAL_LM")
-    # What stays frozen is shared, not copied: deepcopy takes what its memo holds for an object.
-    frozen = model.parameters() if lora.bias == "none" else ()
-    model = copy.deepcopy(model, {id(p): torch.nn.Parameter(p.data, requires_grad=False) for p in frozen})
-    with torch.random.fork_rng(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        torch.manual_seed(seed)
-        return get_peft_model(model, lora)
-
-
-def _lora_summary(model: torch.nn.Module) -> dict[str, Any] | None:
-    if not isinstance(model, PeftModel):
-        return None
-    config = model.peft_config["default"]
-    targets = sorted(config.target_modules)
-    return dict(r=config.r, alpha=config.lora_alpha, dropout=config.lora_dropout, target_modules=targets)

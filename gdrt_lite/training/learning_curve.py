@@ -5,6 +5,7 @@ Shown in notebook 07, section 7.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -37,7 +38,7 @@ class LearningCurve(TrainerCallback):
         """Measure at the last step of an epoch, before a checkpoint of that step is written."""
         if state.global_step % len(train_dataloader):
             return
-        figures = self.measure(LanguageModel(model.eval(), self.lm.tokenizer, self.lm.prompt, self.lm.name))
+        figures = self.measure(dataclasses.replace(self.lm, model=model.eval()))
         model.train()
         place = {"curve_epoch": state.global_step // len(train_dataloader), "curve_step": state.global_step}
         state.log_history.append(place | figures)
