@@ -84,8 +84,8 @@ class Interactions:
             raise ValueError(f"by={by!r} is no split; choose one of {', '.join(SPLITS)}.")
         if by == "time" and not self.dated:
             raise ValueError(
-                f"by='time' needs the time of every item, and {self.name} gives those of the targets alone: training would see "
-                "the test's future. Take 'published' (load_amazon), whose windows are cut by time, or split by 'new_users'."
+                f"by='time' needs the time of every item, which {self.name} does not give: training would see the test's "
+                "future. Split by 'new_users', or take the 'published' windows of a folder in the Amazon form, cut by time."
             )
         at_least("min_history", min_history, 1)
         at_least("history", history, min_history)

@@ -54,9 +54,9 @@ NAMED = {"movielens": load_movielens, "movielens-100k": load_movielens_100k}
 def load_amazon(folder: str | Path, train: str = TRAIN, test: str = TEST, valid_fraction: float = 0.1) -> Splits:
     """Windows in the Amazon form: `id2name4Rec.json`, and csv files with `user_id,item_ids,timestamp`.
 
-    Where the folder holds a `valid_5000.csv`, that is the valid part. Otherwise it is the last `valid_fraction` of the training
-    windows by time (windows of one timestamp stay together). The catalogue is every title of the json file. Titles are as
-    `loaders.read_amazon_titles` cleans them. The wording is that of `data.yaml` in the folder, or follows from its name.
+    Where the folder holds a `valid_5000.csv`, that is the valid part. Otherwise it is the last `valid_fraction` of the
+    training windows by time (windows of one timestamp stay together). The catalogue is every title of the json file, cleaned
+    as `cells.clean` does. The wording is that of `data.yaml` in the folder, or follows from the folder's name.
 
     Raises:
         GdrtError: a file is missing or malformed (with the line).
@@ -81,8 +81,8 @@ def load_amazon(folder: str | Path, train: str = TRAIN, test: str = TEST, valid_
     catalogue = sorted(set(titles.values()) - {""})
     splits = Splits(training, valid, held_out, catalogue, {}, _amazon_name(folder), *_amazon_wording(folder))
     told = (
-        f"{splits.repeats():,} of {len(held_out):,} test windows have their target in their own history: a list that leaves the "
-        "history out cannot hit them."
+        f"{splits.repeats():,} of {len(held_out):,} test windows have their target in their own history: a list that leaves "
+        "the history out cannot hit them."
     )
     return replace(splits, report=(told,) if splits.repeats() else ())
 
@@ -90,8 +90,8 @@ def load_amazon(folder: str | Path, train: str = TRAIN, test: str = TEST, valid_
 def amazon_interactions(folder: str | Path) -> Interactions:
     """The interactions behind the windows of all csv files in a folder of the Amazon form, for splits of our own choice.
 
-    An item's time is that of the first window it is seen in; the order of the items in that window is kept. Only targets carry
-    their own time, so `split("time")` is refused: a third of the items or fewer are dated in the published sets.
+    An item's time is that of the first window it is seen in; the order of the items in that window is kept. Only targets
+    carry their own time (20% to 36% of the interactions of the published sets), so `split("time")` is refused.
 
     Raises:
         GdrtError: a file is missing or malformed (with the line).
@@ -161,11 +161,12 @@ def open_data(
     """Train, valid and test of any data: what `run` and `study` open.
 
     Args:
-        source: a name in NAMED, a table file (`read_table`), a folder in the Amazon form, as they stand or under data/; or Interactions.
-        split: one of SPLITS, or "published" for the windows of an Amazon folder as they are; then only `columns` counts further.
+        source: a name in NAMED, a table file (`read_table`) or Amazon folder, as it stands or under data/;
+            or Interactions.
+        split: one of SPLITS, or "published" for the windows of an Amazon folder as they are, whatever the sizes below say.
         top_items: the most interacted titles kept; 0 keeps all.
         history: the most titles in a history. A window has three titles at least, or as many as a shorter history can hold.
-        columns: arguments of `read_table`: names of columns, noun and verb. A named data set takes noun and verb alone.
+        columns: arguments of `read_table`: names of columns, noun and verb. What is no table takes noun and verb alone.
         options: further arguments of `Interactions.split`.
 
     Raises:
@@ -186,8 +187,8 @@ def open_data(
         interactions = replace(NAMED[source](top_items=None), **wording)
     elif path is None:
         raise ValueError(
-            f"unknown data set {str(source)!r}; choose {', '.join(map(repr, NAMED))}, a table ({', '.join(tables.FORMS)}), or a folder "
-            "in the Amazon form (id2name4Rec.json, train_10000.csv, test_5000.csv), named as it stands or under data/."
+            f"unknown data set {str(source)!r}; choose {', '.join(map(repr, NAMED))}, a table ({', '.join(tables.FORMS)}), "
+            "or a folder in the Amazon form (id2name4Rec.json, train_10000.csv, test_5000.csv), as it stands or under data/."
         )
     elif path.is_dir():
         interactions = replace(amazon_interactions(path), **wording)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ USUAL = {  # as they read without case, blanks, underscores and RecBole's types
             "ratedat",
             "ratingtimestamp",
         ),
-        *("dateadded", "dateread", "readat", "watchedat", "purchasedat", "eventtime", "ts", "t"),
+        *("dateadded", "dateread", "readat", "watchedat", "purchasedat", "eventtime", "ts"),
     ),
     "genres": ("genres", "genre", "class", "categories", "category", "tags"),
     "item_id": ("itemid", "movieid", "productid", "bookid", "gameid", "parentasin", "asin", "isbn"),
@@ -58,11 +59,12 @@ def read_table(
     titles: str | Path | None = None,
     ties: str | None = None,
 ) -> Interactions:
-    """One row an interaction, from a file. What an argument leaves open, a YAML file of the same stem may say by the same word.
+    """Interactions from a file of one row each. A YAML file of the same stem may say what the arguments leave open.
 
     Args:
         path: a file in one of FORMS.
-        user, item, time, genres: names of columns (RecBole's without their types); guessed from USUAL where nobody names them.
+        user, item, time, genres: names of columns (RecBole's without their types); guessed from USUAL where none are given.
+            time="rows" numbers the rows, for a table without times that stands in the right order.
         noun, verb: the wording of the prompt; guessed from the names of file and column, else "item" and "chosen".
         name: of the data; the file's stem.
         titles: a second table that shares its one column of ids with the first, and holds the titles (and genres). For
@@ -70,8 +72,8 @@ def read_table(
         ties: as in `from_frame`.
 
     Raises:
-        GdrtError: no such file or form, no such column (those found are named), or a cell that cannot be read (with the file,
-            its column, and its line or row).
+        GdrtError: no such file or form, no such column (those found are named), or a cell that cannot be read (with the
+            file, its column, and its line or row).
     """
     path = Path(path)
     given = dict(user=user, item=item, time=time, genres=genres, noun=noun, verb=verb, name=name, titles=titles, ties=ties)
@@ -81,15 +83,16 @@ def read_table(
         table = _with_titles(table, path.parent / asked["titles"])
     elif path.suffix == ".inter" and beside.is_file():
         table = _with_titles(table, beside)
+    by_row = asked.get("time") == "rows" and "rows" not in table.columns
+    if by_row:
+        table = table.assign(rows=range(len(table)))
     columns = {role: asked.get(role) or _guess(table, role) for role in ("user", "item", "time", "genres", "item_id")}
     for role in ("user", "item", "time"):
         if columns[role] is None:
             raise GdrtError(f"{path} {_missing(table, role)}")
-    words = wording(f"{columns['item']} {path.stem}") or ("item", "chosen")
+    words = wording(f"{columns['item']} {columns['item_id']} {path.stem}") or ("item", "chosen")
     try:
-        if "item" not in asked and cells.looks_like_ids(cells.text(table[columns["item"]])):
-            raise ValueError(f"Column {columns['item']!r} seems to hold ids and no titles. {_TITLES}")
-        return from_frame(
+        found = from_frame(
             table,
             **columns,
             name=asked.get("name", path.stem),
@@ -99,6 +102,9 @@ def read_table(
         )
     except ValueError as error:
         raise GdrtError(f"{path}: {error}") from None
+    if "item" not in asked and cells.looks_like_ids(found.titles):
+        raise GdrtError(f"{path}: column {columns['item']!r} seems to hold ids and no titles. {_TITLES}")
+    return replace(found, dated=not by_row)
 
 
 def notes(path: Path) -> dict[str, str]:
@@ -140,12 +146,16 @@ def _missing(table: pd.DataFrame, role: str) -> str:
     found = f"(found: {', '.join(map(str, table.columns))})"
     if {"instruction", "conversations", "messages", "prompt"} & {_plain(column) for column in table.columns}:
         return f"holds prompts in which titles stand as text {found}; notebook 08, section 1, cuts them into rows first."
+    if any(_plain(column).startswith("history") for column in table.columns):
+        return (
+            f"holds windows with their histories, no interactions {found}; notebook 08, section 1, makes rows of them first."
+        )
     if role == "item":
         return f"has no column of titles that I know by its name {found}. {_TITLES}"
     if role == "time":
         return (
-            f"has no column of times that I know by its name {found}. Name it (time=); where there is none, number the rows in the "
-            "order in which they happened, as notebook 08, section 1, shows."
+            f"has no column of times that I know by its name {found}. Name it (time=); where there is none, and the rows "
+            "stand in the order in which they happened, take time='rows'."
         )
     return f"has no column of users that I know by its name {found}. Name it (user=)."
 
@@ -169,7 +179,7 @@ def _with_titles(table: pd.DataFrame, path: Path) -> pd.DataFrame:
 
 
 def _records(path: Path) -> pd.DataFrame:
-    """The cells of a file as they are written, the lines as the index; RecBole's types leave the names, token_seq becomes a list."""
+    """The cells of a file as they are written, and its lines as the index. RecBole's types leave the names of columns."""
     try:
         if path.suffix in (".csv", ".tsv", ".inter", ".item"):
             return _separated(path)
@@ -187,9 +197,7 @@ def _records(path: Path) -> pd.DataFrame:
         if type(error).__module__.startswith("pyarrow"):
             raise GdrtError(f"{path} is no parquet file that can be read ({error}).") from None
         raise
-    raise GdrtError(
-        f"{path} is in no form that can be read: choose one of {', '.join(FORMS)}, or a folder in the Amazon form."
-    )
+    raise GdrtError(f"{path} is in no form that can be read: choose one of {', '.join(FORMS)}; a folder is for open_data.")
 
 
 def _separated(path: Path) -> pd.DataFrame:
