@@ -68,6 +68,11 @@ def titles(column: pd.Series) -> tuple[list[str], list[str]]:
     return [cleaned[title] for title in written], said
 
 
+def keys(column: pd.Series) -> pd.Series:
+    """Ids as text, so that those of two tables can be compared; never refused, since nobody reads them."""
+    return pd.Series([str(value) for value in column], column.index, dtype=object, name=column.name)
+
+
 def looks_like_ids(values: Iterable[str]) -> bool:
     """Whether nine in ten are numbers or keys."""
     found = [bool(_ID.fullmatch(value)) for value in values]
@@ -82,7 +87,8 @@ def times(column: pd.Series) -> tuple[np.ndarray, np.ndarray, list[str]]:
     Raises:
         ValueError: a cell is no number and no date, or beyond 64 bits.
     """
-    nested = next((row for row, value in enumerate(column) if not pd.api.types.is_scalar(value)), None)
+    odd = (isinstance(value, complex) or not pd.api.types.is_scalar(value) for value in column)
+    nested = next((row for row, value in enumerate(odd) if value), None)
     if nested is not None:
         raise _fault(column, nested, "holds no time", f": a {type(column.iloc[nested]).__name__}; give one cell one time.")
     numbers = None if pd.api.types.is_datetime64_any_dtype(column) else pd.to_numeric(column, errors="coerce")

@@ -151,7 +151,7 @@ def from_frame(
     tied = frame.duplicated(["user", "exact"]).groupby(frame["user"]).any()
     report = [f"{len(df):,} rows: {len(df) - len(frame):,} repeat a user and a title, and only the first of them counts."]
     if item_id is not None:
-        names = pd.Series(titles).groupby(df[item_id].astype(str).to_numpy()).first()
+        names = pd.Series(titles).groupby(cells.keys(df[item_id]).to_numpy()).first()
         shared = names[names.duplicated(keep=False)]
         report += [f"{len(shared):,} ids share {shared.nunique():,} titles, and a title is one item."] if len(shared) else []
     report += [*of_titles, *of_times, *of_genres]

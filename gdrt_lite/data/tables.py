@@ -169,7 +169,7 @@ def _with_titles(table: pd.DataFrame, path: Path) -> pd.DataFrame:
             f"{path} must share exactly one column, that of the ids, and shares {shared or 'none'}; its columns are "
             f"{', '.join(map(str, other.columns))}, the first table's {', '.join(map(str, table.columns))}."
         )
-    ids, keys = other[shared[0]].astype(str), table[shared[0]].astype(str)
+    ids, keys = cells.keys(other[shared[0]]), cells.keys(table[shared[0]])
     if ids.duplicated().any():
         raise GdrtError(
             f"{path} has id {ids[ids.duplicated()].iloc[0]!r} of column {shared[0]!r} twice; keep one row an id."
