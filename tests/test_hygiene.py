@@ -31,6 +31,7 @@ LAYERS = [
     {"training", "trie"},
     {"decoding"},
     {"metrics", "baselines"},
+    {"sasrec"},
     {"plots"},
     {"study"},
     {"course"},
@@ -39,7 +40,7 @@ LAYERS = [
 # The same inside each wing.
 WINGS = {
     "system": ["errors", "files", "machine", "wheels", "assets"],
-    "data": ["windows", "loaders", "interactions"],
+    "data": ["windows", "cells", "loaders", "interactions", "tables", "sources"],
     "lm": ["attention", "packing", "model", "scoring"],
     "training": ["batches", "learning_curve", "trainer", "finetune"],
     "plots": ["canvas", "figures"],
