@@ -14,10 +14,11 @@ The method lies flat, one file per idea, in the order in which data flows throug
     decoding       recommend: rank the titles of a catalogue
     metrics        NDCG, hit rate, coverage, unfairness, paired bootstrap
     baselines      popularity and item-to-item transitions, the recommenders to beat
+    sasrec         a small transformer over item numbers, the same without words
 
 What surrounds the method lies in wings:
 
-    data           interactions, windows, loaders: the data sets and their splits
+    data           interactions, windows, cells, loaders, tables, sources: the data sets and their splits
     lm             model, loading, verify, adapters, scoring, plain, packing, attention: the model and its scoring core
     training       finetune, trainer, arguments, batches, learning_curve: fine-tuning with an objective
     plots          figures, canvas: one function per figure
@@ -53,6 +54,7 @@ _MODULES = (
     "plots",
     "prompts",
     "relevance",
+    "sasrec",
     "study",
     "system",
     "training",

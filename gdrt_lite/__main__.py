@@ -80,15 +80,17 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
             group.add_argument(*names, action=argparse.BooleanOptionalAction, default=None, help=field.metadata["help"])
         elif isinstance(field.default, tuple):
             group.add_argument(*names, nargs="+", choices=choices, help=field.metadata["help"])
-        elif field.name == "parameters":
-            group.add_argument(*names, nargs="+", type=_named_number, metavar="NAME=VALUE", help=field.metadata["help"])
+        elif field.default is dataclasses.MISSING:  # a mapping
+            group.add_argument(*names, nargs="+", type=_named_value, metavar="NAME=VALUE", help=field.metadata["help"])
         else:
             group.add_argument(*names, type=type(field.default), choices=choices, help=field.metadata["help"])
 
 
-def _named_number(text: str) -> tuple[str, float]:
-    name, _, value = text.partition("=")
-    return name, float(value)
+def _named_value(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not (name and equals):
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form name=value")
+    return name, value
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -98,8 +100,9 @@ def _run(options: argparse.Namespace) -> int:
     given = {name: value for name, value in vars(options).items() if value is not None}
     settings = {f.name: given[f.name] for f in dataclasses.fields(Config) if f.name in given}
     settings |= {name: tuple(value) for name, value in settings.items() if isinstance(value, list)}
-    if "parameters" in settings:
-        settings["parameters"] = dict(settings["parameters"])
+    for name, number in (("parameters", float), ("columns", str)):
+        if name in settings:
+            settings[name] = {key: number(value) for key, value in settings[name]}
     run.run(
         objectives=options.objectives.split(","),
         profile=options.profile,

@@ -1,4 +1,7 @@
-"""What a recommender without a language model does: count, and see which titles follow each other. Notebook 00, section 5."""
+"""What a recommender without a language model does: count, and see which titles follow each other.
+
+Shown in notebook 00, section 5.
+"""
 
 from __future__ import annotations
 
@@ -31,9 +34,9 @@ def popularity(
     Returns:
         Per user k pairs (title, windows that end in it), best first, ties by title.
     """
-    number = _numbered(catalogue)
+    number = numbered(catalogue, k)
     scores = np.broadcast_to(_target_counts(train, number), (len(histories), len(catalogue)))
-    return _best(scores, catalogue, histories, k, exclude_history)
+    return best_titles(scores, catalogue, histories, k, exclude_history)
 
 
 def item_transitions(
@@ -53,7 +56,7 @@ def item_transitions(
     Returns:
         Per user k pairs (title, similarity), best first; what no similarity reaches is filled up by popularity.
     """
-    number = _numbered(catalogue)
+    number = numbered(catalogue, k)
     if shrinkage < 0:
         raise ValueError(f"shrinkage={shrinkage} must be 0 or more.")
     pairs = [(number[h], number[e.target]) for e in train for h in e.history if h in number and e.target in number]
@@ -69,12 +72,19 @@ def item_transitions(
     filling = 1e-9 * counts / max(counts.max(), 1)
     numbers = (np.array([number[t] for t in history if t in number], dtype=np.int64) for history in histories)
     scores = (similarity[own].sum(0) + filling for own in numbers)  # user by user: all at once would be dense
-    return _best(scores, catalogue, histories, k, exclude_history)
+    return best_titles(scores, catalogue, histories, k, exclude_history)
 
 
-def _numbered(catalogue: Sequence[str]) -> dict[str, int]:
+def numbered(catalogue: Sequence[str], k: int) -> dict[str, int]:
+    """Title -> its place in the catalogue, from 0.
+
+    Raises:
+        ValueError: an empty catalogue, or a list of k titles that it cannot fill.
+    """
     if not len(catalogue):
         raise ValueError("the catalogue is empty: there is nothing to recommend.")
+    if not 1 <= k <= len(catalogue):
+        raise ValueError(f"k={k} is out of range: it must be between 1 and the {len(catalogue)} titles of the catalogue.")
     return {title: i for i, title in enumerate(catalogue)}
 
 
@@ -84,7 +94,7 @@ def _target_counts(train: Sequence[Example], number: dict[str, int]) -> np.ndarr
     return np.bincount(numbers, minlength=len(number)).astype(float)
 
 
-def _best(
+def best_titles(
     scores: Iterable[np.ndarray],
     catalogue: Sequence[str],
     histories: Sequence[Sequence[str]],
@@ -92,8 +102,6 @@ def _best(
     exclude_history: bool,
 ) -> list[Ranked]:
     """The k highest of each user's scores, shape (titles,), ties by title."""
-    if not 1 <= k <= len(catalogue):
-        raise ValueError(f"k={k} is out of range: it must be between 1 and the {len(catalogue)} titles of the catalogue.")
     by_title = np.argsort(np.array(catalogue, dtype=object), kind="stable")
     lists = []
     for row, history in zip(scores, histories, strict=True):

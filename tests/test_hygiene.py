@@ -32,6 +32,7 @@ LAYERS = [
     {"training", "trie"},
     {"decoding"},
     {"metrics", "baselines"},
+    {"sasrec"},
     {"plots"},
     {"study"},
     {"course"},
@@ -40,7 +41,7 @@ LAYERS = [
 # The same inside each wing.
 WINGS = {
     "system": ["errors", "files", "machine", "wheels", "assets"],
-    "data": ["windows", "loaders", "interactions"],
+    "data": ["windows", "cells", "loaders", "interactions", "tables", "sources"],
     "lm": ["attention", "packing", "adapters", "model", "plain", "scoring", "verify", "loading"],
     "training": ["arguments", "batches", "learning_curve", "trainer", "finetune"],
     "plots": ["canvas", "figures"],

@@ -36,6 +36,10 @@ def short_twin():
     patch.undo()
 
 
+def opened(config):
+    return workspace.Workspace(config).splits
+
+
 def report_of(folder):
     found = json.loads((folder / "report.json").read_text())
     return {key: value for key, value in found.items() if key not in ("seconds", "peak_memory_gib")}
@@ -66,7 +70,7 @@ def test_the_report_holds_every_model_metric_and_interval(finished):
 
 def test_a_cell_carries_all_that_its_tables_need(finished):
     cell = read_cells(finished / "cells")[0]
-    splits = workspace.load_splits(cell.config)
+    splits = opened(cell.config)
     bins = metrics.popularity_groups(splits.train, splits.catalogue)
     assert cell.train_examples == TINY["train_examples"] and cell.dtype == "float32"
     assert cell.data == splits.name == "MovieLens small, top 500, new_users"
@@ -80,20 +84,20 @@ def test_a_folder_is_split_as_asked_or_kept_as_published(tmp_path, monkeypatch):
     rows = [f'{u},"{[(u + i) % 12 for i in range(6)]}",{10 * u}' for u in range(40)]
     for name in ("train_10000.csv", "test_5000.csv"):
         files.write_text(tmp_path / "amazon" / "Tiny" / name, "\n".join(["user_id,item_ids,timestamp", *rows]) + "\n")
-    monkeypatch.setattr(data, "data_folder", lambda: tmp_path)
-    published = workspace.load_splits(Config(data="amazon/Tiny", split="published"))
+    monkeypatch.setattr(data.sources, "data_folder", lambda: tmp_path)
+    published = opened(Config(data="amazon/Tiny", split="published"))
     assert len(published.test) == 40 and published.name == "Amazon Tiny"
-    ours = workspace.load_splits(Config(data="amazon/Tiny", top_items=10, history=3))
+    ours = opened(Config(data="amazon/Tiny", top_items=10, history=3))
     assert ours.name == "Amazon Tiny, top 10, new_users" and len(ours.catalogue) == 10
     assert not {e.user for e in ours.train} & {e.user for e in ours.test}
-    assert ours.name == workspace.load_splits(Config(data=str(tmp_path / "amazon" / "Tiny"), top_items=10, history=3)).name
+    assert ours.name == opened(Config(data=str(tmp_path / "amazon" / "Tiny"), top_items=10, history=3)).name
     with pytest.raises(ValueError, match="unknown data set 'amazon/None'"):
-        workspace.load_splits(Config(data="amazon/None"))
+        opened(Config(data="amazon/None"))
 
 
 @pytest.mark.parametrize("history, fewest", [(1, 1), (2, 2), (3, 3), (5, 3)])
 def test_a_window_has_three_titles_or_as_many_as_a_shorter_history_holds(history, fewest):
-    splits = workspace.load_splits(Config(history=history, top_items=50))
+    splits = opened(Config(history=history, top_items=50))
     lengths = {len(e.history) for part in (splits.train, splits.valid, splits.test) for e in part}
     assert lengths == set(range(fewest, history + 1))
 
@@ -293,7 +297,7 @@ def test_the_study_leaves_out_what_it_has_no_data_for_and_says_so(tmp_path, caps
     (cell,) = read_cells(tmp_path / "cells")
     assert cell.config.data == "movielens" and (tmp_path / "REPORT.md").exists()
     assert cell.train_examples == len(
-        workspace.load_splits(cell.config).train
+        opened(cell.config).train
     )  # counted on all, not on a sample
 
 

@@ -5,7 +5,6 @@ Uses the standard library until a check needs more, so that it can also tell wha
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 import shutil
 import sys
@@ -195,6 +194,7 @@ def _model() -> Answers:
 
 def _data() -> Answers:
     from gdrt_lite import data
+    from gdrt_lite.system import files
     from gdrt_lite.system.errors import GdrtError
 
     repair = "restore data/movielens: git checkout -- data, or reinstall gdrt_lite"
@@ -203,13 +203,9 @@ def _data() -> Answers:
     except GdrtError as error:
         yield FAIL, str(error), repair
         return
-    sums = [line.split() for line in (folder / "SHA256SUMS").read_text(encoding="utf-8").splitlines() if line.strip()]
-    for expected, name in sums:
-        file = folder / name.lstrip("*")
-        if not file.is_file():
-            yield FAIL, f"{file} is missing", repair
-        elif hashlib.sha256(file.read_bytes()).hexdigest() != expected:
-            yield FAIL, f"{file} does not match its SHA-256", repair
+    for name, fault in files.check_sums(folder).items():
+        if fault:
+            yield FAIL, f"{folder / name} {fault}", repair
         else:
             yield OK, f"{name} matches its SHA-256"
 

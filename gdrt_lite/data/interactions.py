@@ -3,31 +3,49 @@
 Conventions, in one place:
 
 * An item is its title. Users are strings.
-* Interactions are ordered by time within a user; equal times keep the order of the rows they came in.
+* Interactions are ordered by time within a user; equal times keep the order of the rows they came in, unless told otherwise.
 * A (user, item) pair counts once, at its first time.
+
+Shown on a table in notebook 08, section 1.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
 
-from gdrt_lite.data import loaders
-from gdrt_lite.data.windows import LOWER, SPLITS, Example, Splits, at_least, cut, split_examples, windows
-from gdrt_lite.system.errors import GdrtError
+from gdrt_lite.data import cells
+from gdrt_lite.data.windows import LOWER, SPLITS, Splits, at_least, split_examples, windows
+
+TIES = {
+    "rows": "kept in the order of their rows",
+    "shuffle": "shuffled by a seed",
+    "session": "one session, of which no item is in the history of another",
+}
 
 
 @dataclass(frozen=True, repr=False, eq=False)
 class Interactions:
-    """A table of user (str), item (title), time (int), sorted by user and time; and the titles' genres."""
+    """A table of user (str), item (title), time (int), sorted by user and time; and the titles' genres.
+
+    Attributes:
+        noun, verb: the wording of a prompt, as in "A user has read these books".
+        report: what was done to the rows, in sentences.
+        ties: one of TIES, what equal times of a user mean.
+        dated: whether every time is the item's own (see `amazon_interactions`).
+    """
 
     frame: pd.DataFrame
     genres: dict[str, tuple[str, ...]] = field(default_factory=dict)
     name: str = "interactions"
+    noun: str = "item"
+    verb: str = "chosen"
+    report: tuple[str, ...] = ()
+    ties: str = "rows"
+    dated: bool = True
 
     @property
     def titles(self) -> list[str]:
@@ -40,10 +58,13 @@ class Interactions:
         counts = self.frame["item"].value_counts()
         kept = sorted(counts.index, key=lambda title: (-counts[title], title))[:n]
         frame = self.frame[self.frame["item"].isin(set(kept))].reset_index(drop=True)
-        return Interactions(frame, self.genres, f"{self.name}, top {n}")
+        return replace(self, frame=frame, name=f"{self.name}, top {n}")
 
     def split(self, by: str = "new_users", history: int = 10, min_history: int = 3, seed: int = 0) -> Splits:
         """Cut the windows into train, valid and test.
+
+        "new_users" and "leave_one_out" train on the future of other users: a test window may be older than most of the
+        training windows. That is usual in this field, and only "time" is free of it.
 
         Args:
             by: "new_users": 10% of the users are valid and 10% test, with all their windows (`seed` draws).
@@ -56,22 +77,28 @@ class Interactions:
             seed: used by "new_users" alone.
 
         Raises:
-            ValueError: an unknown `by`, a length out of range, or too few windows to fill the three parts.
+            ValueError: an unknown `by`, a length out of range, too few windows to fill the three parts, or "time" without
+                the items' own times.
         """
         if by not in SPLITS:
             raise ValueError(f"by={by!r} is no split; choose one of {', '.join(SPLITS)}.")
+        if by == "time" and not self.dated:
+            raise ValueError(
+                f"by='time' needs the time of every item, which {self.name} does not give: training would see the test's "
+                "future. Split by 'new_users', or take the 'published' windows of a folder in the Amazon form, cut by time."
+            )
         at_least("min_history", min_history, 1)
         at_least("history", history, min_history)
-        examples = windows(self.frame, history, min_history)
+        examples = windows(self.frame, history, min_history, sessions=self.ties == "session")
         if not examples:
             raise ValueError(
                 f"No user has more than min_history={min_history} items, so there is no window to learn from; bring "
                 f"longer histories, keep more titles, or {LOWER}."
             )
-        train, valid, test = split_examples(examples, by, seed)
+        parts = split_examples(examples, by, seed)
         titles = self.titles
         genres = {title: self.genres[title] for title in titles if title in self.genres}
-        return Splits(train, valid, test, titles, genres, f"{self.name}, {by}")
+        return Splits(*parts, titles, genres, f"{self.name}, {by}", self.noun, self.verb, self.report)
 
     def __repr__(self) -> str:
         users, titles = self.frame["user"].nunique(), self.frame["item"].nunique()
@@ -85,140 +112,74 @@ def from_frame(
     time: str,
     genres: str | Mapping[str, Iterable[str]] | None = None,
     name: str = "frame",
+    *,
+    noun: str = "item",
+    verb: str = "chosen",
+    item_id: str | None = None,
+    ties: str = "rows",
+    seed: int = 0,
 ) -> Interactions:
-    """Your own table as Interactions.
+    """Your own table as Interactions; their `report` says in sentences what was merged, decoded, cut and ordered how.
 
     Args:
-        user, item, time: names of its columns. `item` holds titles; `time` holds numbers (whole part kept),
-            dates or ISO date strings (turned into Unix seconds; UTC where they name no zone).
-        genres: title -> genres, or the name of a column with "A|B" strings or lists.
+        user, item, time: names of its columns. `item` holds titles; `time` holds numbers, dates or ISO date strings
+            (turned into Unix seconds; UTC where they name no zone). Parts of a second order the rows and are then cut off.
+        genres: title -> genres, or the name of a column with lists, or text with "|", ";" or "," between the genres.
+        noun, verb: the wording of the prompt: "A user has chosen these items".
+        item_id: the column of ids, where there is one: the report then counts ids that share a title.
+        ties: one of TIES: what equal times of a user mean.
+        seed: of the shuffled ties.
 
     Raises:
         ValueError: an empty table, a missing column, or a row (from 0) with an empty or unreadable cell.
     """
-    columns = [user, item, time, *([genres] if isinstance(genres, str) else [])]
-    for column in columns:
-        if column not in df.columns:
-            raise ValueError(f"The table has no column {column!r}; its columns are {', '.join(map(str, df.columns))}.")
+    for column in [user, item, time, *(name for name in (genres, item_id) if isinstance(name, str))]:
+        if (found := list(df.columns).count(column)) != 1:
+            fault = f"{found} columns" if found else "no column"
+            raise ValueError(f"The table has {fault} {column!r}; its columns are {', '.join(map(str, df.columns))}.")
+    if ties not in TIES:
+        raise ValueError(f"ties={ties!r} is none of {', '.join(TIES)}.")
     if df.empty:
         raise ValueError("The table is empty: it needs one row per interaction of a user with an item.")
-    frame = pd.DataFrame({"user": _text(df[user]), "item": _text(df[item]), "time": _seconds(df[time])})
+    titles, of_titles = cells.titles(df[item])
+    seconds, exact, of_times = cells.times(df[time])
+    known, of_genres = _genres(titles, df[genres] if isinstance(genres, str) else genres)
+    frame = pd.DataFrame({"user": cells.text(df[user]), "item": titles, "time": seconds, "exact": exact})
+    if ties == "shuffle":
+        frame = frame.iloc[np.random.default_rng(seed).permutation(len(frame))]
+    frame = frame.iloc[np.lexsort((frame["exact"], frame["user"].factorize(sort=True)[0]))].drop_duplicates(["user", "item"])
+    tied = frame.duplicated(["user", "exact"]).groupby(frame["user"]).any()
+    report = [f"{len(df):,} rows: {len(df) - len(frame):,} repeat a user and a title, and only the first of them counts."]
+    if item_id is not None:
+        names = pd.Series(titles).groupby(cells.keys(df[item_id]).to_numpy()).first()
+        shared = names[names.duplicated(keep=False)]
+        report += [f"{len(shared):,} ids share {shared.nunique():,} titles, and a title is one item."] if len(shared) else []
+    report += [*of_titles, *of_times, *of_genres]
+    if tied.any():
+        report.append(f"{tied.mean():.0%} of the users have items of one time; these are {TIES[ties]}.")
+    frame = frame[["user", "item", "time"]].reset_index(drop=True)
+    return Interactions(frame, known, name, noun, verb, tuple(report), ties)
+
+
+def _genres(
+    titles: list[str], given: pd.Series | Mapping[str, Iterable[str]] | None
+) -> tuple[dict[str, tuple[str, ...]], list[str]]:
+    """The genres of each title: of a column the first cell that names any."""
+    if given is None:
+        return {}, []
+    pairs = zip(titles, given) if isinstance(given, pd.Series) else [(cells.clean(str(t)), own) for t, own in given.items()]
+    read, said = cells.genres(given if isinstance(given, pd.Series) else given.values())
     known: dict[str, tuple[str, ...]] = {}
-    if isinstance(genres, str):
-        for title, value in zip(frame["item"], df[genres]):
-            known.setdefault(title, _genre_names(value))
-    elif genres is not None:
-        known = {str(title).strip(): _genre_names(value) for title, value in genres.items()}
-    return _interactions(frame, known, name)
+    for title, value in pairs:
+        known[title] = known.get(title) or read(value)
+    return known, said
 
 
-def _interactions(frame: pd.DataFrame, genres: dict[str, tuple[str, ...]], name: str) -> Interactions:
-    """Sort by user and time (stable), and keep each pair's first interaction."""
+def of_rows(
+    frame: pd.DataFrame, genres: dict[str, tuple[str, ...]], name: str, noun: str, verb: str, **more: bool
+) -> Interactions:
+    """A loader's table, which needs no cleaning, as Interactions: sorted by user and time (stable), each pair's first."""
     frame = frame[["user", "item", "time"]].astype({"user": str, "item": str, "time": "int64"})
     order = np.lexsort((frame["time"].to_numpy(), frame["user"].factorize(sort=True)[0]))
     frame = frame.iloc[order].drop_duplicates(["user", "item"]).reset_index(drop=True)
-    return Interactions(frame, genres, name)
-
-
-def _text(column: pd.Series) -> list[str]:
-    values = ["" if pd.isna(value) else str(value).strip() for value in column]
-    if "" in values:
-        raise ValueError(f"Column {column.name!r} is empty in row {values.index('')}; fill it or drop the row.")
-    return values
-
-
-def _seconds(column: pd.Series) -> np.ndarray:
-    values = pd.to_numeric(column, errors="coerce") if not pd.api.types.is_datetime64_any_dtype(column) else None
-    if values is None or values.isna().all():
-        stamps = pd.to_datetime(column, errors="coerce", utc=True, format="ISO8601")
-        values = (stamps - pd.Timestamp(0, tz="UTC")) // pd.Timedelta(seconds=1)
-    bad = ~np.isfinite(values.to_numpy(dtype=float, na_value=np.nan))
-    if bad.any():
-        row = int(bad.argmax())
-        raise ValueError(
-            f"Column {column.name!r} holds no time in row {row}: {column.iloc[row]!r}; "
-            "give numbers, dates or ISO date strings."
-        )
-    return values.to_numpy().astype("int64")
-
-
-def _genre_names(value: object) -> tuple[str, ...]:
-    if isinstance(value, str):
-        return tuple(part.strip() for part in value.split("|") if part.strip())
-    return tuple(str(part) for part in value) if isinstance(value, Iterable) else ()
-
-
-def data_folder() -> Path:
-    """The folder of the committed data: data/ of the clone, or the copy in an installed package."""
-    package = Path(__file__).resolve().parents[1]
-    for folder in (package.parent / "data", package / "_data"):
-        if (folder / "movielens" / "SHA256SUMS").is_file():
-            return folder
-    raise GdrtError(f"No data/movielens beside or inside {package}; clone the repository again or reinstall gdrt_lite.")
-
-
-def load_movielens(top_items: int | None = 500) -> Interactions:
-    """MovieLens ml-latest-small (see data/movielens/README.md): the most rated movies, or all with None."""
-    everything = _interactions(*loaders.read_movielens(data_folder() / "movielens"), "MovieLens small")
-    return everything if top_items is None else everything.top_items(top_items)
-
-
-def load_movielens_100k(top_items: int | None = None) -> Interactions:
-    """MovieLens-100k, fetched once into the cache because its terms do not let us ship it."""
-    from gdrt_lite.system import assets
-
-    everything = _interactions(*loaders.read_movielens_100k(assets.movielens_100k()), "MovieLens-100k")
-    return everything if top_items is None else everything.top_items(top_items)
-
-
-def load_amazon(
-    folder: str | Path,
-    train: str = "train_10000.csv",
-    test: str = "test_5000.csv",
-    valid_fraction: float = 0.1,
-) -> Splits:
-    """Windows in the Amazon form: `id2name4Rec.json`, and csv files with `user_id,item_ids,timestamp`.
-
-    The last `valid_fraction` of the training windows by time are the valid part (windows of one timestamp
-    stay together). The catalogue is every title of the json file. Titles are as `loaders.read_amazon_titles`
-    cleans them.
-
-    Raises:
-        GdrtError: a file is missing or malformed (with the line).
-        ValueError: `valid_fraction` is not in [0, 1), or the windows cannot be cut so.
-    """
-    if not 0 <= valid_fraction < 1:
-        raise ValueError(f"valid_fraction={valid_fraction!r} must be at least 0 and below 1.")
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise GdrtError(f"There is no folder {folder}; it must hold id2name4Rec.json, {train} and {test}.")
-    titles = loaders.read_amazon_titles(folder / "id2name4Rec.json")
-    parts = [
-        [
-            Example(user, tuple(items[:-1]), items[-1], time)
-            for user, items, time in loaders.read_amazon_windows(folder / name, titles)
-        ]
-        for name in (train, test)
-    ]
-    training, valid = cut(parts[0], 1 - valid_fraction) if valid_fraction else (parts[0], [])
-    catalogue = sorted(set(titles.values()) - {""})
-    return Splits(training, valid, parts[1], catalogue, {}, f"Amazon {folder.resolve().name}")
-
-
-def amazon_interactions(folder: str | Path) -> Interactions:
-    """The interactions behind the windows of all csv files in a folder of the Amazon form, for splits of our own choice.
-
-    An item's time is that of the first window it is seen in; the order of the items in that window is kept.
-
-    Raises:
-        GdrtError: a file is missing or malformed (with the line).
-    """
-    folder = Path(folder)
-    titles = loaders.read_amazon_titles(folder / "id2name4Rec.json")
-    files = sorted(folder.glob("*.csv"))
-    if not files:
-        raise GdrtError(f"{folder} holds no csv file of windows; it needs at least one with user_id,item_ids,timestamp.")
-    windows = [window for file in files for window in loaders.read_amazon_windows(file, titles)]
-    windows.sort(key=lambda window: window[2])
-    rows = [(user, item, time) for user, items, time in windows for item in items]
-    return _interactions(pd.DataFrame(rows, columns=["user", "item", "time"]), {}, f"Amazon {folder.resolve().name}")
+    return Interactions(frame, genres, name, noun, verb, **more)

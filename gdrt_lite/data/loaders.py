@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import ast
 import csv
-import hashlib
-import html
 import json
 import re
 import warnings
@@ -17,11 +15,13 @@ from pathlib import Path
 
 import pandas as pd
 
+from gdrt_lite.data.cells import LARGEST, clean
+from gdrt_lite.system import files
 from gdrt_lite.system.errors import GdrtError
 
 AMAZON_COLUMNS = ("user_id", "item_ids", "timestamp")
 Genres = dict[str, tuple[str, ...]]
-Window = tuple[str, list[str], int]  # user, titles (oldest first, the target last), time of the target
+Row = tuple[str, list[str], int]  # user, titles (oldest first, the target last), time of the target
 
 _ARTICLES = "The|A|An|La|Le|Les|L'|El|Los|Las|Il|Lo|I|Gli|Der|Die|Das|Un|Une|En|De|Den|Det"
 _TRAILING_ARTICLE = re.compile(rf"(?P<open>^|\((?:a\.k\.a\. )?)(?P<rest>[^()]+), (?P<article>{_ARTICLES})(?=\)| \(|$)")
@@ -58,17 +58,12 @@ def read_movielens(folder: Path) -> tuple[pd.DataFrame, Genres]:
 
 def _check_sums(folder: Path) -> None:
     """Compare every file that SHA256SUMS lists (well under 1 MB in all, so at every load)."""
-    remedy = "Restore the folder from the repository, e.g. `git checkout -- data/movielens`, or install again."
-    try:
-        lines = (folder / "SHA256SUMS").read_text(encoding="utf-8").splitlines()
-        for line in lines:
-            expected, name = line.split(maxsplit=1)
-            if hashlib.sha256((folder / name).read_bytes()).hexdigest() != expected:
-                raise GdrtError(f"{folder / name} is damaged: its SHA-256 is not the one in SHA256SUMS. {remedy}")
-    except FileNotFoundError as error:
-        raise GdrtError(f"{error.filename} is missing. {remedy}") from None
-    except ValueError:
-        raise GdrtError(f"{folder / 'SHA256SUMS'} has a line that is not '<sha256>  <file>'. {remedy}") from None
+    for name, fault in files.check_sums(folder).items():
+        if fault:
+            raise GdrtError(
+                f"{folder / name} {fault}. Restore the folder from the repository, e.g. `git checkout -- data/movielens`, "
+                "or install again."
+            )
 
 
 def read_movielens_100k(folder: Path) -> tuple[pd.DataFrame, Genres]:
@@ -99,19 +94,22 @@ def read_movielens_100k(folder: Path) -> tuple[pd.DataFrame, Genres]:
 
 
 def read_amazon_titles(path: Path) -> dict[str, str]:
-    """id -> title of `id2name4Rec.json`, HTML entities decoded, white space folded; empty ones stay ""."""
+    """id -> title of `id2name4Rec.json`, as `cells.clean` writes it; empty ones stay ""."""
     try:
         names = json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise GdrtError(f"{path} is missing: the Amazon form needs id2name4Rec.json beside its csv files.") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise GdrtError(f"{path} is not valid JSON ({error}); it must map ids to titles.") from None
     if not isinstance(names, dict) or not all(isinstance(title, str) for title in names.values()):
         raise GdrtError(f'{path} must be one JSON object that maps ids to titles, like {{"1": "HP 12C"}}.')
-    return {identifier: " ".join(html.unescape(title).split()) for identifier, title in names.items()}
+    for identifier, title in names.items():
+        if any("\ud800" <= letter <= "\udfff" for letter in title):
+            raise GdrtError(f"{path}: the title of id {identifier!r} is no valid Unicode; write the file again as UTF-8.")
+    return {identifier: clean(title) for identifier, title in names.items()}
 
 
-def read_amazon_windows(path: Path, titles: dict[str, str]) -> list[Window]:
+def read_amazon_windows(path: Path, titles: dict[str, str]) -> list[Row]:
     """The windows of one csv (`user_id,item_ids,timestamp`; the last id is the target), in the file's order.
 
     Items whose title is empty are left out of the histories; windows with such a target, or without any
@@ -121,7 +119,7 @@ def read_amazon_windows(path: Path, titles: dict[str, str]) -> list[Window]:
         GdrtError: no file, a column missing, a list or timestamp that cannot be parsed, an id without a title
             (each with its line), or no window left.
     """
-    windows: list[Window] = []
+    windows: list[Row] = []
     skipped = 0
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
@@ -153,7 +151,7 @@ def read_amazon_windows(path: Path, titles: dict[str, str]) -> list[Window]:
     return windows
 
 
-def _parse_window(row: dict[str, str], titles: dict[str, str], where: str) -> Window | None:
+def _parse_window(row: dict[str, str], titles: dict[str, str], where: str) -> Row | None:
     text = row["item_ids"] or ""
     try:
         ids = _parse_list(text)
@@ -161,9 +159,12 @@ def _parse_window(row: dict[str, str], titles: dict[str, str], where: str) -> Wi
         raise GdrtError(f"{where}: item_ids is not a list of ids like [12, 7, 31] but {text[:60]!r}.") from None
     try:
         time = int(row["timestamp"])
+        if abs(time) >= LARGEST:
+            raise ValueError
     except (TypeError, ValueError):
         raise GdrtError(f"{where}: timestamp is not a whole number but {row['timestamp']!r}.") from None
-    if not row["user_id"]:
+    user = (row["user_id"] or "").strip()
+    if not user:
         raise GdrtError(f"{where}: user_id is empty.")
     try:
         named = [titles[str(identifier)] for identifier in ids]
@@ -172,7 +173,7 @@ def _parse_window(row: dict[str, str], titles: dict[str, str], where: str) -> Wi
     history = [title for title in named[:-1] if title]
     if not history or not named[-1]:
         return None
-    return row["user_id"], [*history, named[-1]], time
+    return user, [*history, named[-1]], time
 
 
 def _parse_list(text: str) -> list:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
 from operator import attrgetter
 
@@ -34,7 +34,10 @@ class Example:
 
 @dataclass(frozen=True, repr=False)
 class Splits:
-    """Train, valid and test windows; the titles that may be recommended (sorted, unique); their genres."""
+    """Train, valid and test windows; the titles that may be recommended (sorted, unique); their genres.
+
+    `noun` and `verb` are the wording of a prompt ("A user has read these books"); `report` says how the data was read.
+    """
 
     train: list[Example]
     valid: list[Example]
@@ -42,6 +45,13 @@ class Splits:
     catalogue: list[str]
     genres: dict[str, tuple[str, ...]]
     name: str
+    noun: str = "item"
+    verb: str = "chosen"
+    report: tuple[str, ...] = field(default=(), compare=False)
+
+    def repeats(self, part: str = "test") -> int:
+        """Examples of a part whose target stands in its own history: with `exclude_history` no list can hit them."""
+        return sum(example.target in example.history for example in getattr(self, part))
 
     def warm(self) -> set[str]:
         """Titles that occur in the training windows, as target or in a history; any other target is cold."""
@@ -52,14 +62,19 @@ class Splits:
         return f"Splits({self.name}: {sizes}; {len(self.catalogue):,} titles)"
 
 
-def windows(frame: pd.DataFrame, history: int, min_history: int) -> list[Example]:
-    """Every window of a table sorted by user and time, in that order."""
+def windows(frame: pd.DataFrame, history: int, min_history: int, sessions: bool = False) -> list[Example]:
+    """Every window of a table sorted by user and time, in that order.
+
+    With `sessions`, items of one time are one session: a history holds only what is earlier than its target.
+    """
     examples = []
     rows = zip(frame["user"].tolist(), frame["item"].tolist(), frame["time"].tolist())
     for user, group in groupby(rows, key=lambda row: row[0]):
         _, items, times = zip(*group)
         for i in range(min_history, len(items)):
-            examples.append(Example(user, items[max(0, i - history) : i], items[i], times[i]))
+            end = bisect_left(times, times[i]) if sessions else i
+            if end >= min_history:
+                examples.append(Example(user, items[max(0, end - history) : end], items[i], times[i]))
     return examples
 
 

@@ -158,7 +158,7 @@ def trials(cells: Iterable[Cell]) -> pd.DataFrame:
     rows, unused = [], []
     for cell in cells:
         found = report.cell_metrics(cell)
-        settings = {n: v for n, v in vars(cell.config).items() if n not in ("ablations", "part", "parameters")}
+        settings = {n: v for n, v in vars(cell.config).items() if n not in ("ablations", "part", "parameters", "columns")}
         settings["method"] = cell.config.label
         unused.append(set(settings) - set(used_settings(cell.config)))
         rows.append(settings | {metric: found[metric].value for metric in shown if metric in found})

@@ -88,6 +88,7 @@ class Config:
     seed: int = _setting(0, "random seed of the sample, the adapter and the order of training")
     beam_width: int = _setting(0, "beams of the search; 0: as many as the list is long", least=0, added=True)
     parameters: Mapping[str, float] = _setting({}, "parameters of the method's own, as name=value", added=True)
+    columns: Mapping[str, str] = _setting({}, "user, item, time, noun or verb of a table, as name=value", added=True)
 
     def __post_init__(self) -> None:
         from gdrt_lite.study.methods import check_method  # here, since it loads torch
@@ -119,7 +120,7 @@ class Config:
         values = {}
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if not field.metadata["added"] or value != ({} if field.name == "parameters" else field.default):
+            if not field.metadata["added"] or value not in (field.default, {}):
                 values[field.metadata["key"] or field.name] = (
                     _KEY_NAMES.get(value, value) if field.name == "method" else value
                 )

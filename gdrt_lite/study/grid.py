@@ -17,7 +17,7 @@ import pandas as pd
 import yaml
 
 from gdrt_lite import data, plots
-from gdrt_lite.study import compare, protocols, workspace
+from gdrt_lite.study import compare, protocols
 from gdrt_lite.study.cell import read_cells
 from gdrt_lite.study.config import Config
 from gdrt_lite.study.methods import methods
@@ -42,7 +42,7 @@ def main(grid: Path | None = None, results: Path | None = None, only: str = "", 
         configs = [config for config in read_grid(grid) if only in config.key]
         missing = [config for config in configs if not (results / f"{config.key}.json").exists()]
         print(f"{len(configs)} cells, {len(configs) - len(missing)} done")
-        absent = sorted({config.data for config in missing if not workspace.data_is_here(config)})
+        absent = sorted({config.data for config in missing if not data.is_here(config.data)})
         if absent:
             print(
                 f"Left out, since their data is not here: {', '.join(absent)}. Put the folders under {data.data_folder()}."
@@ -121,7 +121,7 @@ def _product(block: Mapping[str, Any]) -> Iterator[Config]:
 
 def workspace_key(config: Config) -> tuple[tuple[str, Any], ...]:
     """What the cells of one `Workspace` share."""
-    names = ["model", "data", "split", "top_items", "history", "scorer"]
+    names = ["model", "data", "columns", "split", "top_items", "history", "scorer"]
     # A pocket model is made with the seed, and its relevance scorer is trained on the windows of the seed.
     names += ["seed", "train_examples"] if config.model == "pocket" or config.scorer == "sft" else []
     names += ["epochs", "batch_size", "learning_rate"] if config.scorer == "sft" else []

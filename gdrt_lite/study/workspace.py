@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from pathlib import Path
 
 import torch
 
@@ -15,40 +14,6 @@ from gdrt_lite import data, groups, lm, prompts, relevance, training
 from gdrt_lite.data import Example, Splits
 from gdrt_lite.objectives import groups_for
 from gdrt_lite.study.config import Config
-
-BY_NAME = {"movielens": data.load_movielens, "movielens-100k": data.load_movielens_100k}
-
-
-def data_is_here(config: Config) -> bool:
-    """Whether `load_splits` finds the data: MovieLens always (100k is fetched), a folder where there is one."""
-    return config.data in BY_NAME or _folder(config) is not None
-
-
-def _folder(config: Config) -> Path | None:
-    return next((f for f in (Path(config.data), data.data_folder() / config.data) if f.is_dir()), None)
-
-
-def load_splits(config: Config) -> Splits:
-    """The data of a configuration.
-
-    Raises:
-        ValueError: an unknown data set.
-    """
-    folder = _folder(config)
-    if config.data in BY_NAME:
-        interactions = BY_NAME[config.data](top_items=None)
-    elif folder and config.split == "published":
-        return data.load_amazon(folder)
-    elif folder:
-        interactions = data.amazon_interactions(folder)
-    else:
-        raise ValueError(
-            f"unknown data set {config.data!r}; choose 'movielens', 'movielens-100k', or a folder in the Amazon form "
-            "(id2name4Rec.json, train_10000.csv, test_5000.csv), named as it stands or under data/."
-        )
-    kept = interactions.top_items(config.top_items) if config.top_items else interactions
-    # A window has three titles at least, or as many as a shorter history can hold.
-    return kept.split(config.split, history=config.history, min_history=min(3, config.history))
 
 
 class Workspace:
@@ -61,12 +26,14 @@ class Workspace:
 
     def __init__(self, config: Config, splits: Splits | None = None) -> None:
         self.config = config
-        self.splits = load_splits(config) if splits is None else splits
+        if splits is None:
+            splits = data.open_data(config.data, config.split, config.top_items, config.history, config.columns)
+        self.splits = splits
 
     @cached_property
     def prompt(self) -> prompts.Prompt:
-        """The wording: films are watched, anything else is bought."""
-        return prompts.DEFAULT if self.config.data.startswith("movielens") else prompts.for_items("product", "bought")
+        """The wording that the data asks for: films are watched, books are read."""
+        return prompts.for_items(self.splits.noun, self.splits.verb)
 
     @cached_property
     def base(self) -> lm.LanguageModel:

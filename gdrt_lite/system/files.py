@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import math
 import os
@@ -45,6 +46,29 @@ def write_text(path: str | Path, text: str) -> Path:
 def write_json(path: str | Path, value: Any, indent: int | None = 1) -> Path:
     """Write `value` as JSON, NaN and infinity as null, through `write_text`; `indent=None` keeps long lists on one line."""
     return write_text(path, json.dumps(_plain(value), indent=indent, allow_nan=False) + "\n")
+
+
+def check_sums(folder: Path) -> dict[str, str]:
+    """What is wrong with each file that the folder's SHA256SUMS lists ("" where nothing is), and with SHA256SUMS itself."""
+    try:
+        lines = [
+            line.split(maxsplit=1)
+            for line in (folder / "SHA256SUMS").read_text(encoding="utf-8").splitlines()
+            if line.strip()
+        ]
+    except FileNotFoundError:
+        return {"SHA256SUMS": "is missing"}
+    if not all(len(line) == 2 for line in lines):
+        return {"SHA256SUMS": "has a line that is not '<sha256>  <file>'"}
+    found = {}
+    for expected, name in lines:
+        file = folder / name.lstrip("*")
+        if not file.is_file():
+            found[file.name] = "is missing"
+        else:
+            same = hashlib.sha256(file.read_bytes()).hexdigest() == expected
+            found[file.name] = "" if same else "is damaged: its SHA-256 is not the one in SHA256SUMS"
+    return found
 
 
 def writable_folder(folder: str | Path) -> Path:
