@@ -73,28 +73,35 @@ def _delete(encoded: Encoded, gone: list[bool]) -> Encoded:
 
 
 def _resample(encoded: Encoded, label: int, donor: Encoded) -> Encoded:
-    if label == TARGET:
-        pool = [donor.ids[p] for p in donor.positions(TARGET)][:-1] or [donor.ids[-1]]  # without EOS
-        target = encoded.positions(TARGET)
-        ids = encoded.ids[: target[0]] + tuple(pool[i % len(pool)] for i in range(len(target)))
-        return replace(encoded, ids=ids)
-    runs, pool = _runs(encoded), [ids for s, ids in _runs(donor) if s == label]
-    own = [i for i, (s, _) in enumerate(runs) if s == label]
+    """The prompt with the donor's pieces in place of its own: target tokens, titles, or what stands before each title."""
+    pieces = _pieces(encoded)
+    own = [i for i, (segment, _) in enumerate(pieces) if segment == label]
+    pool = [ids for segment, ids in _pieces(donor) if segment == label]
     if not pool:
         raise ValueError("the donor of ablation='resample' has an empty history.")
-    for order, i in enumerate(own):
-        if label == HISTORY:
-            runs[i] = (label, pool[order % len(pool)])
-        elif order in (0, len(own) - 1):  # the opening, or the question before the target
-            runs[i] = (label, pool[0 if order == 0 else -1])
-        elif len(pool) > 2:  # what stands between two titles
-            runs[i] = (label, pool[1])
-    ids = tuple(i for _, run in runs for i in run)
-    segments = tuple(s for s, run in runs for _ in run)
+    for place, i in enumerate(own):
+        pieces[i] = (label, _donated(label, pieces[i][1], place, place == len(own) - 1, pool))
+    ids = tuple(i for _, piece in pieces for i in piece)
+    segments = tuple(segment for segment, piece in pieces for _ in piece)
     shift = len(ids) - len(encoded)
     return Encoded(ids, segments, tuple(p + shift for p in encoded.predict_at), encoded.labels, (1,) * len(ids))
 
 
-def _runs(encoded: Encoded) -> list[tuple[int, tuple[int, ...]]]:
+def _donated(label: int, own: tuple[int, ...], place: int, last: bool, pool: list[tuple[int, ...]]) -> tuple[int, ...]:
+    """The donor's piece in place of `own`, the prompt's piece number `place` of this segment."""
+    if label == TARGET:  # as many tokens as labels, without the EOS that ends a title
+        words = pool[0][:-1] or pool[0]
+        return tuple(words[i % len(words)] for i in range(len(own)))
+    if label == HISTORY:
+        return pool[place % len(pool)]
+    if place == 0:  # the opening
+        return pool[0]
+    if last:  # the question before the target
+        return pool[-1]
+    return pool[1] if len(pool) > 2 else own  # what stands between two titles
+
+
+def _pieces(encoded: Encoded) -> list[tuple[int, tuple[int, ...]]]:
+    """Neighbouring tokens of one segment, with their segment."""
     runs = groupby(zip(encoded.segments, encoded.ids, strict=True), key=lambda pair: pair[0])
     return [(segment, tuple(i for _, i in run)) for segment, run in runs]

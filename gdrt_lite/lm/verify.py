@@ -97,7 +97,7 @@ def _check_causal(lm: LanguageModel, row: Encoded) -> None:
         row, ids=row.ids[:-1] + row.ids[:1], predict_at=row.predict_at[:-1], labels=row.labels[:-1]
     )
     scores = [plain_logprobs(lm.model, prompt) for prompt in (row, changed)]
-    if not _close(lm, scores[0][:-1], scores[1]):
+    if not _close(lm, scores[0][:-1], scores[1], 2e-5):  # of one shape, so that a causal model repeats itself
         raise GdrtError(f"{lm.name!r} is no causal language model: what it says of a token depends on the tokens after it.")
 
 
@@ -132,12 +132,12 @@ def _agree(lm: LanguageModel, rows: Sequence[Encoded], expected: Sequence[torch.
     return all(_close(lm, a, b) for a, b in zip(together, expected, strict=True) if b is not None)
 
 
-def _close(lm: LanguageModel, scores: torch.Tensor, expected: torch.Tensor) -> bool:
+def _close(lm: LanguageModel, scores: torch.Tensor, expected: torch.Tensor, tolerance: float = 1e-3) -> bool:
     off = (scores.cpu() - expected.cpu()).abs()
     if not torch.isfinite(off).all():
         return False
     exact = next(lm.model.parameters()).dtype in (torch.float32, torch.float64)
-    return bool(off.max() < 1e-3 if exact else off.median() < 0.05)
+    return bool(off.max() < tolerance if exact else off.median() < 0.05)
 
 
 def _reaches(lm: LanguageModel) -> list[int]:
