@@ -75,7 +75,7 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
         if field.name == "method":
             continue
         names = [f"--{field.name}", *({f"--{field.name.replace('_', '-')}"} - {f"--{field.name}"})]
-        choices = field.metadata["choices"] or None
+        choices = list(field.metadata["choices"]) or None
         if isinstance(field.default, bool):
             group.add_argument(*names, action=argparse.BooleanOptionalAction, default=None, help=field.metadata["help"])
         elif isinstance(field.default, tuple):

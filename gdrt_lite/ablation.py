@@ -1,10 +1,12 @@
-"""The four meanings of "without a segment": each turns a prompt into the prompt that lacks it.
+"""The meanings of "without a segment": each turns a prompt into the prompt that lacks it.
 
 Source: arXiv 2510.10978, section 2. Derived in notebook 01, sections 2 to 4.
 """
 
 from __future__ import annotations
 
+import zlib
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import groupby
 
@@ -14,8 +16,6 @@ from gdrt_lite.prompts import HISTORY, PREFIX, TARGET, TASK, Encoded
 
 FEATURES = (TASK, HISTORY, PREFIX)
 
-ABLATIONS = ("attention", "token", "delete", "resample")
-
 
 def ablate(encoded: Encoded, segment: int, ablation: str, neutral: int, donor: Encoded | None = None) -> Encoded:
     """The prompt without one segment; its labels stay the same.
@@ -24,42 +24,44 @@ def ablate(encoded: Encoded, segment: int, ablation: str, neutral: int, donor: E
         encoded: the whole prompt.
         segment: TASK, HISTORY or PREFIX. One forward pass serves all t at once for PREFIX, because what y_t may not see
             (y_<t) is not shown to any later token either.
-        ablation: "attention" masks the tokens and keeps all positions; a masked slot from which a label is predicted also
-            gets the neutral token, or its own embedding would leak through the residual stream. "token" puts the neutral
-            token in their place. "delete" removes them, later positions shift. "resample" puts the donor's segment there,
-            title for title; with one fixed prompt the TASK segment of every donor is the same, so TASK then scores 0.
+        ablation: one of `ABLATIONS`.
         neutral: id of the neutral token.
         donor: another example's prompt, for "resample".
 
     Raises:
         ValueError: unknown ablation, missing donor, or nothing left to predict from.
     """
-    label = TARGET if segment == PREFIX else segment
-    first_label_slot = encoded.predict_at[0]
-    gone = [s == label for s in encoded.segments]
-    if ablation == "token":
-        return replace(encoded, ids=tuple(neutral if g else i for i, g in zip(encoded.ids, gone, strict=True)))
-    if ablation == "attention":
-        leaks = [g and p >= first_label_slot for p, g in enumerate(gone)]
-        return replace(
-            encoded,
-            ids=tuple(neutral if leak else i for i, leak in zip(encoded.ids, leaks, strict=True)),
-            attend=tuple(0 if g else a for a, g in zip(encoded.attend, gone, strict=True)),
-        )
-    if ablation == "delete":
-        return _delete(encoded, gone)
-    if ablation == "resample":
-        if donor is None:
-            raise ValueError("ablation='resample' needs a donor: the prompt of another example.")
-        return _resample(encoded, label, donor)
-    raise ValueError(f"ablation={ablation!r} is unknown; choose one of {', '.join(ABLATIONS)}.")
+    if ablation not in ABLATIONS:
+        raise ValueError(f"ablation={ablation!r} is unknown; choose one of {', '.join(ABLATIONS)}.")
+    return ABLATIONS[ablation](encoded, TARGET if segment == PREFIX else segment, neutral, donor)
 
 
-def _delete(encoded: Encoded, gone: list[bool]) -> Encoded:
-    kept = [p for p, g in enumerate(gone) if not g]
-    if not kept or kept[0] > encoded.predict_at[-1]:
-        raise ValueError("ablation='delete' leaves no token before the target to predict from; use 'token' or 'attention'.")
-    # A label whose slot is deleted is predicted from the nearest kept token before it.
+def _attention(encoded: Encoded, label: int, neutral: int, _: Encoded | None) -> Encoded:
+    """Mask the tokens and keep all positions.
+
+    A masked token from which a label is predicted also becomes the neutral token. Its own embedding would leak through the
+    residual stream.
+    """
+    first = encoded.predict_at[0]
+    places = enumerate(zip(encoded.ids, encoded.segments, strict=True))
+    return replace(
+        encoded,
+        ids=tuple(neutral if segment == label and place >= first else i for place, (i, segment) in places),
+        attend=tuple(0 if s == label else a for s, a in zip(encoded.segments, encoded.attend, strict=True)),
+    )
+
+
+def _token(encoded: Encoded, label: int, neutral: int, _: Encoded | None) -> Encoded:
+    """Put the neutral token in place of each token."""
+    return replace(
+        encoded, ids=tuple(neutral if s == label else i for i, s in zip(encoded.ids, encoded.segments, strict=True))
+    )
+
+
+def _delete(encoded: Encoded, label: int, _: int, __: Encoded | None) -> Encoded:
+    """Remove the tokens; later positions shift."""
+    kept = [place for place, segment in enumerate(encoded.segments) if segment != label]
+    # A label whose place is deleted is predicted from the nearest kept token before it.
     slot = np.searchsorted(kept, encoded.predict_at, side="right") - 1
     if slot[0] < 0:
         raise ValueError("ablation='delete' leaves no token before the first target token; use 'token' or 'attention'.")
@@ -72,8 +74,13 @@ def _delete(encoded: Encoded, gone: list[bool]) -> Encoded:
     )
 
 
-def _resample(encoded: Encoded, label: int, donor: Encoded) -> Encoded:
-    """The prompt with the donor's pieces in place of its own: target tokens, titles, or what stands before each title."""
+def _resample(encoded: Encoded, label: int, _: int, donor: Encoded | None) -> Encoded:
+    """Put the donor's pieces in place of the prompt's own: target tokens, titles, or what stands before each title.
+
+    With one fixed prompt the TASK segment of every donor is the same, so TASK then has attribution 0.
+    """
+    if donor is None:
+        raise ValueError("ablation='resample' needs a donor: the prompt of another example.")
     pieces = _pieces(encoded)
     own = [i for i, (segment, _) in enumerate(pieces) if segment == label]
     pool = [ids for segment, ids in _pieces(donor) if segment == label]
@@ -81,6 +88,36 @@ def _resample(encoded: Encoded, label: int, donor: Encoded) -> Encoded:
         raise ValueError("the donor of ablation='resample' has an empty history.")
     for place, i in enumerate(own):
         pieces[i] = (label, _donated(label, pieces[i][1], place, place == len(own) - 1, pool))
+    return _joined(encoded, pieces)
+
+
+def _shuffle(encoded: Encoded, label: int, _: int, __: Encoded | None) -> Encoded:
+    """Put the titles of the history in another order: the order is gone, the set is kept. Other segments stay.
+
+    A checksum of the prompt is the random seed, so a prompt is always shuffled alike.
+    """
+    pieces = _pieces(encoded)
+    own = [i for i, (segment, _) in enumerate(pieces) if segment == label == HISTORY]
+    order = np.random.default_rng(zlib.crc32(str(encoded.ids).encode())).permutation(own)
+    before = list(pieces)
+    for place, source in zip(own, order, strict=True):
+        pieces[place] = before[source]
+    return _joined(encoded, pieces)
+
+
+Ablation = Callable[[Encoded, int, int, Encoded | None], Encoded]  # (prompt, segment label, neutral id, donor)
+ABLATIONS: dict[str, Ablation] = {
+    "attention": _attention,
+    "token": _token,
+    "delete": _delete,
+    "resample": _resample,
+    "shuffle": _shuffle,
+}
+MEANINGS = ("attention", "token", "delete", "resample")  # those that take a segment away; "shuffle" takes its order
+
+
+def _joined(encoded: Encoded, pieces: list[tuple[int, tuple[int, ...]]]) -> Encoded:
+    """The prompt made of other pieces; its labels are predicted from the same places, counted from the end."""
     ids = tuple(i for _, piece in pieces for i in piece)
     segments = tuple(segment for segment, piece in pieces for _ in piece)
     shift = len(ids) - len(encoded)

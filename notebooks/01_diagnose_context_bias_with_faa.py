@@ -59,7 +59,8 @@ import torch
 from captum.attr import FeatureAblation
 from torch import Tensor
 
-from gdrt_lite import ablation, attribution, data, lm, metrics, training
+from gdrt_lite import attribution, data, lm, metrics, training
+from gdrt_lite.ablation import MEANINGS, ablate
 from gdrt_lite.prompts import HISTORY, SEGMENT_NAMES, TARGET, TASK
 
 # %% [markdown]
@@ -255,8 +256,8 @@ del exact
 # %%
 donor = base.encode(examples[1].history, examples[1].target)
 nothing = attribution.neutral_id(base)
-for ablation in ablation.ABLATIONS:
-    without = ablation.ablate(encoded, HISTORY, ablation, nothing, donor)
+for ablation in MEANINGS:
+    without = ablate(encoded, HISTORY, ablation, nothing, donor)
     seen = [i for i, visible in zip(without.ids, without.attend) if visible]
     print(f"--- HISTORY left out by '{ablation}': {len(seen)} tokens visible\n{base.tokenizer.decode(seen)}\n")
 
@@ -274,7 +275,7 @@ for ablation in ablation.ABLATIONS:
 # **Predict:** under `resample`, what is the attribution of TASK?
 
 # %%
-swapped = ablation.ablate(encoded, TASK, "resample", nothing, donor)
+swapped = ablate(encoded, TASK, "resample", nothing, donor)
 assert swapped.ids == encoded.ids
 
 # %% [markdown]
@@ -288,7 +289,7 @@ assert swapped.ids == encoded.ids
 # %%
 frames = {
     ablation: attribution.feature_ablation(base, examples, ablation, progress=True).assign(ablation=ablation)
-    for ablation in ablation.ABLATIONS
+    for ablation in MEANINGS
 }
 everything = pd.concat(frames.values(), ignore_index=True)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gdrt_lite import objectives
+from gdrt_lite import ablation, data, objectives
 from gdrt_lite.study import compare, methods, report
 from gdrt_lite.study.config import Config
 from gdrt_lite.study.trial import run_cell
@@ -21,7 +21,7 @@ TINY = dict(model="pocket", top_items=50, train_examples=48, test_examples=12, f
 @pytest.fixture
 def extend():
     """Imports an extension; the registries are as before when the test is over."""
-    registries = (objectives.OBJECTIVES, methods.YARDSTICKS, report.FAMILIES)
+    registries = (objectives.OBJECTIVES, methods.YARDSTICKS, report.FAMILIES, ablation.ABLATIONS, data.NAMED)
     before = [registry.copy() for registry in registries]
 
     def load(name: str) -> None:
@@ -77,3 +77,15 @@ def test_a_trained_baseline_beats_popularity_on_what_it_was_trained_on(extend, t
         cell = run_cell(Config(**(TINY | {"test_examples": 200}), method=name), tmp_path, bench, progress=False)
         gains[name] = report.cell_metrics(cell)["NDCG@10"].value
     assert gains["factors"] > gains["popularity"]
+
+
+def test_an_ablation_and_a_data_set_work_in_a_cell_like_the_others(extend, tmp_path):
+    with pytest.raises(ValueError, match="ablations='backwards' is unknown"):
+        Config(ablations=("backwards",))
+    extend("ablation"), extend("data_set")
+    config = Config(**(TINY | {"top_items": 0}), method="pre-trained", data="radio", ablations=("backwards", "attention"))
+    bench = Workspace(config)
+    assert bench.splits.catalogue[0] == "Song No. 1" and "heard these songs" in bench.prompt.before
+    cell = run_cell(config, tmp_path, bench, progress=False)
+    backwards, attention = (cell.faa[name] for name in ("backwards", "attention"))
+    assert max(backwards["TASK"]) < 1e-4 < min(attention["TASK"]) and max(backwards["HISTORY"]) > 1e-4

@@ -8,12 +8,12 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gdrt_lite.ablation import ABLATIONS
+from gdrt_lite.ablation import ABLATIONS, MEANINGS
 from gdrt_lite.data.windows import SPLITS, at_least
 from gdrt_lite.system.assets import SMOLLM2
 
@@ -28,7 +28,7 @@ def _setting(
     default: Any,
     help: str,
     *,
-    choices: tuple[str, ...] = (),
+    choices: Collection[str] = (),
     least: float | None = None,
     above: float | None = None,
     below: float = float("inf"),
@@ -72,7 +72,7 @@ class Config:
     learning_rate: float = _setting(1e-3, "peak of the linear schedule", above=0)
     tau: float = _setting(1.0, "temperature of the group weights, nats", above=0)
     n_groups: int = _setting(5, "number of token groups, K", least=1, key="k")
-    prior: str = _setting("uniform", "prior P(g) of the groups", choices=tuple(PRIORS))
+    prior: str = _setting("uniform", "prior P(g) of the groups", choices=PRIORS)
     ema: float = _setting(0.0, "decay of the running group losses; 0 takes those of the batch", least=0, below=1)
     dropout: float = _setting(0.0, "dropout of the LoRA adapter", least=0, below=1)
     scorer: str = _setting(
@@ -152,10 +152,10 @@ _KEY_NAMES = {"item-transitions": "item-knn"}  # methods whose cells are filed u
 PROFILES: dict[str, dict[str, Any]] = {
     "quick": dict(train_examples=240, batch_size=8, test_examples=64, faa_examples=24),
     "standard": dict(
-        history=10, train_examples=3000, epochs=2.0, test_examples=500, faa_examples=100, ablations=ABLATIONS,
+        history=10, train_examples=3000, epochs=2.0, test_examples=500, faa_examples=100, ablations=MEANINGS,
     ),
     "full": dict(
         history=10, train_examples=10_000, epochs=10.0, batch_size=128, learning_rate=1e-4, dropout=0.05,
-        test_examples=5000, faa_examples=500, ablations=ABLATIONS,
+        test_examples=5000, faa_examples=500, ablations=MEANINGS,
     ),
 }  # fmt: skip
