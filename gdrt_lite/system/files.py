@@ -9,6 +9,8 @@ import math
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +100,39 @@ def replace_folder(temporary: str | Path, folder: str | Path) -> Path:
     os.replace(temporary, folder)
     shutil.rmtree(old, ignore_errors=True)
     return folder
+
+
+def fingerprint(value: Any) -> str:
+    """Sixteen hex digits that tell two JSON values apart, whatever the order of the keys."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def is_full_disk(error: BaseException | None) -> bool:
+    """Whether an error, or one that led to it, is that of a full disk; torch and safetensors raise types of their own."""
+    full = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
+    signs = ("No space left", "PytorchStreamWriter failed")
+    while error is not None:
+        if getattr(error, "errno", None) in full or any(sign in str(error) for sign in signs):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+@contextmanager
+def full_disk_said(folder: str | Path) -> Iterator[None]:
+    """Turn a full disk, however it shows itself, into one sentence.
+
+    Raises:
+        GdrtError: the disk of `folder` is full.
+    """
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, GdrtError) or not is_full_disk(error):
+            raise
+        raise GdrtError(
+            f"the disk of {folder} is full. What was finished is kept; free some space and go on with --resume."
+        ) from error
 
 
 def _plain(value: Any) -> Any:
