@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import glob
 import hashlib
 import json
 import math
@@ -13,6 +14,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from gdrt_lite.system.errors import GdrtError
 
@@ -32,7 +35,7 @@ def write_bytes(path: str | Path, content: bytes) -> Path:
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except OSError as error:
-        if error.errno == errno.ENOSPC:
+        if is_full_disk(error):
             raise GdrtError(f"the disk is full: {path} was not written. Free some space and run again.") from error
         raise
     finally:
@@ -41,8 +44,8 @@ def write_bytes(path: str | Path, content: bytes) -> Path:
 
 
 def write_text(path: str | Path, text: str) -> Path:
-    """Write `text` as UTF-8 through `write_bytes`."""
-    return write_bytes(path, text.encode())
+    """Write `text` as UTF-8 through `write_bytes`; bytes of a file name that the locale could not read stay as they were."""
+    return write_bytes(path, text.encode(errors="surrogateescape"))
 
 
 def write_json(path: str | Path, value: Any, indent: int | None = 1) -> Path:
@@ -88,6 +91,38 @@ def writable_folder(folder: str | Path) -> Path:
     except OSError as error:
         raise GdrtError(f"{folder} is no folder that can be written to ({error.strerror}); name another one.") from error
     return folder
+
+
+@contextmanager
+def locked(folder: str | Path) -> Iterator[None]:
+    """Let one process at a time write into `folder`; the system frees the lock of one that dies.
+
+    Raises:
+        GdrtError: another process holds it.
+    """
+    if not first_process():  # the first of those that were launched together holds it for all
+        yield
+        return
+    lock = FileLock(Path(folder) / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise GdrtError(f"another process is writing into {folder}; wait for its end, or name another folder.") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def first_process() -> bool:
+    """Whether this is the first, or the only one, of the processes that a launcher started together."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def sweep(folder: str | Path, name: str) -> None:
+    """Remove the temporary files of `name` that a killed process left in `folder`, whose lock is held."""
+    for path in Path(folder).glob(f".{glob.escape(name)}-????????"):
+        path.unlink() if path.is_file() else shutil.rmtree(path, ignore_errors=True)
 
 
 def replace_folder(temporary: str | Path, folder: str | Path) -> Path:

@@ -65,7 +65,7 @@ def is_whole(folder: Path, step: int) -> bool:
             and all(any(folder.glob(part)) for part in PARTS)
             and all(_is_whole_zip(path) for path in torch_files)
         )
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError):
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError, zipfile.BadZipFile):
         return False
 
 
