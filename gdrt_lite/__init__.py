@@ -20,7 +20,7 @@ What surrounds the method lies in wings:
 
     data           interactions, windows, cells, loaders, tables, sources: the data sets and their splits
     lm             model, loading, verify, adapters, scoring, plain, packing, attention: the model and its scoring core
-    training       finetune, trainer, arguments, batches, learning_curve: fine-tuning with an objective
+    training       finetune, trainer, arguments, batches, checkpoints, learning_curve: fine-tuning
     plots          figures, canvas: one function per figure
     study          methods, config, workspace, cell, evaluate, trial: an experiment;
                    protocols, compare, report, run, grid: many of them

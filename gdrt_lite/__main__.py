@@ -4,26 +4,63 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import io
 import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from gdrt_lite.system.errors import GdrtError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; a bad input ends with one sentence on stderr and exit status 1, Ctrl-C with 130."""
+    """Run one command; a bad input ends with one sentence on stderr and exit status 1, a signal with 128 and its number."""
     options = _parser().parse_args(arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a title may hold what the locale cannot print
     try:
-        return options.command(options)
+        with _ended_by_signals():
+            return options.command(options)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains once more at its end
+        print("gdrt_lite: nobody reads the output any more. What was finished is kept.", file=sys.stderr)
+        return 1
     except (GdrtError, ValueError) as error:
         print(f"gdrt_lite: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"gdrt_lite: {where}{error.strerror or error}. What was finished is kept.", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt as stop:
         again = "the same command with --resume" if hasattr(options, "resume") else "the same command"
         print(f"\ngdrt_lite: interrupted. What was finished is kept; {again} continues from there.", file=sys.stderr)
-        return 130
+        return 128 + (stop.args[0] if stop.args else signal.SIGINT)
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP end the work as Ctrl-C does; one that is ignored, as under nohup, stays so."""
+
+    def stop(number: int, _: object) -> None:
+        raise KeyboardInterrupt(number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    before = {number: signal.getsignal(number) for number in numbers}
+    for number in numbers:
+        if before[number] != signal.SIG_IGN:
+            signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number in numbers:
+            signal.signal(number, before[number] or signal.SIG_DFL)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -39,14 +76,14 @@ def _parser() -> argparse.ArgumentParser:
     run = commands.add_parser("run", help="diagnose, tune by each objective, compare; write a report")
     run.add_argument("--profile", default=os.environ.get("GDRT_PROFILE") or "quick", help="quick, standard or full: sizes")
     run.add_argument("--objectives", default="sft,balanced,gdrt", help="comma-separated (default: %(default)s)")
-    run.add_argument("--out", type=Path, default=Path("runs/latest"), help="folder of the report (default: %(default)s)")
+    run.add_argument("--out", type=_folder, default=Path("runs/latest"), help="folder of the report (default: %(default)s)")
     run.add_argument("--resume", action="store_true", help="go on where an earlier run with --out stopped")
     _add_settings(run)
     run.set_defaults(command=_run)
 
     study = commands.add_parser("study", help="run the declared grid, one JSON a cell; skips what is done")
     study.add_argument("--grid", type=Path, help="grid file (default: data/results/grid.yaml)")
-    study.add_argument("--results", type=Path, help="folder of the cells (default: data/results/cells)")
+    study.add_argument("--results", type=_folder, help="folder of the cells (default: data/results/cells)")
     study.add_argument("--only", default="", help="run the cells whose key contains this text")
     study.add_argument("--report", action="store_true", help="render tables and figures from the cells, run nothing")
     study.set_defaults(command=_study)
@@ -84,6 +121,12 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
             group.add_argument(*names, nargs="+", type=_named_value, metavar="NAME=VALUE", help=field.metadata["help"])
         else:
             group.add_argument(*names, type=type(field.default), choices=choices, help=field.metadata["help"])
+
+
+def _folder(text: str) -> Path:
+    if not text:
+        raise argparse.ArgumentTypeError("a folder has a name")
+    return Path(text)
 
 
 def _named_value(text: str) -> tuple[str, str]:

@@ -43,7 +43,7 @@ WINGS = {
     "system": ["errors", "files", "machine", "wheels", "assets"],
     "data": ["windows", "cells", "loaders", "interactions", "tables", "sources"],
     "lm": ["attention", "packing", "adapters", "model", "plain", "scoring", "verify", "loading"],
-    "training": ["arguments", "batches", "learning_curve", "trainer", "finetune"],
+    "training": ["arguments", "batches", "checkpoints", "learning_curve", "trainer", "finetune"],
     "plots": ["canvas", "figures"],
     "study": ["methods", "config", "workspace", "cell", "report", "evaluate", "trial", "protocols", "compare", "run", "grid"],
     "course": ["notebook", "doctor", "checks"],

@@ -6,7 +6,9 @@ Every table and interval of a study is computed from cells. Derived in notebook 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -57,6 +59,7 @@ class Cell(Evaluation):
         curve: figures on valid examples after each epoch.
         training_seconds, seconds: wall time of the training, and of the whole cell.
         peak_memory_gib: peak memory of the process so far, GiB.
+        fingerprint: of the data's examples, see `workspace.Workspace.fingerprint`; "" in the cells that recorded none.
     """
 
     config: Config = field(default_factory=Config)
@@ -67,6 +70,7 @@ class Cell(Evaluation):
     training_seconds: float = 0.0
     seconds: float = 0.0
     peak_memory_gib: float = 0.0
+    fingerprint: str = ""
 
     @property
     def method(self) -> str:
@@ -74,7 +78,12 @@ class Cell(Evaluation):
         return self.config.method
 
     def write(self, path: Path) -> None:
-        """Write the JSON file, whole or not at all."""
+        """Write the JSON file, whole or not at all.
+
+        Raises:
+            ValueError: its parts do not fit together, or a number is not finite.
+        """
+        self._check()
         files.write_json(path, {"schema": SCHEMA, **dataclasses.asdict(self)}, indent=None)
 
     @classmethod
@@ -86,9 +95,38 @@ class Cell(Evaluation):
         """
         try:
             values = json.loads(Path(path).read_text(encoding="utf-8"))
-            return cls(**_upgraded(values))
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise GdrtError(f"{path} is no cell that this version can read ({error}); move it out of the folder.") from error
+            cell = cls(**_upgraded(values))
+            cell._check()
+            return cell
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            said = f"{type(error).__name__}: {error}" if isinstance(error, KeyError) else error
+            raise GdrtError(f"{path} is no cell that this version can read ({said}); move it out of the folder.") from error
+
+    def check_source(self, path: Path, config: Config, fingerprint: str) -> None:
+        """See that this cell, read from `path`, is the one of `config` on the data that has the fingerprint.
+
+        Raises:
+            GdrtError: it is another cell, or was measured on other data.
+        """
+        if self.config.key != config.key:
+            raise GdrtError(f"{path} holds the cell {self.config.key}; move it out of the folder, or give it its name back.")
+        if self.fingerprint and self.fingerprint != fingerprint:
+            raise GdrtError(
+                f"{path} was measured on other data: {config.data} has changed since. Bring the old data back, name another "
+                "folder, or move the cell out of this one."
+            )
+
+    def _check(self) -> None:
+        titles = len(self.item_groups["popularity"])
+        columns = {"targets": self.targets, "histories": self.histories, "lists": self.lists, "nll": self.nll}
+        for name, column in columns.items():
+            if column is not None and len(column) != len(self.users):
+                raise ValueError(f"{name} has {len(column)} entries for {len(self.users)} examples")
+        numbers = {*self.targets, *itertools.chain(*self.histories, *self.lists)}
+        if not all(isinstance(number, int) and 0 <= number < titles for number in numbers):
+            raise ValueError(f"a title has a number outside of the catalogue of {titles}")
+        if not all(isinstance(value, (int, float)) and math.isfinite(value) for value in self.nll or ()):
+            raise ValueError("the item NLL of an example is no finite number")
 
 
 def _upgraded(values: Mapping[str, Any]) -> dict[str, Any]:

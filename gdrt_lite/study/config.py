@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,7 +72,7 @@ class Config:
     batch_size: int = _setting(16, "examples per optimiser step", least=1)
     learning_rate: float = _setting(1e-3, "peak of the linear schedule", above=0)
     tau: float = _setting(1.0, "temperature of the group weights, nats", above=0)
-    n_groups: int = _setting(5, "number of token groups, K", least=1, key="k")
+    n_groups: int = _setting(5, "number of token groups, K", least=1, below=1_000_001, key="k")
     prior: str = _setting("uniform", "prior P(g) of the groups", choices=PRIORS)
     ema: float = _setting(0.0, "decay of the running group losses; 0 takes those of the batch", least=0, below=1)
     dropout: float = _setting(0.0, "dropout of the LoRA adapter", least=0, below=1)
@@ -85,7 +86,7 @@ class Config:
     list_length: int = _setting(10, "titles in a recommended list", least=1, key="beams")
     exclude_history: bool = _setting(True, "leave out the titles of the user's history")
     curve_examples: int = _setting(0, "valid examples measured after each epoch; 0: no learning curve", least=0)
-    seed: int = _setting(0, "random seed of the sample, the adapter and the order of training")
+    seed: int = _setting(0, "random seed of the sample, the adapter and the order of training", least=0, below=2**32)
     beam_width: int = _setting(0, "beams of the search; 0: as many as the list is long", least=0, added=True)
     parameters: Mapping[str, float] = _setting({}, "parameters of the method's own, as name=value", added=True)
     columns: Mapping[str, str] = _setting({}, "user, item, time, noun or verb of a table, as name=value", added=True)
@@ -95,16 +96,31 @@ class Config:
 
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
+            self._check_type(field, value)
             if isinstance(field.default, float):  # 1 and 1.0 are one configuration
                 object.__setattr__(self, field.name, value := float(value))
             self._check(field, value)
         check_method(self.method, self.parameters)
 
     @staticmethod
+    def _check_type(field: dataclasses.Field, value: Any) -> None:
+        default = {} if field.default is dataclasses.MISSING else field.default
+        kinds = {bool: (bool, "true or false"), str: (str, "text"), float: ((int, float), "a number"),
+                 tuple: (tuple, "a list"), dict: (Mapping, "names with values")}  # fmt: skip
+        kind, word = kinds.get(type(default), (object, ""))
+        if not isinstance(value, kind) or (isinstance(value, bool) and kind not in (bool, object)) or value in ("", ()):
+            raise ValueError(f"{field.name}={value!r} must be {word}{', and not empty' if kind in (str, tuple) else ''}.")
+        for name, own in value.items() if field.name == "parameters" else ():
+            if isinstance(own, bool) or not isinstance(own, (int, float)) or not math.isfinite(own):
+                raise ValueError(f"parameters: {name}={own!r} must be a finite number.")
+
+    @staticmethod
     def _check(field: dataclasses.Field, value: Any) -> None:
         rule = field.metadata
         if isinstance(field.default, int) and not isinstance(field.default, bool) and rule["least"] is not None:
             at_least(field.name, value, rule["least"])
+            if not value < rule["below"]:
+                raise ValueError(f"{field.name}={value} is out of range: it must be below {rule['below']:,}.")
         if isinstance(field.default, float):
             low, word = (rule["above"], "above") if rule["above"] is not None else (rule["least"], "at least")
             if not (value > low or value == rule["least"]) or not value < rule["below"]:
@@ -125,7 +141,7 @@ class Config:
                     _KEY_NAMES.get(value, value) if field.name == "method" else value
                 )
         digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]
-        return f"{Path(self.data).name}-{Path(self.model).name}-{values['objective']}-s{self.seed}-{digest}"
+        return f"{_short_name(self.data)}-{_short_name(self.model)}-{values['objective']}-s{self.seed}-{digest}"
 
     @property
     def label(self) -> str:
@@ -144,6 +160,11 @@ class Config:
         found = {names.get(name, name): tuple(v) if isinstance(v, list) else v for name, v in values.items()}
         method = {key: name for name, key in _KEY_NAMES.items()}.get(found.get("method", ""))
         return cls(**(found | ({"method": method} if method else {})))
+
+
+def _short_name(path: str) -> str:
+    """The last part of a path in at most 60 bytes of UTF-8: file names end at 255."""
+    return Path(path).name.encode(errors="replace")[:60].decode(errors="ignore")
 
 
 _KEY_NAMES = {"item-transitions": "item-knn"}  # methods whose cells are filed under another name

@@ -9,7 +9,7 @@ Used in notebook 07.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ import yaml
 
 from gdrt_lite import data, plots
 from gdrt_lite.study import compare, protocols
-from gdrt_lite.study.cell import read_cells
+from gdrt_lite.study.cell import Cell, read_cells
 from gdrt_lite.study.config import Config
 from gdrt_lite.study.methods import methods
 from gdrt_lite.study.trial import run_cell
@@ -40,23 +40,53 @@ def main(grid: Path | None = None, results: Path | None = None, only: str = "", 
     grid, results = grid or folder / "grid.yaml", results or folder / "cells"
     if not report_only:
         configs = [config for config in read_grid(grid) if only in config.key]
-        missing = [config for config in configs if not (results / f"{config.key}.json").exists()]
-        print(f"{len(configs)} cells, {len(configs) - len(missing)} done")
-        absent = sorted({config.data for config in missing if not data.is_here(config.data)})
-        if absent:
-            print(
-                f"Left out, since their data is not here: {', '.join(absent)}. Put the folders under {data.data_folder()}."
-            )
-            missing = [config for config in missing if config.data not in absent]
-        if missing:
-            files.writable_folder(results)
-        for bench_of, block in itertools.groupby(missing, key=workspace_key):
-            bench = Workspace(Config(**dict(bench_of)))
-            for config in block:
-                print(config.key, flush=True)
-                run_cell(config, results, bench)
+        _run_missing(configs, results)
     print(write_report(results, results.parent))
     return 0
+
+
+def _run_missing(configs: Sequence[Config], results: Path) -> None:
+    """Check the whole plan and what is done of it, then run the rest."""
+    done = {config.key for config in configs if (results / f"{config.key}.json").exists()}
+    missing = [config for config in configs if config.key not in done]
+    print(f"{len(configs)} cells, {len(configs) - len(missing)} done")
+    absent = sorted({config.data for config in missing if not data.is_here(config.data)})
+    if absent:
+        print(f"Left out, since their data is not here: {', '.join(absent)}. Put the folders under {data.data_folder()}.")
+        missing = [config for config in missing if config.data not in absent]
+    if not missing:
+        return
+    with files.locked(files.writable_folder(results)):
+        splits = _checked_data([config for config in configs if config.data not in absent], done, results)
+        for bench_of, block in itertools.groupby(missing, key=workspace_key):
+            bench = Workspace(config := Config(**dict(bench_of)), splits[_data_key(config)])
+            for config in block:
+                print(config.key, flush=True)
+                files.sweep(results, config.key)
+                run_cell(config, results, bench)
+
+
+def _checked_data(configs: Sequence[Config], done: Collection[str], results: Path) -> dict[tuple, data.Splits]:
+    """The data of each cell, once it is known to fit the cells that are missing and to be that of those that are done."""
+    splits: dict[tuple, data.Splits] = {}
+    for key, own in itertools.groupby(sorted(configs, key=lambda c: str(_data_key(c))), key=_data_key):
+        bench: Workspace | None = None
+        for config in own:
+            file = results / f"{config.key}.json"
+            cell = Cell.read(file) if config.key in done else None
+            if cell is None or cell.fingerprint:
+                bench = bench or Workspace(config)
+            if cell is None:
+                bench.check(config)
+            else:
+                cell.check_source(file, config, bench.fingerprint if cell.fingerprint else "")
+        if bench:
+            splits[key] = bench.splits
+    return splits
+
+
+def _data_key(config: Config) -> tuple:
+    return config.data, config.split, config.top_items, config.history, *sorted(config.columns.items())
 
 
 def write_report(cells_folder: Path, folder: Path) -> str:
@@ -102,21 +132,35 @@ def read_grid(path: Path) -> list[Config]:
     """The configurations that a grid file declares.
 
     Raises:
-        GdrtError: the file is missing or malformed, or names an unknown setting.
+        GdrtError: the file is missing or malformed, or a block has an unknown setting or a value out of range.
     """
     try:
         blocks = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-        return [config for block in blocks for config in _product(block)]
     except OSError as error:
         raise GdrtError(f"the grid {path} cannot be read ({error.strerror}); pass --grid FILE.") from error
-    except (yaml.YAMLError, TypeError, KeyError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise GdrtError(f"the grid {path} is malformed: {error}. Each block needs `set` and `vary`.") from error
+    if not isinstance(blocks, list):
+        raise GdrtError(f"the grid {path} is malformed: it must be a list of blocks with `set` and `vary`.")
+    configs = []
+    for i, block in enumerate(blocks, 1):
+        try:
+            configs += _product(block)
+        except (TypeError, ValueError) as error:
+            raise GdrtError(f"block {i} of the grid {path} is malformed: {error}") from error
+    return configs
 
 
-def _product(block: Mapping[str, Any]) -> Iterator[Config]:
-    names, lists = zip(*block["vary"].items(), strict=True)
-    for values in itertools.product(*lists):
-        yield Config.of({**block["set"], **dict(zip(names, values, strict=True))})
+def _product(block: Any) -> Iterator[Config]:
+    if not isinstance(block, dict) or not all(isinstance(block.get(part), dict) for part in ("set", "vary")):
+        raise ValueError("a block needs `set`, settings with their values, and `vary`, settings with lists of values.")
+    for name, values in block["vary"].items():
+        if not isinstance(values, list) or not values:
+            raise ValueError(f"`vary` needs a list of values for {name!r}, and has {values!r}.")
+    if unknown := sorted(set(map(str, block)) - {"set", "vary"}):
+        raise ValueError(f"a block has `set` and `vary` alone, and this one has {', '.join(unknown)}.")
+    for values in itertools.product(*block["vary"].values()):
+        yield Config.of({**block["set"], **dict(zip(block["vary"], values, strict=True))})
 
 
 def workspace_key(config: Config) -> tuple[tuple[str, Any], ...]:

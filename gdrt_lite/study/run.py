@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import shutil
 import time
 from collections.abc import Sequence
@@ -21,6 +22,7 @@ from gdrt_lite.study.methods import baseline_names
 from gdrt_lite.study.trial import run_cell
 from gdrt_lite.study.workspace import Workspace
 from gdrt_lite.system import files, machine
+from gdrt_lite.system.errors import GdrtError
 
 
 def run(
@@ -38,7 +40,8 @@ def run(
         objectives: which of `objectives.OBJECTIVES` to tune by; "sft" is added, since every difference refers to it.
         profile: "quick", "standard" or "full": sizes, and for "full" the published learning rate and dropout.
         out: folder of the report. Each finished cell is kept in `out/cells` at once.
-        resume: use the cells and checkpoints of an earlier run with the same settings.
+        resume: use the cells and checkpoints of an earlier run with the same settings. Without it these are made anew; cells
+            of other settings stay where they are, and the report is of this run alone.
         progress: print what is being done, with progress bars.
         splits: your own data, for example `data.from_frame(...).split()`, in place of what `data` names.
         **settings: fields of `config.Config` that replace the profile's.
@@ -48,27 +51,80 @@ def run(
 
     Raises:
         ValueError: an unknown profile, objective, model or data set, or a setting out of range.
-        GdrtError: `out` cannot be written to.
+        GdrtError: `out` cannot be written to, is in use, or holds what no run made or what was measured on other data.
     """
     config = _config(profile, settings)
     objectives = list(dict.fromkeys(["sft", *(name.strip() for name in objectives)]))
     for objective in objectives:
         check_objective(objective)
     Objective("gdrt", config.n_groups, config.tau)
+    configs = {name: dataclasses.replace(config, method=name) for name in ("pre-trained", *objectives, *baseline_names())}
     out = files.writable_folder(out)
-    if not resume:
-        shutil.rmtree(out / "cells", ignore_errors=True)
-    start = time.perf_counter()
-    bench = Workspace(config, splits)
-    cells = {}
-    for name in ("pre-trained", *objectives, *baseline_names()):
+    with files.locked(files.writable_folder(out / "cells")):
+        bench = Workspace(config, splits)
+        for own in configs.values():
+            bench.check(own)
+        if files.first_process():
+            _claim(out, [own.key for own in configs.values()], resume)
+        cells = _cells(configs, out / "cells", bench, resume, progress)
+        table = _write_report(out, config, profile, objectives, bench, cells)
+    if progress:
+        print(report.headline(table, config.ablations[0]).to_string(index=False))
+        print(f"{sum(cell.seconds for cell in cells.values()):.0f} s in all. Report: {out / 'report.md'}")
+    return table
+
+
+def _claim(out: Path, keys: Sequence[str], resume: bool) -> None:
+    """Note in run.json which cells runs have made here, and clear away what this one makes anew: nothing else is deleted.
+
+    Raises:
+        GdrtError: the folder holds cells or a report that no run made.
+    """
+    made, cells = _made(out), out / "cells"
+    found = {path.stem for path in cells.glob("*.json")}
+    foreign = sorted(found - made - set(keys if resume else ()))
+    if foreign:
+        said = f"{len(foreign)} cell{'s' * (len(foreign) > 1)} that no run made here ({foreign[0]} is one)"
+        raise GdrtError(f"{cells} holds {said}; nothing was deleted. Name another folder with --out.")
+    reports = ("report.json", "report.md", "accuracy.png", "differences.png", "training-*.png")
+    theirs = [path.name for name in reports for path in out.glob(name)]
+    if theirs and not made:
+        raise GdrtError(f"{out} holds {theirs[0]}, which no run made; it was not replaced. Name another folder with --out.")
+    for name in theirs:  # of a run with other settings it would stand beside the figures of this one
+        (out / name).unlink()
+    for name in ("run.json", "report.json", "report.md"):
+        files.sweep(out, name)
+    files.write_json(out / "run.json", {"cells": sorted(made | set(keys))})
+    for key in keys:
+        files.sweep(cells, key)
+        files.sweep(cells, f"{key}.json")
+        if not resume and key in made:
+            (cells / f"{key}.json").unlink(missing_ok=True)
+            shutil.rmtree(cells / ".checkpoints" / key, ignore_errors=True)
+
+
+def _made(out: Path) -> set[str]:
+    """The keys of the cells that runs have made in a folder, as run.json there names them."""
+    file = out / "run.json"
+    try:
+        return set(json.loads(file.read_text(encoding="utf-8"))["cells"]) if file.exists() else set()
+    except (ValueError, KeyError, TypeError) as error:
+        raise GdrtError(f"{file} is not the list of cells that a run keeps ({error}); name another folder.") from error
+
+
+def _cells(configs: dict[str, Config], folder: Path, bench: Workspace, resume: bool, progress: bool) -> dict[str, Cell]:
+    start, cells = time.perf_counter(), {}
+    for name, config in configs.items():
         if progress:
             print(f"[{time.perf_counter() - start:5.0f} s] {name}", flush=True)
-        cells[name] = run_cell(
-            dataclasses.replace(config, method=name), out / "cells", bench, resume=resume, progress=progress
-        )
+        cells[name] = run_cell(config, folder, bench, resume=resume, progress=progress)
+    return cells
+
+
+def _write_report(
+    out: Path, config: Config, profile: str, objectives: list[str], bench: Workspace, cells: dict[str, Cell]
+) -> pd.DataFrame:
     table = report.comparison(cells)
-    seconds = {name: cell.seconds for name, cell in cells.items()}
     files.write_json(
         out / "report.json",
         {
@@ -76,17 +132,13 @@ def run(
             "config": dataclasses.asdict(config),
             "objectives": objectives,
             "environment": machine.environment(),
-            "seconds": seconds,
+            "seconds": {name: cell.seconds for name, cell in cells.items()},
             "peak_memory_gib": max(cell.peak_memory_gib for cell in cells.values()),
             "metrics": table.to_dict("records"),
         },
     )
-    text = _markdown(config, profile, table, bench, cells)
-    files.write_text(out / "report.md", text)
+    files.write_text(out / "report.md", _markdown(config, profile, table, bench, cells))
     _plots(out, cells, table)
-    if progress:
-        print(report.headline(table, config.ablations[0]).to_string(index=False))
-        print(f"{sum(seconds.values()):.0f} s in all. Report: {out / 'report.md'}")
     return table
 
 

@@ -20,7 +20,7 @@ from gdrt_lite.study.config import Config
 from gdrt_lite.study.evaluate import as_numbers, evaluate
 from gdrt_lite.study.methods import check_method
 from gdrt_lite.study.workspace import Workspace
-from gdrt_lite.system import machine
+from gdrt_lite.system import files, machine
 from gdrt_lite.training import learning_curve
 
 
@@ -35,13 +35,29 @@ def run_cell(
         bench: shared parts, for several cells of one data set and model.
         resume: use what an earlier call left.
         progress: show progress bars.
+
+    Raises:
+        GdrtError: the file is of another cell or other data, another run left the checkpoints, or the disk is full.
+        ValueError: the data cannot serve the cell.
     """
     folder = Path(folder)
     file = folder / f"{config.key}.json"
-    if resume and file.exists():
-        return Cell.read(file)
     start = time.perf_counter()
     bench = bench or Workspace(config)
+    if resume and file.exists():
+        cell = Cell.read(file)
+        cell.check_source(file, config, bench.fingerprint)
+    else:
+        with files.full_disk_said(folder):
+            cell = _measured(config, folder, bench, resume, progress)
+        cell.seconds, cell.peak_memory_gib = time.perf_counter() - start, machine.peak_memory_gib()
+        cell.write(file)
+    shutil.rmtree(_checkpoints(folder, config), ignore_errors=True)
+    return cell
+
+
+def _measured(config: Config, folder: Path, bench: Workspace, resume: bool, progress: bool) -> Cell:
+    bench.check(config)
     method, test = check_method(config.method, config.parameters), bench.test(config)
     extra: dict[str, Any] = {"train_examples": len(bench.splits.train)}  # what is not trained counts all there are
     if method.recommend:
@@ -62,11 +78,7 @@ def run_cell(
             extra["curve"] = [row for curve in curves for row in curve.rows]
             tuned.save(folder / config.key)
         found = evaluate(model, test, bench.splits, config, progress)
-    cell = Cell(**vars(found), config=config, environment=machine.environment(), **extra)
-    cell.seconds, cell.peak_memory_gib = time.perf_counter() - start, machine.peak_memory_gib()
-    cell.write(file)
-    shutil.rmtree(_checkpoints(folder, config), ignore_errors=True)
-    return cell
+    return Cell(**vars(found), config=config, environment=machine.environment(), fingerprint=bench.fingerprint, **extra)
 
 
 def group_prior(config: Config, fitted: groups.TokenGroups) -> list[float] | None:

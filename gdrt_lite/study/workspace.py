@@ -14,6 +14,7 @@ from gdrt_lite import data, groups, lm, prompts, relevance, training
 from gdrt_lite.data import Example, Splits
 from gdrt_lite.objectives import groups_for
 from gdrt_lite.study.config import Config
+from gdrt_lite.system import files
 
 
 class Workspace:
@@ -29,6 +30,27 @@ class Workspace:
         if splits is None:
             splits = data.open_data(config.data, config.split, config.top_items, config.history, config.columns)
         self.splits = splits
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Tells data by its content, whatever its name: all examples, the catalogue, the genres and the wording."""
+        parts = (self.splits.train, self.splits.valid, self.splits.test)
+        examples = [[(e.user, e.history, e.target, int(e.time)) for e in part] for part in parts]
+        wording = self.splits.noun, self.splits.verb
+        return files.fingerprint([examples, self.splits.catalogue, self.splits.genres, wording])
+
+    def check(self, config: Config) -> None:
+        """See that the data can serve a cell, before anything is trained for it.
+
+        Raises:
+            ValueError: a part holds no example, or the catalogue fewer titles than a list.
+        """
+        for part in {"train", config.part, *(["valid"] if config.curve_examples else [])}:
+            if not getattr(self.splits, part):
+                raise ValueError(f"the {part} part of {self.splits.name} holds no example; choose another split, or part.")
+        if config.list_length > len(self.splits.catalogue):
+            titles = f"the {len(self.splits.catalogue)} titles of {self.splits.name}"
+            raise ValueError(f"list_length={config.list_length} is more than {titles}.")
 
     @cached_property
     def prompt(self) -> prompts.Prompt:

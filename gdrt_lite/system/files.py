@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import errno
+import glob
 import hashlib
 import json
 import math
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from gdrt_lite.system.errors import GdrtError
 
@@ -30,7 +35,7 @@ def write_bytes(path: str | Path, content: bytes) -> Path:
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except OSError as error:
-        if error.errno == errno.ENOSPC:
+        if is_full_disk(error):
             raise GdrtError(f"the disk is full: {path} was not written. Free some space and run again.") from error
         raise
     finally:
@@ -39,8 +44,8 @@ def write_bytes(path: str | Path, content: bytes) -> Path:
 
 
 def write_text(path: str | Path, text: str) -> Path:
-    """Write `text` as UTF-8 through `write_bytes`."""
-    return write_bytes(path, text.encode())
+    """Write `text` as UTF-8 through `write_bytes`; bytes of a file name that the locale could not read stay as they were."""
+    return write_bytes(path, text.encode(errors="surrogateescape"))
 
 
 def write_json(path: str | Path, value: Any, indent: int | None = 1) -> Path:
@@ -88,6 +93,38 @@ def writable_folder(folder: str | Path) -> Path:
     return folder
 
 
+@contextmanager
+def locked(folder: str | Path) -> Iterator[None]:
+    """Let one process at a time write into `folder`; the system frees the lock of one that dies.
+
+    Raises:
+        GdrtError: another process holds it.
+    """
+    if not first_process():  # the first of those that were launched together holds it for all
+        yield
+        return
+    lock = FileLock(Path(folder) / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise GdrtError(f"another process is writing into {folder}; wait for its end, or name another folder.") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def first_process() -> bool:
+    """Whether this is the first, or the only one, of the processes that a launcher started together."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def sweep(folder: str | Path, name: str) -> None:
+    """Remove the temporary files of `name` that a killed process left in `folder`, whose lock is held."""
+    for path in Path(folder).glob(f".{glob.escape(name)}-????????"):
+        path.unlink() if path.is_file() else shutil.rmtree(path, ignore_errors=True)
+
+
 def replace_folder(temporary: str | Path, folder: str | Path) -> Path:
     """Put a finished temporary folder in the place of `folder`. A kill in between leaves the old one as `.NAME-old`."""
     folder = Path(folder)
@@ -98,6 +135,39 @@ def replace_folder(temporary: str | Path, folder: str | Path) -> Path:
     os.replace(temporary, folder)
     shutil.rmtree(old, ignore_errors=True)
     return folder
+
+
+def fingerprint(value: Any) -> str:
+    """Sixteen hex digits that tell two JSON values apart, whatever the order of the keys."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def is_full_disk(error: BaseException | None) -> bool:
+    """Whether an error, or one that led to it, is that of a full disk; torch and safetensors raise types of their own."""
+    full = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
+    signs = ("No space left", "PytorchStreamWriter failed")
+    while error is not None:
+        if getattr(error, "errno", None) in full or any(sign in str(error) for sign in signs):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+@contextmanager
+def full_disk_said(folder: str | Path) -> Iterator[None]:
+    """Turn a full disk, however it shows itself, into one sentence.
+
+    Raises:
+        GdrtError: the disk of `folder` is full.
+    """
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, GdrtError) or not is_full_disk(error):
+            raise
+        raise GdrtError(
+            f"the disk of {folder} is full. What was finished is kept; free some space and go on with --resume."
+        ) from error
 
 
 def _plain(value: Any) -> Any:

@@ -30,10 +30,11 @@ from gdrt_lite.lm import LanguageModel, shares_prefix
 from gdrt_lite.lm.adapters import lora_summary, save_adapter, trainable_copy
 from gdrt_lite.objectives import Objective, groups_for
 from gdrt_lite.relevance import token_relevance
-from gdrt_lite.system.files import replace_folder
+from gdrt_lite.system.files import full_disk_said, replace_folder
 from gdrt_lite.training.arguments import NOT_KEPT, arguments
 from gdrt_lite.training.batches import Collator, TokenisedExamples
-from gdrt_lite.training.trainer import GroupTrainer, ProgressBar, newest_checkpoint
+from gdrt_lite.training.checkpoints import RunRecord, data_facts, own_checkpoint
+from gdrt_lite.training.trainer import GroupTrainer, ProgressBar
 
 
 @dataclass
@@ -104,12 +105,13 @@ def finetune(
         args: transformers' training arguments; default `training.arguments(lm)`.
         groups: token groups from another scorer; by default `make_groups` with `lm` as the scorer.
         lora: default r=8, alpha=16 on the attention's query and value projections, see `lm.adapters.default_targets`.
-        resume: continue from the newest checkpoint in `args.output_dir`, if there is one, to the same result.
+        resume: continue from the newest whole checkpoint in `args.output_dir`, if there is one, to the same result.
         progress: show a progress bar.
         callbacks: transformers callbacks, for example to measure along the way.
 
     Raises:
         ValueError: bad arguments, or no example.
+        GdrtError: `args.output_dir` holds checkpoints of another run (data, objective, length ...), or its disk is full.
         TrainingDiverged: the loss became NaN or infinite; the last checkpoint in `args.output_dir` is still good.
     """
     if not examples:
@@ -120,6 +122,8 @@ def finetune(
         groups = make_groups(objective.name, lm, examples, objective.n_groups, args.seed)
     objective = dataclasses.replace(objective, n_groups=groups.n_groups if groups else 1, estimate=None)
     model = trainable_copy(lm.model, lora, args.seed) if lm.name != "pocket" else copy.deepcopy(lm.model)
+    settings = _settings(lm, model, objective, args, len(examples))
+    facts = settings | data_facts(lm.model, examples, groups)
     with tempfile.TemporaryDirectory() as scratch:
         args = copy.copy(args)
         if args.output_dir == NOT_KEPT:
@@ -132,20 +136,19 @@ def finetune(
             args=args,
             train_dataset=TokenisedExamples(lm, examples, groups),
             data_collator=Collator(lm.tokenizer.pad_token_id or 0, shares_prefix(model) and args.world_size == 1),
-            callbacks=[ProgressBar(objective.name)] * progress + list(callbacks),
+            callbacks=[RunRecord(facts), *[ProgressBar(objective.name)] * progress, *callbacks],
         )
         trainer.remove_callback(PrinterCallback)
+        checkpoint = own_checkpoint(args.output_dir, facts)
         start = time.perf_counter()
         # Under autocast peft's own copies of every activation to the adapters' float32 are not needed.
-        with warnings.catch_warnings(), disable_input_dtype_casting(model):
+        with warnings.catch_warnings(), disable_input_dtype_casting(model), full_disk_said(args.output_dir):
             warnings.filterwarnings("ignore", message=".*(pin_memory|lr_scheduler|is_gradient_checkpointing).*")
-            trainer.train(resume_from_checkpoint=newest_checkpoint(args.output_dir) if resume else None)
+            trainer.train(resume_from_checkpoint=checkpoint if resume else None)
         seconds = time.perf_counter() - start
     history = pd.DataFrame([row for row in trainer.state.log_history if "loss" in row])
     tuned = dataclasses.replace(lm, model=trainer.accelerator.unwrap_model(model).eval())
-    return TuningResult(
-        tuned, objective.name, history, groups, seconds, _settings(lm, model, objective, args, len(examples))
-    )
+    return TuningResult(tuned, objective.name, history, groups, seconds, settings)
 
 
 def _settings(

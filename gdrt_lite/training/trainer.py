@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,6 +12,7 @@ from gdrt_lite.lm import batch_logprobs
 from gdrt_lite.objectives import Objective
 from gdrt_lite.system.errors import GdrtError
 from gdrt_lite.training.batches import SeededLengthGroups
+from gdrt_lite.training.checkpoints import newest_checkpoint
 
 
 class TrainingDiverged(GdrtError):
@@ -85,10 +85,3 @@ class ProgressBar(TrainerCallback):
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Close the bar."""
         self.bar.close()
-
-
-def newest_checkpoint(folder: str | Path | None) -> str | None:
-    """Path of the checkpoint with the most steps in a folder; None where there is none."""
-    from transformers.trainer_utils import get_last_checkpoint
-
-    return get_last_checkpoint(str(folder)) if folder is not None and Path(folder).is_dir() else None
