@@ -15,6 +15,7 @@ from transformers import DynamicCache
 from gdrt_lite.lm import packing
 from gdrt_lite.lm.model import LanguageModel
 from gdrt_lite.prompts import Encoded
+from gdrt_lite.system.processes import over_processes
 
 
 def target_logprobs(lm: LanguageModel, encoded: Sequence[Encoded], batch_tokens: int = 2048) -> list[torch.Tensor]:
@@ -34,12 +35,17 @@ def target_logprobs(lm: LanguageModel, encoded: Sequence[Encoded], batch_tokens:
     lm.model.eval()
     packed = shares_prefix(lm.model)
     cut = packing.batches if packed else packing.batches_of_similar_length
-    with torch.inference_mode():
-        for chosen in cut(encoded, batch_tokens):
+
+    def score(batches: Sequence[list[int]]) -> Iterator[torch.Tensor]:
+        for chosen in batches:
             prompts = [encoded[i] for i in chosen]
             batch = packing.collate(prompts) if packed else packing.unpacked(prompts, lm.tokenizer.pad_token_id)
-            flat = batch_logprobs(lm.model, {name: tensor.to(lm.device) for name, tensor in batch.items()}).cpu()
-            for i, part in zip(chosen, flat.split([len(prompt.labels) for prompt in prompts]), strict=True):
+            yield batch_logprobs(lm.model, {name: tensor.to(lm.device) for name, tensor in batch.items()}).cpu()
+
+    batches = list(cut(encoded, batch_tokens))
+    with torch.inference_mode():
+        for chosen, flat in zip(batches, over_processes(score, batches), strict=True):
+            for i, part in zip(chosen, flat.split([len(encoded[i].labels) for i in chosen]), strict=True):
                 scores[i] = part
     return scores
 

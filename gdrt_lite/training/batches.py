@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,12 +17,27 @@ from gdrt_lite.lm.packing import collate, unpacked
 
 
 class SeededLengthGroups(LengthGroupedSampler):
-    """Batches of similar length whose order depends on the seed and the epoch alone, so that training can be resumed."""
+    """Batches of similar length whose order depends on the seed and the epoch alone, so that training can be resumed.
 
-    def __init__(self, batch_size: int, lengths: list[int], seed: int) -> None:
+    Args:
+        batch_size: examples of an optimiser step: however many processes and micro-batches share it, the order is the same.
+        lengths: one per example.
+        seed: of the order.
+        multiple: the epoch is filled up to a multiple of this with indices from `len(lengths)` on, which stand for fillers:
+            each process then holds equally many examples, and none is seen twice.
+    """
+
+    def __init__(self, batch_size: int, lengths: list[int], seed: int, multiple: int = 1) -> None:
         super().__init__(batch_size, lengths=lengths)
-        self.seed = seed
+        self.seed, self.multiple = seed, multiple
         self.set_epoch(0)
+
+    def __len__(self) -> int:
+        return -(-len(self.lengths) // self.multiple) * self.multiple
+
+    def __iter__(self) -> Iterator[int]:
+        yield from super().__iter__()
+        yield from range(len(self.lengths), len(self))
 
     def set_epoch(self, epoch: int) -> None:
         """Called by the data loader at the start of each epoch."""
@@ -30,7 +45,7 @@ class SeededLengthGroups(LengthGroupedSampler):
 
 
 class TokenisedExamples(torch.utils.data.Dataset):
-    """Prompts as token ids, and the group of each target token (0 without groups)."""
+    """Prompts as token ids, and the group of each target token (0 without groups, -1 in a filler, which counts nowhere)."""
 
     def __init__(self, lm: LanguageModel, examples: Sequence[Example], groups: TokenGroups | None) -> None:
         self.rows = [lm.encode(example.history, example.target) for example in examples]
@@ -43,6 +58,8 @@ class TokenisedExamples(torch.utils.data.Dataset):
         return len(self.rows)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
+        if index >= len(self):
+            return {"encoded": self.rows[0], "group_ids": np.full_like(self.group_ids[0], -1)}
         return {"encoded": self.rows[index], "group_ids": self.group_ids[index]}
 
 
