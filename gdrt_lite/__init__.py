@@ -25,7 +25,7 @@ What surrounds the method lies in wings:
     study          methods, config, workspace, cell, evaluate, trial: an experiment;
                    protocols, compare, report, run, grid: many of them
     course         notebook, doctor, checks: what the notebooks share
-    system         errors, files, machine, wheels, assets: below all the others
+    system         errors, files, machine, processes, wheels, assets: below all the others
 
 Modules load when first used, so that importing the package is instant: `from gdrt_lite import data, lm`.
 """

@@ -36,6 +36,19 @@ def group_losses(token_losses: torch.Tensor, group_ids: torch.Tensor, n_groups: 
     Raises:
         ValueError: shapes differ, ids are not integers, or an id is out of range.
     """
+    sums, counts = group_sums(token_losses, group_ids, n_groups)
+    return (sums / counts.clamp(min=1)).to(token_losses.dtype), counts
+
+
+def group_sums(token_losses: torch.Tensor, group_ids: torch.Tensor, n_groups: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Summed loss S(g) and number N(g) of the tokens of each group, so that L(g) = S(g) / N(g).
+
+    Sums and counts of parts of a batch add up, means do not: over several processes or micro-batches,
+    L(g) = sum_p S_p(g) / sum_p N_p(g). Derived in notebook 08, section 5. Arguments and errors are those of `group_losses`.
+
+    Returns:
+        (sums, counts), both of shape (K,), float32 or wider; sums are differentiable in the token losses.
+    """
     if token_losses.ndim != 1 or token_losses.shape != group_ids.shape:
         raise ValueError(
             f"token_losses {tuple(token_losses.shape)} and group_ids {tuple(group_ids.shape)} must be one-dimensional "
@@ -50,7 +63,7 @@ def group_losses(token_losses: torch.Tensor, group_ids: torch.Tensor, n_groups: 
     wide = token_losses.to(torch.promote_types(token_losses.dtype, torch.float32))
     sums = wide.new_zeros(n_groups).index_add(0, index, wide)
     counts = wide.new_zeros(n_groups).index_add(0, index, torch.ones_like(wide))
-    return (sums / counts.clamp(min=1)).to(token_losses.dtype), counts
+    return sums, counts
 
 
 def group_weights(

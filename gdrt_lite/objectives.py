@@ -81,6 +81,19 @@ OBJECTIVES = {
 }
 
 
+@dataclass(frozen=True)
+class Step:
+    """What all parts of one optimiser step have in common: its processes, and the micro-batches of each.
+
+    Attributes:
+        counts: N(g), tokens of each group in the whole step, shape (K,).
+        weights: Q of the whole step, shape (K,), detached from the graph.
+    """
+
+    counts: torch.Tensor
+    weights: torch.Tensor
+
+
 @dataclass
 class Objective:
     """The loss of a batch, given its token losses and their groups (arXiv 2510.10978, Eq. 4 and 5).
@@ -125,19 +138,37 @@ class Objective:
             token_losses: cross-entropy per target token, shape (N,), nats.
             group_ids: group of each token, shape (N,).
         """
-        losses, counts = dro.group_losses(token_losses, group_ids, self.n_groups)
-        present, detached = counts > 0, losses.detach()
+        sums, counts = dro.group_sums(token_losses, group_ids, self.n_groups)
+        step = self.step(sums.detach(), counts)
+        return self.share(token_losses, group_ids, step), self.log(sums.detach(), counts, step)
+
+    def step(self, sums: torch.Tensor, counts: torch.Tensor) -> Step:
+        """The weights of an optimiser step, from S(g) and N(g) of all its tokens, each (K,); moves the running mean on."""
         if self.spec.weights is None:
-            weights, loss = counts / counts.sum(), token_losses.mean()
-        else:
-            known = self._running_mean(detached, present)
-            weights = self.spec.weights(BatchGroups(known, counts, present, self.tau, self.prior, self.parameters))
-            loss = (weights * losses).sum()
-        log = {f"loss_g{g}": float(x) for g, x in enumerate(detached.masked_fill(~present, float("nan")))}
-        log |= {f"weight_g{g}": float(w) for g, w in enumerate(weights)}
+            return Step(counts, counts / counts.sum())
+        present = counts > 0
+        known = self._running_mean(sums / counts.clamp(min=1), present)
+        return Step(counts, self.spec.weights(BatchGroups(known, counts, present, self.tau, self.prior, self.parameters)))
+
+    def share(self, token_losses: torch.Tensor, group_ids: torch.Tensor, step: Step) -> torch.Tensor:
+        """What some tokens of a step add to its loss, a scalar in nats: sum_g Q(g) S_p(g) / N(g).
+
+        Q and N are those of the whole step, S_p those of the tokens given. The shares of all parts add up to the loss, and
+        their gradients to its gradient; no token at all adds 0. Derived in notebook 08, section 5.
+        """
+        if self.spec.weights is None:
+            return token_losses.sum() / step.counts.sum()
+        sums, _ = dro.group_sums(token_losses, group_ids, self.n_groups)
+        return (step.weights * (sums / step.counts.clamp(min=1))).sum()
+
+    def log(self, sums: torch.Tensor, counts: torch.Tensor, step: Step) -> dict[str, float]:
+        """What to log of a step: loss (NaN where absent), weight and running mean of each group."""
+        losses = (sums / counts.clamp(min=1)).masked_fill(counts == 0, float("nan"))
+        log = {f"loss_g{g}": float(x) for g, x in enumerate(losses)}
+        log |= {f"weight_g{g}": float(w) for g, w in enumerate(step.weights)}
         if self.estimate is not None:
             log |= {f"estimate_g{g}": float(x) for g, x in enumerate(self.estimate)}
-        return loss, log
+        return log
 
     def _running_mean(self, losses: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
         """The losses that the weights look at: the batch's, or with an `ema` their running mean."""

@@ -77,8 +77,7 @@ def test_what_has_no_use_for_a_setting_belongs_to_every_protocol_that_differs_in
         make("gdrt", 1, 0.5, n_groups=10), make("sft", 1, 0.5, epochs=2),
     ]  # fmt: skip
     found = {
-        (c.tau, c.n_groups, c.epochs): sorted(cell.config.method for cell in own)
-        for c, own in protocols.by_protocol(cells)
+        (c.tau, c.n_groups, c.epochs): sorted(cell.config.method for cell in own) for c, own in protocols.by_protocol(cells)
     }
     assert found == {
         (1.0, 5, 1.0): ["balanced", "gdrt", "sft"], (3.0, 5, 1.0): ["balanced", "gdrt", "sft"], (1.0, 10, 1.0): ["gdrt", "sft"],
@@ -210,7 +209,9 @@ def test_a_rerun_stands_beside_its_cell_and_is_inside_its_interval_or_not():
     new = {"environment": {"cpu_capability": "AVX512"}, "dtype": "bfloat16"}
     cells = [dataclasses.replace(make("sft", seed, 0.3), **old) for seed in (0, 1)]
     lucky = dataclasses.replace(make("sft", 0, 0.9), nll=cells[0].nll, faa=cells[0].faa, **new)
-    found = compare.reruns(cells, [lucky, dataclasses.replace(make("gdrt", 0, 0.9), **new)]).set_index("metric")  # gdrt has no first cell
+    found = compare.reruns(cells, [lucky, dataclasses.replace(make("gdrt", 0, 0.9), **new)]).set_index(
+        "metric"
+    )  # gdrt has no first cell
     assert set(found.cell) == {"smollm2-135m, tiny, sft, seed 0"} and set(found.machines) == {"AVX2 / AVX512 bfloat16"}
     assert not found.inside["NDCG@10"] and found.again["NDCG@10"] == report.cell_metrics(lucky)["NDCG@10"].value
     assert found.inside["NLL"] and found.low["NLL"] < found.estimate["NLL"] == found.again["NLL"] < found.high["NLL"]

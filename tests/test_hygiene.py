@@ -40,12 +40,24 @@ LAYERS = [
 ]
 # The same inside each wing.
 WINGS = {
-    "system": ["errors", "files", "machine", "wheels", "assets"],
+    "system": ["errors", "files", "machine", "processes", "wheels", "assets"],
     "data": ["windows", "cells", "loaders", "interactions", "tables", "sources"],
     "lm": ["attention", "packing", "adapters", "model", "plain", "scoring", "verify", "loading"],
     "training": ["arguments", "batches", "checkpoints", "learning_curve", "trainer", "finetune"],
     "plots": ["canvas", "figures"],
-    "study": ["methods", "config", "workspace", "cell", "report", "evaluate", "trial", "protocols", "compare", "run", "grid"],
+    "study": [
+        "methods",
+        "config",
+        "workspace",
+        "cell",
+        "report",
+        "evaluate",
+        "trial",
+        "protocols",
+        "compare",
+        "run",
+        "grid",
+    ],
     "course": ["notebook", "doctor", "checks"],
 }
 LAYER = {module: place for place, layer in enumerate(LAYERS) for module in layer}

@@ -16,6 +16,7 @@ from gdrt_lite.lm import packing
 from gdrt_lite.lm.model import LanguageModel
 from gdrt_lite.lm.plain import plain_batch_logprobs, plain_logprobs
 from gdrt_lite.prompts import Encoded
+from gdrt_lite.system.processes import over_processes
 
 
 def target_logprobs(lm: LanguageModel, encoded: Sequence[Encoded], batch_tokens: int = 2048) -> list[torch.Tensor]:
@@ -37,15 +38,19 @@ def target_logprobs(lm: LanguageModel, encoded: Sequence[Encoded], batch_tokens:
     together = [i for i, prompt in enumerate(encoded) if len(prompt) <= lm.packed]
     packed = shares_prefix(lm.model)
     cut = packing.batches if packed else packing.batches_of_similar_length
+
+    def score(batches: Sequence[list[int]]) -> Iterator[torch.Tensor]:
+        for chosen in batches:
+            prompts = [encoded[i] for i in chosen]
+            batch = packing.collate(prompts) if packed else packing.unpacked(prompts, lm.tokenizer.pad_token_id)
+            yield batch_logprobs(lm.model, {name: tensor.to(lm.device) for name, tensor in batch.items()}).cpu()
+
+    batches = [[together[place] for place in places] for places in cut([encoded[i] for i in together], batch_tokens)]
     with torch.inference_mode():
         for i in alone:
             scores[i] = plain_logprobs(lm.model, encoded[i], lm.masks).cpu()
-        for places in cut([encoded[i] for i in together], batch_tokens):
-            chosen = [together[place] for place in places]
-            prompts = [encoded[i] for i in chosen]
-            batch = packing.collate(prompts) if packed else packing.unpacked(prompts, lm.tokenizer.pad_token_id)
-            flat = batch_logprobs(lm.model, {name: tensor.to(lm.device) for name, tensor in batch.items()}).cpu()
-            for i, part in zip(chosen, flat.split([len(prompt.labels) for prompt in prompts]), strict=True):
+        for chosen, flat in zip(batches, over_processes(score, batches), strict=True):
+            for i, part in zip(chosen, flat.split([len(encoded[i].labels) for i in chosen]), strict=True):
                 scores[i] = part
     return scores
 

@@ -30,18 +30,21 @@ def arguments(
     Args:
         lm: the model to train; its device and dtype decide where and in what precision.
         epochs, max_steps: length of the training; `max_steps` wins when positive.
-        batch_size: examples per optimiser step and process.
+        batch_size: examples per optimiser step, in total: divided over the processes and the `gradient_accumulation_steps`,
+            so that a script gives the same result on one device and on several.
         learning_rate: peak of a linear schedule; default 1e-3 for LoRA, 2e-3 for the pocket model.
         seed: random seed for the adapter's initial weights and for the order of the examples.
         output: folder for checkpoints; None keeps nothing until the end.
         save_every: steps between checkpoints.
         **others: any other field of `TrainingArguments`, for example `warmup_steps` or `gradient_accumulation_steps`.
+
+    Raises:
+        ValueError: `batch_size` is no multiple of the number of processes times the accumulation steps.
     """
     settings: dict[str, Any] = dict(
         output_dir=NOT_KEPT if output is None else str(output),
         num_train_epochs=epochs,
         max_steps=max_steps,
-        per_device_train_batch_size=batch_size,
         learning_rate=learning_rate or (2e-3 if lm.name == "pocket" else 1e-3),
         lr_scheduler_type="linear",
         weight_decay=0.0,
@@ -59,4 +62,12 @@ def arguments(
         report_to="none",
         disable_tqdm=True,  # `ProgressBar` shows progress without printing a line for each logged step
     )
-    return TrainingArguments(**(settings | others))
+    args = TrainingArguments(**(settings | others))
+    parts = args.world_size * args.gradient_accumulation_steps
+    if batch_size < 1 or batch_size % parts:
+        raise ValueError(
+            f"batch_size={batch_size} cannot be divided over {args.world_size} processes and "
+            f"{args.gradient_accumulation_steps} accumulation steps; choose a multiple of {parts}."
+        )
+    args.per_device_train_batch_size = others.get("per_device_train_batch_size", batch_size // parts)
+    return args

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,12 +18,27 @@ from gdrt_lite.lm.plain import plain_batch
 
 
 class SeededLengthGroups(LengthGroupedSampler):
-    """Batches of similar length whose order depends on the seed and the epoch alone, so that training can be resumed."""
+    """Batches of similar length whose order depends on the seed and the epoch alone, so that training can be resumed.
 
-    def __init__(self, batch_size: int, lengths: list[int], seed: int) -> None:
+    Args:
+        batch_size: examples of an optimiser step: however many processes and micro-batches share it, the order is the same.
+        lengths: one per example.
+        seed: of the order.
+        multiple: the epoch is filled up to a multiple of this with indices from `len(lengths)` on, which stand for fillers:
+            each process then holds equally many examples, and none is seen twice.
+    """
+
+    def __init__(self, batch_size: int, lengths: list[int], seed: int, multiple: int = 1) -> None:
         super().__init__(batch_size, lengths=lengths)
-        self.seed = seed
+        self.seed, self.multiple = seed, multiple
         self.set_epoch(0)
+
+    def __len__(self) -> int:
+        return -(-len(self.lengths) // self.multiple) * self.multiple
+
+    def __iter__(self) -> Iterator[int]:
+        yield from super().__iter__()
+        yield from range(len(self.lengths), len(self))
 
     def set_epoch(self, epoch: int) -> None:
         """Called by the data loader at the start of each epoch."""
@@ -31,7 +46,7 @@ class SeededLengthGroups(LengthGroupedSampler):
 
 
 class TokenisedExamples(torch.utils.data.Dataset):
-    """Prompts as token ids, and the group of each target token (0 without groups)."""
+    """Prompts as token ids, and the group of each target token (0 without groups, -1 in a filler, which counts nowhere)."""
 
     def __init__(self, lm: LanguageModel, examples: Sequence[Example], groups: TokenGroups | None) -> None:
         self.packed = lm.packed
@@ -45,8 +60,11 @@ class TokenisedExamples(torch.utils.data.Dataset):
         return len(self.rows)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        row = self.rows[index]
-        return {"encoded": row, "group_ids": self.group_ids[index], "alone": len(row) > self.packed}
+        if index >= len(self):
+            index, group_ids = 0, np.full_like(self.group_ids[0], -1)
+        else:
+            group_ids = self.group_ids[index]
+        return {"encoded": self.rows[index], "group_ids": group_ids, "alone": len(self.rows[index]) > self.packed}
 
 
 @dataclass

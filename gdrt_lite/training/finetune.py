@@ -31,6 +31,7 @@ from gdrt_lite.lm.adapters import lora_summary, save_adapter, trainable_copy
 from gdrt_lite.objectives import Objective, groups_for
 from gdrt_lite.relevance import token_relevance
 from gdrt_lite.system.files import full_disk_said, replace_folder
+from gdrt_lite.system.processes import sharing, warn_of_one_process
 from gdrt_lite.training.arguments import NOT_KEPT, arguments
 from gdrt_lite.training.batches import Collator, TokenisedExamples
 from gdrt_lite.training.checkpoints import RunRecord, data_facts, own_checkpoint
@@ -59,9 +60,13 @@ class TuningResult:
 
     def save(self, folder: str | Path) -> Path:
         """Save the LoRA adapter (or all weights of the pocket model) as safetensors, with settings and history beside."""
-        folder = Path(folder)
-        if not PartialState().is_main_process:  # launched by accelerate, every process comes here and one writes
-            return folder
+        folder, state = Path(folder), PartialState()
+        if state.is_main_process:  # every process comes here; one writes, the others wait until it has
+            self._write(folder)
+        state.wait_for_everyone()
+        return folder
+
+    def _write(self, folder: Path) -> None:
         folder.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
         temporary.chmod(0o755)
@@ -71,15 +76,17 @@ class TuningResult:
             self.lm.model.save_pretrained(temporary)
         self.history.to_csv(temporary / "history.csv", index=False)
         (temporary / "settings.json").write_text(json.dumps(self.settings, indent=1, default=str) + "\n")
-        return replace_folder(temporary, folder)
+        replace_folder(temporary, folder)
 
 
 def make_groups(
     objective: str, lm: LanguageModel, examples: Sequence[Example], n_groups: int = 5, seed: int = 0
 ) -> TokenGroups:
-    """Token groups for an objective, with relevance scored by `lm` (see `objectives.groups_for`)."""
+    """Token groups for an objective, with relevance scored by `lm`, each process a part (see `objectives.groups_for`)."""
     targets = [example.target for example in examples]
-    return groups_for(objective, token_relevance(lm, targets), targets, n_groups, seed)
+    with sharing():
+        relevance = token_relevance(lm, targets)
+    return groups_for(objective, relevance, targets, n_groups, seed)
 
 
 def finetune(
@@ -97,6 +104,8 @@ def finetune(
     """Tune a copy of `lm` on (history, target) examples; `lm` itself stays as it is.
 
     With LoRA both share the frozen weights in memory. Merge adapters only in a model of their own: `lm.load(adapter=...)`.
+    Launched with several processes (`torchrun`, `accelerate launch`), each calls it in the same way and gets the same result;
+    weights of the groups and gradients are those of one process with all examples of the step (see `GroupTrainer`).
 
     Args:
         lm: the model to start from.
@@ -118,6 +127,7 @@ def finetune(
         raise ValueError("examples is empty: there is nothing to train on.")
     objective = Objective(objective) if isinstance(objective, str) else objective
     args = arguments(lm) if args is None else args
+    warn_of_one_process()
     if groups is None and objective.spec.weights is not None:
         groups = make_groups(objective.name, lm, examples, objective.n_groups, args.seed)
     objective = dataclasses.replace(objective, n_groups=groups.n_groups if groups else 1, estimate=None)
@@ -136,7 +146,11 @@ def finetune(
             args=args,
             train_dataset=TokenisedExamples(lm, examples, groups),
             data_collator=Collator(lm.tokenizer.pad_token_id or 0, shares_prefix(model) and args.world_size == 1),
-            callbacks=[RunRecord(facts), *[ProgressBar(objective.name)] * progress, *callbacks],
+            callbacks=[
+                RunRecord(facts),
+                *[ProgressBar(objective.name)] * (progress and args.process_index == 0),
+                *callbacks,
+            ],
         )
         trainer.remove_callback(PrinterCallback)
         checkpoint = own_checkpoint(args.output_dir, facts)
@@ -158,7 +172,9 @@ def _settings(
     return dict(
         model=lm.name, objective=objective.name, tau=objective.tau, n_groups=objective.n_groups, ema=objective.ema,
         prior=None if objective.prior is None else objective.prior.tolist(), parameters=dict(objective.parameters),
-        epochs=args.num_train_epochs, max_steps=args.max_steps, batch_size=args.per_device_train_batch_size,
+        epochs=args.num_train_epochs, max_steps=args.max_steps,
+        batch_size=args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size,
+        processes=args.world_size, gradient_accumulation_steps=args.gradient_accumulation_steps,
         learning_rate=args.learning_rate, seed=args.seed, n_examples=n_examples,
         dtype=str(lm.model.dtype).removeprefix("torch."), lora=lora_summary(model),
     )  # fmt: skip

@@ -1,0 +1,197 @@
+"""Several processes against one: the same steps, weights and scores. torchrun runs this file in each process."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import TrainerCallback
+
+from gdrt_lite import data, dro, lm, training
+from gdrt_lite.objectives import OBJECTIVES, Objective
+from gdrt_lite.system.processes import over_processes, sharing, warn_of_one_process
+
+# 19 examples in steps of 16: the last step has 3, so that with two processes one of them holds fillers alone.
+SCENARIOS = {
+    "gdrt": dict(objective="gdrt", tau=0.2),
+    "balanced": dict(objective="balanced"),
+    "sft": dict(objective="sft"),
+    "running mean": dict(objective="gdrt", ema=0.9),
+    "one example a process": dict(objective="gdrt", batch_size=2, max_steps=3),
+    "accumulation": dict(objective="gdrt", tau=0.2, gradient_accumulation_steps=2),
+    "accumulation, sft": dict(objective="sft", gradient_accumulation_steps=4),
+    "resumed": dict(objective="gdrt", ema=0.9, kill=3),
+    "adapter": dict(objective="gdrt", lora=True),
+}
+
+
+class Gradients(TrainerCallback):
+    """Keeps the gradient of the first step; raises at the step `kill`, as Ctrl-C would."""
+
+    def __init__(self, kill=None):
+        self.kill, self.first = kill, None
+
+    def on_pre_optimizer_step(self, args, state, control, model, **_):
+        if self.first is None:
+            self.first = [p.grad.clone() for p in model.parameters() if p.grad is not None]
+
+    def on_step_end(self, args, state, control, **_):
+        if state.global_step == self.kill:
+            raise KeyboardInterrupt
+
+
+def setting():
+    splits = data.load_movielens(500).split(history=5)
+    pocket = lm.pocket(splits.catalogue)
+    examples = data.sample(splits.train, 19, seed=1)
+    return pocket, examples, training.make_groups("gdrt", pocket, examples)
+
+
+def train(pocket, examples, groups, folder, objective, tau=1.0, ema=None, kill=None, lora=False, **settings):
+    """One training; what is compared of it, as tensors."""
+    if lora:
+        pocket = lm.LanguageModel(pocket.model, pocket.tokenizer, pocket.prompt, "small")
+    rest = dict(groups=groups, progress=False)
+    settings = (
+        dict(batch_size=16, epochs=2, optim="adamw_torch" if lora else "sgd", learning_rate=1e-3 if lora else 0.1) | settings
+    )
+    args = training.arguments(pocket, output=folder if kill else None, save_every=2, **settings)
+    own, watch = Objective(objective, tau=tau, ema=ema), Gradients(kill)
+    if kill:
+        with pytest.raises(KeyboardInterrupt):
+            training.finetune(pocket, examples, own, args, callbacks=[watch], **rest)
+    run = training.finetune(
+        pocket, examples, own, args, callbacks=[Gradients()] if kill else [watch], resume=bool(kill), **rest
+    )
+    return {
+        "gradient": torch.cat([g.flatten() for g in watch.first]),
+        "losses": torch.tensor(run.history[["loss", *(f"loss_g{g}" for g in range(5))]].to_numpy()),
+        "weights": torch.tensor(run.history[[f"weight_g{g}" for g in range(5)]].to_numpy()),
+        "model": torch.cat([p.detach().flatten() for p in run.lm.model.parameters() if p.requires_grad]),
+        "processes": torch.tensor([run.settings["processes"], run.settings["batch_size"]]),
+    }
+
+
+def scores(pocket, examples):
+    prompts = [pocket.encode(e.history, e.target) for e in examples]
+    return torch.cat(lm.target_logprobs(pocket, prompts, batch_tokens=200))
+
+
+def work(folder):
+    """What one process of several does."""
+    pocket, examples, groups = setting()
+    rank = int(os.environ["RANK"])
+    found = {name: train(pocket, examples, groups, folder / name, **own) for name, own in SCENARIOS.items()}
+    found["groups"] = torch.tensor([g for e in examples for g in groups.of(e.target)])
+    seen = []
+    with sharing():
+        found["scores"] = scores(pocket, examples)
+        found["order"] = over_processes(lambda part: [seen.append(x) or x * x for x in part], range(7))
+        found["few"] = over_processes(lambda part: part, [5])
+    found["seen"] = seen
+    if rank == 0:  # outside of `sharing` one process may work alone
+        found["alone"] = scores(pocket, examples)
+    torch.save(found, folder / f"{rank}.pt")
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    """What two processes found, one after the other."""
+    folder = tmp_path_factory.mktemp("two")
+    here = Path(__file__).resolve()
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        str(here),
+        str(folder),
+    ]
+    path = os.pathsep.join([str(here.parents[1]), os.environ.get("PYTHONPATH", "")])
+    environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=500)
+    assert not done.returncode, done.stderr[-3000:]
+    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
+
+
+@pytest.fixture(scope="module")
+def one():
+    return setting()
+
+
+def agree(ours, expected):
+    """The two trainings are equal up to the rounding of float32."""
+    away = (ours["gradient"] - expected["gradient"]).norm() / expected["gradient"].norm()
+    assert away < 1e-5, f"the first gradient is off by {away:.1e} of its norm"
+    for part, atol in dict(losses=1e-4, weights=1e-5, model=1e-5).items():
+        torch.testing.assert_close(ours[part], expected[part], atol=atol, rtol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_two_processes_train_as_one(one, two, name, tmp_path):
+    settings = {k: v for k, v in SCENARIOS[name].items() if k not in ("kill", "gradient_accumulation_steps")}
+    alone = train(*one, tmp_path, **settings)
+    for found in two:
+        agree(found[name], alone)
+        assert found[name]["processes"].tolist() == [2, int(alone["processes"][1])]
+    assert torch.equal(two[0][name]["model"], two[1][name]["model"])
+    if name == "one example a process":  # and some group stands on one process alone, or on none
+        assert (alone["weights"] == 0).any()
+
+
+def test_scores_are_shared_out_and_come_back_in_order_bit_for_bit(one, two):
+    pocket, examples, groups = one
+    expected = scores(pocket, examples)
+    for rank, found in enumerate(two):
+        assert torch.equal(found["scores"], expected)
+        assert found["order"] == [x * x for x in range(7)] and found["seen"] == [*range(7)][rank::2]
+        assert found["few"] == [5]
+        assert found["groups"].tolist() == [g for e in examples for g in groups.of(e.target)]
+    assert torch.equal(two[0]["alone"], expected)
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_the_shares_of_a_step_add_up_to_its_gradient(name):
+    generator = torch.Generator().manual_seed(0)
+    losses = torch.rand(40, generator=generator).requires_grad_()
+    ids = torch.randint(4, (40,), generator=generator).sort().values  # so that parts lack groups
+    objective = Objective(name, 5, tau=0.3)
+    whole, _ = objective(losses, ids)
+    parts = [slice(0, 3), slice(3, 30), slice(30, 30), slice(30, 40)]  # one of them has no token
+    sums, counts = sum(torch.stack(dro.group_sums(losses.detach()[part], ids[part], 5)) for part in parts)
+    step = objective.step(sums, counts)
+    shares = [objective.share(losses[part], ids[part], step) for part in parts]
+    assert float(sum(shares).detach()) == pytest.approx(float(whole.detach()), rel=1e-5)
+    exact, ours = (torch.autograd.grad(value, losses)[0] for value in (whole, sum(shares)))
+    torch.testing.assert_close(ours, exact)
+
+
+@pytest.mark.parametrize("objective, ema", [("gdrt", None), ("gdrt", 0.9), ("balanced", None), ("sft", None)])
+def test_micro_batches_change_nothing(one, tmp_path, objective, ema):
+    whole, divided = (
+        train(*one, tmp_path, objective, tau=0.2, ema=ema, epochs=1, gradient_accumulation_steps=n) for n in (1, 4)
+    )
+    agree(divided, whole)
+
+
+def test_a_batch_that_cannot_be_divided_is_named(one):
+    with pytest.raises(ValueError, match="batch_size=10 cannot be divided over 1 processes and 4 accumulation"):
+        training.arguments(one[0], batch_size=10, gradient_accumulation_steps=4)
+
+
+def test_a_launcher_that_started_one_process_is_named(monkeypatch, recwarn):
+    warn_of_one_process()
+    assert not recwarn
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "True")
+    with pytest.warns(UserWarning, match="a single process.*torchrun"):
+        warn_of_one_process()
+
+
+if __name__ == "__main__":
+    work(Path(sys.argv[1]))
