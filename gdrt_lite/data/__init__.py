@@ -9,7 +9,7 @@ from gdrt_lite.data.interactions import (
     load_movielens,
     load_movielens_100k,
 )
-from gdrt_lite.data.windows import SPLITS, Example, Splits, sample, windows
+from gdrt_lite.data.windows import SPLITS, Example, Splits, chunks_of, sample, windows
 
 __all__ = [
     "SPLITS",
@@ -17,6 +17,7 @@ __all__ = [
     "Interactions",
     "Splits",
     "amazon_interactions",
+    "chunks_of",
     "data_folder",
     "from_frame",
     "load_amazon",

@@ -12,7 +12,7 @@ from transformers import Trainer, TrainerCallback
 from gdrt_lite.lm import batch_logprobs
 from gdrt_lite.objectives import Objective
 from gdrt_lite.system.errors import GdrtError
-from gdrt_lite.training.batches import SeededLengthGroups
+from gdrt_lite.training.batches import SeededChunks, SeededLengthGroups
 
 
 class TrainingDiverged(GdrtError):
@@ -28,10 +28,12 @@ class GroupTrainer(Trainer):
         self.model_accepts_loss_kwargs = False
         self._group_log: dict[str, float] = {}
 
-    def _get_train_sampler(self, train_dataset: torch.utils.data.Dataset | None = None) -> SeededLengthGroups:
+    def _get_train_sampler(self, train_dataset: torch.utils.data.Dataset | None = None) -> torch.utils.data.Sampler:
+        rows, chunks = self.train_dataset.rows, self.train_dataset.chunks
+        if 2 * len(chunks) <= len(rows):  # growing windows: read what a user's examples share once
+            return SeededChunks(chunks, self.args.seed)
         # By what stands before the target: grouped by the whole length, a batch's labels would be targets of one length.
-        lengths = [row.predict_at[0] for row in self.train_dataset.rows]
-        return SeededLengthGroups(self.args.train_batch_size, lengths, self.args.seed)
+        return SeededLengthGroups(self.args.train_batch_size, [row.predict_at[0] for row in rows], self.args.seed)
 
     def compute_loss(
         self, model: torch.nn.Module, inputs: dict, return_outputs: bool = False, num_items_in_batch: Any = None
