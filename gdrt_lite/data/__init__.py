@@ -13,7 +13,7 @@ from gdrt_lite.data.sources import (
     write_amazon,
 )
 from gdrt_lite.data.tables import read_table
-from gdrt_lite.data.windows import SPLITS, Example, Splits, sample, windows
+from gdrt_lite.data.windows import SPLITS, Example, Splits, chunks_of, sample, windows
 
 __all__ = [
     "NAMED",
@@ -23,6 +23,7 @@ __all__ = [
     "Interactions",
     "Splits",
     "amazon_interactions",
+    "chunks_of",
     "data_folder",
     "from_frame",
     "is_here",

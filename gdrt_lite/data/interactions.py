@@ -60,7 +60,9 @@ class Interactions:
         frame = self.frame[self.frame["item"].isin(set(kept))].reset_index(drop=True)
         return replace(self, frame=frame, name=f"{self.name}, top {n}")
 
-    def split(self, by: str = "new_users", history: int = 10, min_history: int = 3, seed: int = 0) -> Splits:
+    def split(
+        self, by: str = "new_users", history: int = 10, min_history: int = 3, seed: int = 0, growing: bool = False
+    ) -> Splits:
         """Cut the windows into train, valid and test.
 
         "new_users" and "leave_one_out" train on the future of other users: a test window may be older than most of the
@@ -75,6 +77,8 @@ class Interactions:
             history: the most items in a history.
             min_history: the fewest; earlier interactions become no target.
             seed: used by "new_users" alone.
+            growing: histories that grow from `min_history` to `history` and begin anew, in place of sliding ones: the same
+                targets with shorter histories on average, which a model reads at a fraction of the cost (see `windows`).
 
         Raises:
             ValueError: an unknown `by`, a length out of range, too few windows to fill the three parts, or "time" without
@@ -89,7 +93,7 @@ class Interactions:
             )
         at_least("min_history", min_history, 1)
         at_least("history", history, min_history)
-        examples = windows(self.frame, history, min_history, sessions=self.ties == "session")
+        examples = windows(self.frame, history, min_history, self.ties == "session", growing)
         if not examples:
             raise ValueError(
                 f"No user has more than min_history={min_history} items, so there is no window to learn from; bring "

@@ -1,7 +1,7 @@
 """Time-ordered windows, and their split into train, valid and test. `gdrt_lite.data` is the door.
 
 Every interaction with at least `min_history` earlier ones of its user is a window: it is the target, and the
-last `history` earlier items are its history, oldest first.
+last earlier items, `history` at most, are its history, oldest first.
 """
 
 from __future__ import annotations
@@ -62,8 +62,16 @@ class Splits:
         return f"Splits({self.name}: {sizes}; {len(self.catalogue):,} titles)"
 
 
-def windows(frame: pd.DataFrame, history: int, min_history: int, sessions: bool = False) -> list[Example]:
+def windows(
+    frame: pd.DataFrame, history: int, min_history: int, sessions: bool = False, growing: bool = False
+) -> list[Example]:
     """Every window of a table sorted by user and time, in that order.
+
+    A *sliding* window holds the last `history` items before its target. *Growing* windows come in chunks: the history grows
+    from `min_history` to `history` items, all from one first item on, and then a chunk begins anew with the last `min_history`
+    items. Both have the same targets. The histories of a chunk begin alike, so a model reads them once (see `lm.packing`):
+
+        sliding, at most 4:  abc>d  abcd>e  bcde>f  cdef>g        growing:  abc>d  abcd>e  cde>f  cdef>g
 
     With `sessions`, items of one time are one session: a history holds only what is earlier than its target.
     """
@@ -73,8 +81,9 @@ def windows(frame: pd.DataFrame, history: int, min_history: int, sessions: bool 
         _, items, times = zip(*group)
         for i in range(min_history, len(items)):
             end = bisect_left(times, times[i]) if sessions else i
+            length = min_history + (i - min_history) % (history - min_history + 1) if growing else history
             if end >= min_history:
-                examples.append(Example(user, items[max(0, end - history) : end], items[i], times[i]))
+                examples.append(Example(user, items[max(0, end - length) : end], items[i], times[i]))
     return examples
 
 
@@ -135,23 +144,34 @@ def _leave_one_out(examples: list[Example]) -> Parts:
     return train, valid, test
 
 
-def sample(examples: Sequence[Example], n: int, seed: int = 0) -> list[Example]:
+def chunks_of(examples: Sequence[Example]) -> list[list[int]]:
+    """Examples, by their index, of one user whose histories begin with the same item: chunks of growing windows."""
+    found: dict[tuple, list[int]] = {}
+    for i, example in enumerate(examples):
+        found.setdefault((example.user, example.history[:1]), []).append(i)
+    return list(found.values())
+
+
+def sample(examples: Sequence[Example], n: int, seed: int = 0, whole_chunks: bool = False) -> list[Example]:
     """n examples, taken from the users in turn so that no busy user dominates; all when there are fewer.
 
-    Users and each user's examples come in an order drawn by `seed`, so a larger n extends a smaller one.
+    Users and each user's examples come in an order drawn by `seed`, so a larger n extends a smaller one. With `whole_chunks`
+    a user hands over a chunk of growing windows at a time (see `chunks_of`), so that they can be read together.
     """
     at_least("n", n, 1)
     rng = np.random.default_rng(seed)
-    waiting: dict[str, list[Example]] = defaultdict(list)
-    for i in rng.permutation(len(examples)):
-        waiting[examples[i].user].append(examples[i])
+    units = chunks_of(examples) if whole_chunks else [[i] for i in range(len(examples))]
+    waiting: dict[str, list[list[int]]] = defaultdict(list)
+    for unit in rng.permutation(len(units)):
+        waiting[examples[units[unit][0]].user].append(units[unit])
     users = sorted(waiting)
     turn = [waiting[users[i]] for i in rng.permutation(len(users))]
-    chosen: list[Example] = []
+    chosen: list[int] = []
     while turn and len(chosen) < n:
-        chosen += [own.pop() for own in turn[: n - len(chosen)]]
+        for own in turn:
+            chosen += own.pop() if len(chosen) < n else []
         turn = [own for own in turn if own]
-    return chosen
+    return [examples[i] for i in chosen[:n]]
 
 
 def at_least(name: str, value: int, least: int) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
-from gdrt_lite.data import Example
+from gdrt_lite.data import Example, chunks_of
 from gdrt_lite.groups import TokenGroups
 from gdrt_lite.lm import LanguageModel
 from gdrt_lite.lm.packing import collate, unpacked
@@ -45,11 +45,39 @@ class SeededLengthGroups(LengthGroupedSampler):
         self.generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
 
 
+class SeededChunks(torch.utils.data.Sampler):
+    """The examples of a chunk one after the other, the chunks shuffled by the seed and the epoch alone.
+
+    A batch then holds the targets of few users. Their history is read once, see `lm.packing`.
+    """
+
+    def __init__(self, chunks: Sequence[Sequence[int]], seed: int, multiple: int = 1) -> None:
+        self.chunks, self.seed = chunks, seed
+        self.n = sum(map(len, chunks))
+        self.fillers = range(self.n, self.n + -self.n % multiple)
+        self.set_epoch(0)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by the data loader at the start of each epoch."""
+        self.generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
+
+    def __len__(self) -> int:
+        return self.n + len(self.fillers)
+
+    def __iter__(self) -> Iterator[int]:
+        for chunk in torch.randperm(len(self.chunks), generator=self.generator).tolist():
+            yield from self.chunks[chunk]
+        yield from self.fillers
+
+
 class TokenisedExamples(torch.utils.data.Dataset):
-    """Prompts as token ids, and the group of each target token (0 without groups, -1 in a filler, which counts nowhere)."""
+    """Prompts as token ids, the group of each target token (0 without groups, -1 in a filler, which counts nowhere), and the
+    chunks of growing windows.
+    """
 
     def __init__(self, lm: LanguageModel, examples: Sequence[Example], groups: TokenGroups | None) -> None:
         self.packed = lm.packed
+        self.chunks = chunks_of(examples)
         self.rows = [lm.encode(example.history, example.target) for example in examples]
         self.group_ids = [
             np.zeros(len(row.labels), dtype=np.int64) if groups is None else groups.of(example.target)

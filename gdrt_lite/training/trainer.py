@@ -13,7 +13,7 @@ from gdrt_lite import dro
 from gdrt_lite.lm import batch_logprobs
 from gdrt_lite.objectives import Objective, Step
 from gdrt_lite.system.errors import GdrtError
-from gdrt_lite.training.batches import SeededLengthGroups
+from gdrt_lite.training.batches import SeededChunks, SeededLengthGroups
 from gdrt_lite.training.checkpoints import newest_checkpoint
 
 
@@ -39,16 +39,15 @@ class GroupTrainer(Trainer):
         self._step: Step | None = None  # known before the first gradient, where there are several
         self._seen: torch.Tensor | float = 0.0  # sums and counts of the step so far, (2, K)
 
-    def _get_train_sampler(self, train_dataset: torch.utils.data.Dataset | None = None) -> SeededLengthGroups:
-        # By what stands before the target: grouped by the whole length, a batch's labels would be targets of one length.
-        lengths = [row.predict_at[0] for row in self.train_dataset.rows]
+    def _get_train_sampler(self, train_dataset: torch.utils.data.Dataset | None = None) -> torch.utils.data.Sampler:
+        rows, chunks = self.train_dataset.rows, self.train_dataset.chunks
         held = self.args.train_batch_size * self.args.world_size
-        return SeededLengthGroups(
-            held * self.args.gradient_accumulation_steps,
-            lengths,
-            self.args.seed,
-            multiple=held if self.args.world_size > 1 else 1,
-        )
+        multiple = held if self.args.world_size > 1 else 1
+        if 2 * len(chunks) <= len(rows):  # growing windows: read what a user's examples share once
+            return SeededChunks(chunks, self.args.seed, multiple)
+        # By what stands before the target: grouped by the whole length, a batch's labels would be targets of one length.
+        lengths = [row.predict_at[0] for row in rows]
+        return SeededLengthGroups(held * self.args.gradient_accumulation_steps, lengths, self.args.seed, multiple)
 
     def get_batch_samples(self, epoch_iterator: Iterator, num_batches: int, device: torch.device) -> tuple[list, Any]:
         """The micro-batches of the next step."""
