@@ -21,11 +21,12 @@ from gdrt_lite.ablation import ablate
 from gdrt_lite.lm import attention
 from gdrt_lite.lm.model import UNLIMITED, LanguageModel
 from gdrt_lite.lm.plain import plain_logprobs
-from gdrt_lite.lm.scoring import target_logprobs
+from gdrt_lite.lm.scoring import shares_prefix, target_logprobs
 from gdrt_lite.prompts import HISTORY, TARGET, TASK, Encoded, control_ids
 from gdrt_lite.system.errors import GdrtError
 
 SHORT = 24  # tokens of the short probes
+TREE = 4096  # tokens that a row of many prompts stays below
 # Settings by which a layer treats near and far tokens differently.
 REACH = re.compile(r"window|chunk|local_att|block_size|original_max_position|floor_scale|index_topk|compress")
 PARAMETERS_IN_FLOAT32 = 2e9  # up to this size a model in 16 bits is probed in float32, where only a fault makes a difference
@@ -60,15 +61,19 @@ def verify(lm: LanguageModel) -> LanguageModel:
             for way in dict.fromkeys(ways):
                 _set_attention(lm.model, way)
                 if _agree(lm, short + long, expected):
-                    beyond = [r for r in reaches if r > longest]
-                    return dataclasses.replace(lm, packed=min(beyond) // 2 if beyond else UNLIMITED)
-                near = (
-                    min((r for r in reaches if r >= 2 * SHORT), default=0) // 2
-                )  # a row may hold as many tokens again in endings
-                if near and _agree(lm, short, expected[: len(short)]):
-                    return dataclasses.replace(lm, packed=near)
+                    return dataclasses.replace(lm, packed=_packed(lm, [r for r in reaches if r > longest]))
+                if min(reaches, default=0) >= 2 * SHORT and _agree(lm, short, expected[: len(short)]):
+                    return dataclasses.replace(lm, packed=_packed(lm, reaches))
         _set_attention(lm.model, "eager")
         return dataclasses.replace(lm, packed=0)
+
+
+def _packed(lm: LanguageModel, reaches: Sequence[int]) -> int:
+    """Longest prompt to read with others, of a model that is right in rows of up to the first of `reaches` tokens."""
+    if not reaches:
+        return UNLIMITED
+    # The rows of a tree are longer than their prompts; those of other models are not, but for what beams add.
+    return min(reaches) // 2 if not shares_prefix(lm.model) or min(reaches) >= TREE else 0
 
 
 def _probes(lm: LanguageModel, length: int) -> list[Encoded]:
