@@ -672,8 +672,17 @@ plots.show(fig, alt=f"GU of five popularity bins for sft, gdrt, popularity and i
 # %%
 say("MGU@5 by popularity: {text}. Popularity recommends hits to everybody, and its MGU shows it.",
     text=", ".join(f"{name} **{value:.3f}**" for name, value in mgu.items()))
+floor = metrics.fair_floor(histories, bins, 5).mgu
+say("But absolute values add up, noise too. A *perfectly fair* recommender of these {n} users would show {floor} by luck alone, so {inside}.",
+    n=len(histories), floor=floor, inside=" and ".join(f"**{name}**" for name, value in mgu.items() if value <= floor.high) + " cannot be told "
+    "from a fair one" if (mgu <= floor.high).any() else "all of them are really unfair")
 
 # %% [markdown]
+# **Two conventions** that other code shares or does not. By genre, we split the credit of a title that has two genres
+# (`metrics.fractional_credit`); IFairLRS counts it fully for each (`metrics.full_credit`), and the figures then differ. And a list's score
+# here is the *sum* of the log-probabilities of a title's tokens; published pipelines often leave `generate`'s default, which divides by
+# the length and favours longer titles.
+#
 # And the real model, on fewer users, because each list costs more.
 
 # %%

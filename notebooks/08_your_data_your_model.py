@@ -49,6 +49,7 @@ card("08")
 # %% tags=["imports"]
 import csv
 import json
+import re
 import sys
 import tempfile
 from pathlib import Path
@@ -86,13 +87,14 @@ table = pd.DataFrame(rows).sample(frac=1, random_state=0)  # any order will do
 table.head(3)
 
 # %%
-club = data.from_frame(table, user="reader", item="book", time="read_on", genres="shelf", name="book club")
+club = data.from_frame(table, user="reader", item="book", time="read_on", genres="shelf", name="book club", noun="book", verb="read")
 books = club.split("new_users", history=5)
-club, books
+print(club, books, *club.report, sep="\n")
 
 # %% [markdown]
-# Rows are sorted by user and time for you, a repeated pair counts once, and dates become seconds. What cannot be read is refused
-# in a sentence that names the column and the row. Try what happens to the commonest faults:
+# Rows are sorted by user and time for you, a repeated pair counts once, and dates become seconds. The `report` says what was done:
+# ids that share a title, decoded entities, ids where titles should be, and how many users have items of one time (`ties=` decides
+# what that means). What cannot be read is refused in a sentence that names the column and the row. Try the commonest faults:
 
 # %%
 faults = {
@@ -106,6 +108,34 @@ for name, attempt in faults.items():
         attempt()
     except (ValueError, GdrtError) as error:
         print(f"{name}: {error}")
+
+# %% [markdown]
+# **From a file** the same takes one line. `data.read_table` reads csv, tsv, jsonl, parquet and RecBole's `.inter`; what the usual names
+# of columns do not tell, you say, here or in a YAML file of the same stem. `run` and `study` take the file as it is:
+#
+# ```
+# python -m gdrt_lite run --data club.csv --columns user=reader item=book time=read_on noun=book verb=read
+# ```
+#
+# *Which split?* `new_users` and `leave_one_out` are usual, and let training see the future of other users. Only `time` does not, and it
+# needs the time of every item. Without times, `time=rows` takes the order of the rows.
+
+# %%
+table.to_csv(scratch / "club.csv", index=False)
+read = data.read_table(scratch / "club.csv", user="reader", item="book", time="read_on", genres="shelf")
+assert read.frame.equals(club.frame) and (read.noun, read.verb) == ("book", "read")
+print(read)
+
+# %% [markdown]
+# **Prompts with titles in their text**, as files for instruction tuning hold them, become rows first: one user a prompt, and the place of
+# a title as its time. Windows that are ready made are rows of the same kind once their lists are taken apart.
+
+# %%
+made = [{"input": 'The user has read "The Last Alibi", "No Way Out", "Zero Gravity".', "output": '"Dead Reckoning"'},
+        {"input": 'The user has read "The Long Orbit", "A Cold Case", "The Second Sun".', "output": '"Children of Titan"'}]
+cut = [{"user": n, "title": title, "time": place} for n, one in enumerate(made)
+       for place, title in enumerate(re.findall('"([^"]+)"', one["input"] + one["output"]))]
+print(data.windows(data.from_frame(pd.DataFrame(cut), "user", "title", "time").frame, history=5, min_history=3))
 
 # %% [markdown]
 # Behind `split` is one small idea: the sliding window.
@@ -175,7 +205,7 @@ tell(data.load_movielens(500).split("new_users", history=5))
 # reweighting, any metric of this course now runs on your table.
 
 # %%
-prompt = prompts.for_items("book", "read")
+prompt = prompts.for_items(books.noun, books.verb)
 pocket = lm.pocket(books.catalogue, prompt)
 twin = training.train_relevance_scorer(pocket, books.train, max_steps=30)
 run = training.finetune(pocket, books.train, "gdrt", training.arguments(pocket, epochs=pick(quick=4, standard=20, full=40), batch_size=64),

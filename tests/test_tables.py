@@ -154,10 +154,8 @@ def frame(user="user_id", item="title", time="timestamp") -> pd.DataFrame:
 
 
 def write(table: pd.DataFrame, path: Path) -> Path:
-    if path.suffix == ".jsonl":
+    if path.suffix in (".jsonl", ".json"):
         table.to_json(path, orient="records", lines=True)
-    elif path.suffix == ".json":
-        table.to_json(path, orient="records")
     elif path.suffix == ".parquet":
         pytest.importorskip("pyarrow")
         table.to_parquet(path)
@@ -182,7 +180,7 @@ def test_a_yaml_file_beside_names_what_the_call_leaves_open(tmp_path):
     found = data.read_table(path, verb="heard")
     assert (found.noun, found.verb, found.name) == ("song", "heard", "My songs")
     assert data.read_table(path, noun="x").noun == "x"
-    for text, says in [("user: [1]", "must give text"), ("usr: who", "must give text"), ("user: who: x", "not valid YAML")]:
+    for text, says in [("user: [1]", "in text"), ("usr: who", "found {'usr'"), ("user: who: x", "not valid YAML")]:
         files.write_text(tmp_path / "mine.yaml", text)
         with pytest.raises(GdrtError, match=f"mine.yaml.*{says}"):
             data.read_table(path)
@@ -217,7 +215,7 @@ def test_a_second_table_must_fit(tmp_path):
 
 def test_rows_in_order_stand_for_times(tmp_path):
     path = write(frame().drop(columns="timestamp"), tmp_path / "a.csv")
-    with pytest.raises(GdrtError, match="a.csv has no column of times .*found: user_id, title.*time='rows'"):
+    with pytest.raises(GdrtError, match="a.csv has no column for 'time' .*found: user_id, title.*time='rows'"):
         data.read_table(path)
     found = data.read_table(path, time="rows")
     assert found.frame.equals(data.from_frame(frame().assign(timestamp=range(70)), "user_id", "title", "timestamp").frame)
@@ -228,24 +226,29 @@ def test_rows_in_order_stand_for_times(tmp_path):
 @pytest.mark.parametrize(
     "name, text, says",
     [
-        ("a.csv", "userId,movieId,timestamp\n1,2,3\n", "no column of titles .*found: userId, movieId, timestamp"),
-        ("a.csv", "title,timestamp\nx,3\n", "no column of users .*found: title, timestamp"),
+        ("a.csv", "userId,movieId,timestamp\n1,2,3\n", "no column for 'item' .*found: userId, movieId, timestamp"),
+        ("a.csv", "title,timestamp\nx,3\n", "no column for 'user' .*found: title, timestamp"),
         ("a.csv", "user,item,time\n1,2,3\n4,5,6\n", "column 'item' seems to hold ids"),
         ("a.csv", "user,item,time\n1,x,3\n\n4,,6\n", "a.csv: Column 'item' is empty in line 4"),
         ("a.csv", 'user,item,time\n1,"x\ny",3\n4,y,soon\n', "a.csv: Column 'time' holds no time in line 4: 'soon'"),
-        ("a.csv", "user,item,time\n1,Hello, World,3\n", "a.csv, line 2: 4 cells under 3 columns"),
-        ("a.csv", "user,item,time\n1,x\n", "a.csv, line 2: 2 cells under 3 columns"),
-        ("a.tsv", 'user\titem\ttime\n1\t"x"y\t3\n', "a.tsv, line 2: "),
-        ("a.csv", "", "no column of users"),
-        ("a.csv", "user,item,time\n", "a.csv: The table is empty"),
-        ("a.jsonl", '{"user": 1}\n{"user": \n', "a.jsonl, line 2 is not valid JSON"),
-        ("a.jsonl", '{"user": 1}\n7\n', "a.jsonl, line 2 must hold objects"),
+        ("a.csv", "user,item,time\n1,Hello, World,3\n", "a.csv cannot be read from its beginning: .* more or fewer cells"),
+        ("a.csv", "user,item,time\n1,x,2\n1,x\n", "a.csv cannot be read after line 2: .* more or fewer cells"),
+        ("a.tsv", 'user\titem\ttime\n1\t"x"y\t3\n', "a.tsv cannot be read from its beginning: "),
+        ("a.csv", "", "a.csv holds no row"),
+        ("a.csv", "user,item,user\n1,x,2\n", "names a column twice: user, item, user"),
+        ("a.csv", "user,item,time\n", "a.csv holds no row"),
+        ("a.jsonl", '{"user": 1}\n{"user": \n', "a.jsonl cannot be read after line 1: Expecting value"),
+        ("a.jsonl", '{"user": 1}\n7\n', "a.jsonl cannot be read after line 1: each line must be an object"),
         ("a.jsonl", '{"user": 1, "title": "x", "time": 2}\n{"user": 1, "time": 2}\n', "'title' is empty in line 2"),
-        ("a.json", '[{"instruction": "", "input": "He liked A", "output": "Yes"}]', "titles stand as text"),
-        ("a.json", "[" * 30_000, "a.json is not valid JSON"),
-        ("a.csv", "user_id,history_item_title,item_title\n1,\"['a']\",b\n", "holds windows with their histories"),
+        ("a.json", '[{"instruction": "", "input": "He liked A", "output": "Yes"}]', "titles in their text see notebook 08"),
+        ("a.json", "[" * 30_000, "a.json cannot be read from its beginning: "),
+        (
+            "a.csv",
+            "user_id,history_item_title,item_title\n1,\"['a']\",b\n",
+            "no column for 'time' .* ready windows must become rows",
+        ),
         ("a.dat", "1::2", "a.dat is in no form that can be read"),
-        ("a.parquet", "PAR1", "a.parquet (needs pyarrow|is no parquet file)"),
+        ("a.parquet", "PAR1", "a.parquet cannot be read"),
     ],
 )
 def test_a_file_that_cannot_be_read_is_told_with_its_line(tmp_path, name, text, says):
@@ -258,7 +261,7 @@ def test_a_file_that_cannot_be_read_is_told_with_its_line(tmp_path, name, text, 
 
 def test_a_file_in_another_encoding_or_place_is_told(tmp_path):
     (tmp_path / "a.csv").write_bytes("user,item,time\n1,Amélie,3\n".encode("latin-1"))
-    with pytest.raises(GdrtError, match="a.csv is not UTF-8"):
+    with pytest.raises(GdrtError, match="a.csv cannot be read .*utf-8"):
         data.read_table(tmp_path / "a.csv")
     with pytest.raises(GdrtError, match="b.csv cannot be read"):
         data.read_table(tmp_path / "b.csv")
@@ -296,7 +299,7 @@ def naive(rows: list[tuple[str, str, int]]) -> list[list]:
 @given(
     valid_rows,
     st.none() | st.tuples(st.integers(0, 11), poisoned),
-    st.sampled_from(["frame", ".csv", ".tsv", ".jsonl", ".json"]),
+    st.sampled_from(["frame", ".csv", ".tsv", ".jsonl"]),
 )
 def test_a_random_table_is_right_or_refused_with_its_row(rows, poison, form):
     table = pd.DataFrame(rows, columns=["user", "title", "time"], dtype=object)
@@ -318,7 +321,7 @@ def test_a_random_table_is_right_or_refused_with_its_row(rows, poison, form):
             at = re.search(r"Column '(\w+)' .* in (line|row) (\d+)", str(error))
             assert at, error
             assert at[1] == column
-            if form in (".jsonl", ".json", "frame"):  # where no cell holds a line break
+            if form in (".jsonl", "frame"):  # a cell of the others may hold a line break
                 assert int(at[3]) == place + (form == ".jsonl")
         else:
             assert not poison
@@ -362,7 +365,7 @@ def test_a_file_of_anything_is_read_or_refused_by_name(form, header, rest):
 
 
 windows_of = st.lists(
-    st.tuples(st.sampled_from(["u", "v w", "7"]), st.lists(st.integers(0, 7), min_size=2, max_size=5), st.integers(0, 2**60)),
+    st.tuples(st.sampled_from(["u", "v w", "7"]), st.lists(st.integers(0, 7), min_size=2, max_size=5), st.integers(0, DAY)),
     min_size=1, max_size=8,
 )  # fmt: skip
 broken_lines = st.sampled_from(

@@ -153,7 +153,7 @@ def from_frame(
         frame = frame.iloc[np.random.default_rng(seed).permutation(len(frame))]
     frame = frame.iloc[np.lexsort((frame["exact"], frame["user"].factorize(sort=True)[0]))].drop_duplicates(["user", "item"])
     tied = frame.duplicated(["user", "exact"]).groupby(frame["user"]).any()
-    report = [f"{len(df):,} rows: {len(df) - len(frame):,} repeat a user and a title, and only the first of them counts."]
+    report = [f"{len(df):,} rows, of which {len(df) - len(frame):,} repeat a user and a title: only their first counts."]
     if item_id is not None:
         names = pd.Series(titles).groupby(cells.keys(df[item_id]).to_numpy()).first()
         shared = names[names.duplicated(keep=False)]

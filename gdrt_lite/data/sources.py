@@ -79,7 +79,7 @@ def load_amazon(folder: str | Path, train: str = TRAIN, test: str = TEST, valid_
     elif valid_fraction:
         training, valid = cut(training, 1 - valid_fraction)
     catalogue = sorted(set(titles.values()) - {""})
-    splits = Splits(training, valid, held_out, catalogue, {}, _amazon_name(folder), *_amazon_wording(folder))
+    splits = Splits(training, valid, held_out, catalogue, {}, *_amazon_name(folder))
     told = (
         f"{splits.repeats():,} of {len(held_out):,} test windows have their target in their own history: a list that leaves "
         "the history out cannot hit them."
@@ -106,7 +106,7 @@ def amazon_interactions(folder: str | Path) -> Interactions:
     rows = pd.DataFrame(
         [(user, item, time) for user, items, time in windows for item in items], columns=["user", "item", "time"]
     )
-    return of_rows(rows, {}, _amazon_name(folder), *_amazon_wording(folder), dated=False)
+    return of_rows(rows, {}, *_amazon_name(folder), dated=False)
 
 
 def write_amazon(splits: Splits, folder: str | Path) -> Path:
@@ -131,14 +131,11 @@ def write_amazon(splits: Splits, folder: str | Path) -> Path:
     return folder
 
 
-def _amazon_name(folder: Path) -> str:
-    return f"Amazon {folder.resolve().name}"
-
-
-def _amazon_wording(folder: Path) -> tuple[str, str]:
-    noted = tables.notes(folder)
-    noun, verb = tables.wording(folder.resolve().name) or ("product", "bought")
-    return noted.get("noun", noun), noted.get("verb", verb)
+def _amazon_name(folder: Path) -> tuple[str, str, str]:
+    """The name of a folder's data and the wording: of its `data.yaml`, or as its name suggests."""
+    name, noted = folder.resolve().name, tables.notes(folder)
+    noun, verb = tables.wording(name, ("product", "bought"))
+    return f"Amazon {name}", noted.get("noun", noun), noted.get("verb", verb)
 
 
 def is_here(source: str | Path | Interactions) -> bool:
@@ -161,12 +158,11 @@ def open_data(
     """Train, valid and test of any data: what `run` and `study` open.
 
     Args:
-        source: a name in NAMED, a table file (`read_table`) or Amazon folder, as it stands or under data/;
-            or Interactions.
+        source: a name in NAMED, a table file (`read_table`) or Amazon folder, as it stands or under data/; or Interactions.
         split: one of SPLITS, or "published" for the windows of an Amazon folder as they are, whatever the sizes below say.
         top_items: the most interacted titles kept; 0 keeps all.
         history: the most titles in a history. A window has three titles at least, or as many as a shorter history can hold.
-        columns: arguments of `read_table`: names of columns, noun and verb. What is no table takes noun and verb alone.
+        columns: what to say to `read_table`: names of columns, noun and verb. What is no table takes noun and verb alone.
         options: further arguments of `Interactions.split`.
 
     Raises:
@@ -177,22 +173,18 @@ def open_data(
     path = None if isinstance(source, Interactions) or source in NAMED else _path(source)
     if split == "published":
         if path is None or not path.is_dir():
-            raise ValueError(
-                f"split='published' needs a folder of windows in the Amazon form, and {source} is none; choose another."
-            )
+            raise ValueError(f"split='published' needs a folder of windows in the Amazon form; {source} is none.")
         return replace(load_amazon(path), **wording)
     if isinstance(source, Interactions):
-        interactions = replace(source, **wording)
+        found = source
     elif source in NAMED:
-        interactions = replace(NAMED[source](top_items=None), **wording)
+        found = NAMED[source](top_items=None)
     elif path is None:
         raise ValueError(
             f"unknown data set {str(source)!r}; choose {', '.join(map(repr, NAMED))}, a table ({', '.join(tables.FORMS)}), "
             "or a folder in the Amazon form (id2name4Rec.json, train_10000.csv, test_5000.csv), as it stands or under data/."
         )
-    elif path.is_dir():
-        interactions = replace(amazon_interactions(path), **wording)
     else:
-        interactions = tables.read_table(path, **(columns or {}))
-    kept = interactions.top_items(top_items) if top_items else interactions
-    return kept.split(split, history=history, min_history=min(3, history), **options)
+        found = amazon_interactions(path) if path.is_dir() else tables.read_table(path, **(columns or {}))
+    kept = found.top_items(top_items) if top_items else found
+    return replace(kept.split(split, history=history, min_history=min(3, history), **options), **wording)

@@ -1,4 +1,4 @@
-"""A table file as Interactions: csv, tsv, json, jsonl, parquet and RecBole's .inter. Shown in notebook 08, section 1.
+"""A table file as Interactions: csv, tsv, jsonl, parquet and RecBole's .inter. Shown in notebook 08, section 1.
 
 The columns are named by the caller, by a YAML file of the same stem beside the table, or guessed from their usual names.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,92 +19,64 @@ from gdrt_lite.data import cells
 from gdrt_lite.data.interactions import Interactions, from_frame
 from gdrt_lite.system.errors import GdrtError
 
-FORMS = (".csv", ".tsv", ".json", ".jsonl", ".parquet", ".inter")
-USUAL = {  # as they read without case, blanks, underscores and RecBole's types
-    "user": ("user", "userid", "username", "uid", "reviewerid", "customerid", "memberid", "visitorid", "reader"),
-    "item": (
-        *("title", "itemtitle", "movietitle", "producttitle", "booktitle", "gametitle", "name", "itemname", "productname"),
-        *("moviename", "bookname", "item", "movie", "film", "product", "book", "game", "artist", "track", "song"),
-    ),
-    "time": (
-        *(
-            "timestamp",
-            "unixreviewtime",
-            "time",
-            "datetime",
-            "date",
-            "reviewdate",
-            "createdat",
-            "ratedat",
-            "ratingtimestamp",
-        ),
-        *("dateadded", "dateread", "readat", "watchedat", "purchasedat", "eventtime", "ts"),
-    ),
-    "genres": ("genres", "genre", "class", "categories", "category", "tags"),
-    "item_id": ("itemid", "movieid", "productid", "bookid", "gameid", "parentasin", "asin", "isbn"),
-}
+SEPARATED = {".csv": ",", ".tsv": "\t", ".inter": "\t", ".item": "\t"}
+FORMS = (".csv", ".tsv", ".jsonl", ".json", ".parquet", ".inter")
 KEYS = ("user", "item", "time", "genres", "noun", "verb", "name", "titles", "ties")
+USUAL = {  # as they read without case, blanks and underscores
+    "user": "user userid username uid reviewerid customerid memberid visitorid reader",
+    "item": "title itemtitle movietitle producttitle booktitle gametitle name itemname productname moviename bookname item "
+    "movie film product book game artist track song",
+    "time": "timestamp unixreviewtime time datetime date reviewdate createdat ratedat dateadded dateread readat ts",
+    "genres": "genres genre class categories category tags",
+    "item_id": "itemid movieid productid bookid gameid parentasin asin isbn",
+}
 WORDS = {"movie": "watched", "film": "watched", "book": "read", "game": "played", "song": "heard", "track": "heard"}
+_TITLES = "A language model reads titles: name their column (item=), or a second table that holds them (titles=)."
+_HINTS = {
+    "user": "Name it (user=). Prompts and ready windows must become rows first, as notebook 08, section 1, shows.",
+    "item": _TITLES,
+    "time": "Name it (time=), or take time='rows' where the rows stand in the order in which they happened. Prompts and "
+    "ready windows must become rows first, as notebook 08, section 1, shows.",
+}
 
 
-def read_table(
-    path: str | Path,
-    user: str | None = None,
-    item: str | None = None,
-    time: str | None = None,
-    genres: str | None = None,
-    noun: str | None = None,
-    verb: str | None = None,
-    name: str | None = None,
-    titles: str | Path | None = None,
-    ties: str | None = None,
-) -> Interactions:
+def read_table(path: str | Path, **said: str | None) -> Interactions:
     """Interactions from a file of one row each. A YAML file of the same stem may say what the arguments leave open.
 
     Args:
-        path: a file in one of FORMS.
-        user, item, time, genres: names of columns (RecBole's without their types); guessed from USUAL where none are given.
-            time="rows" numbers the rows, for a table without times that stands in the right order.
-        noun, verb: the wording of the prompt; guessed from the names of file and column, else "item" and "chosen".
-        name: of the data; the file's stem.
-        titles: a second table that shares its one column of ids with the first, and holds the titles (and genres). For
-            `x.inter` that is `x.item`, where it is there.
-        ties: as in `from_frame`.
+        path: a file in one of FORMS (json: one object a line, too).
+        said: any of KEYS. user, item, time, genres: names of columns (RecBole's without their types), else guessed from
+            USUAL; time="rows" numbers the rows. noun, verb: the wording of the prompt, else guessed from the names of file
+            and column. name: of the data, else the file's stem. titles: a second table that shares one column, that of the
+            ids, with the first and holds the titles (for x.inter that is x.item, if it exists). ties: as in `from_frame`.
 
     Raises:
         GdrtError: no such file or form, no such column (those found are named), or a cell that cannot be read (with the
             file, its column, and its line or row).
     """
     path = Path(path)
-    given = dict(user=user, item=item, time=time, genres=genres, noun=noun, verb=verb, name=name, titles=titles, ties=ties)
-    asked = notes(path) | {key: value for key, value in given.items() if value is not None}
+    asked = _checked(path, notes(path) | {key: value for key, value in said.items() if value is not None})
     table, beside = _records(path), path.with_suffix(".item")
-    if "titles" in asked:
-        table = _with_titles(table, path.parent / asked["titles"])
-    elif path.suffix == ".inter" and beside.is_file():
-        table = _with_titles(table, beside)
-    by_row = asked.get("time") == "rows" and "rows" not in table.columns
-    if by_row:
+    if "titles" in asked or (path.suffix == ".inter" and beside.is_file()):
+        table = _with_titles(table, path.parent / asked.get("titles", beside))
+    numbered = asked.get("time") == "rows" and "rows" not in table.columns
+    if numbered:
         table = table.assign(rows=range(len(table)))
-    columns = {role: asked.get(role) or _guess(table, role) for role in ("user", "item", "time", "genres", "item_id")}
-    for role in ("user", "item", "time"):
+    columns = {role: asked.get(role) or _guess(table, role) for role in USUAL}
+    for role, hint in _HINTS.items():
         if columns[role] is None:
-            raise GdrtError(f"{path} {_missing(table, role)}")
-    words = wording(f"{columns['item']} {columns['item_id']} {path.stem}") or ("item", "chosen")
+            found = ", ".join(map(str, table.columns))
+            raise GdrtError(f"{path} has no column for {role!r} under a name that I know (found: {found}). {hint}")
+    noun, verb = wording(f"{columns['item']} {columns['item_id']} {path.stem}", ("item", "chosen"))
+    words = {"name": path.stem, "noun": noun, "verb": verb} | {key: asked[key] for key in KEYS[4:] if key in asked}
+    words.pop("titles", None)
     try:
-        found = from_frame(
-            table,
-            **columns,
-            name=asked.get("name", path.stem),
-            noun=asked.get("noun", words[0]),
-            verb=asked.get("verb", words[1]),
-            ties=asked.get("ties", "rows"),
-        )
+        found = from_frame(table, **columns, **words)
     except ValueError as error:
         raise GdrtError(f"{path}: {error}") from None
     if "item" not in asked and cells.looks_like_ids(found.titles):
         raise GdrtError(f"{path}: column {columns['item']!r} seems to hold ids and no titles. {_TITLES}")
-    return replace(found, dated=not by_row)
+    return replace(found, dated=not numbered)
 
 
 def notes(path: Path) -> dict[str, str]:
@@ -117,47 +89,27 @@ def notes(path: Path) -> dict[str, str]:
     if not path.is_file():
         return {}
     try:
-        said = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        return _checked(path, yaml.safe_load(path.read_text(encoding="utf-8")) or {})
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise GdrtError(f"{path} is not valid YAML ({error}).") from None
+
+
+def _checked(path: Path, said: Any) -> dict[str, str]:
     if not isinstance(said, dict) or not all(key in KEYS and isinstance(value, str) for key, value in said.items()):
-        raise GdrtError(f"{path} must give text to some of {', '.join(KEYS)}, one a line, like `item: title`.")
+        raise GdrtError(
+            f"{path}: only {', '.join(KEYS)} can be said of a table, and in text, as in `item: title`; found {said}."
+        )
     return said
 
 
-def wording(text: str) -> tuple[str, str] | None:
-    """The noun and the verb that go with a name such as "Amazon_Books"; None where nothing is known."""
-    return next(((noun, verb) for noun, verb in WORDS.items() if noun in text.lower()), None)
-
-
-def _plain(column: Any) -> str:
-    return "".join(letter for letter in str(column).lower() if letter.isalnum())
+def wording(text: str, otherwise: tuple[str, str]) -> tuple[str, str]:
+    """The noun and the verb that go with a name such as "Amazon_Books"."""
+    return next(((noun, verb) for noun, verb in WORDS.items() if noun in text.lower()), otherwise)
 
 
 def _guess(table: pd.DataFrame, role: str) -> str | None:
-    found = {_plain(column): column for column in reversed(table.columns)}
-    return next((found[name] for name in USUAL[role] if name in found), None)
-
-
-_TITLES = "A language model reads titles: name their column (item=), or a second table that holds them (titles=)."
-
-
-def _missing(table: pd.DataFrame, role: str) -> str:
-    found = f"(found: {', '.join(map(str, table.columns))})"
-    if {"instruction", "conversations", "messages", "prompt"} & {_plain(column) for column in table.columns}:
-        return f"holds prompts in which titles stand as text {found}; notebook 08, section 1, cuts them into rows first."
-    if any(_plain(column).startswith("history") for column in table.columns):
-        return (
-            f"holds windows with their histories, no interactions {found}; notebook 08, section 1, makes rows of them first."
-        )
-    if role == "item":
-        return f"has no column of titles that I know by its name {found}. {_TITLES}"
-    if role == "time":
-        return (
-            f"has no column of times that I know by its name {found}. Name it (time=); where there is none, and the rows "
-            "stand in the order in which they happened, take time='rows'."
-        )
-    return f"has no column of users that I know by its name {found}. Name it (user=)."
+    found = {"".join(filter(str.isalnum, str(column).lower())): column for column in reversed(table.columns)}
+    return next((found[name] for name in USUAL[role].split() if name in found), None)
 
 
 def _with_titles(table: pd.DataFrame, path: Path) -> pd.DataFrame:
@@ -166,8 +118,7 @@ def _with_titles(table: pd.DataFrame, path: Path) -> pd.DataFrame:
     shared = [column for column in other.columns if column in table.columns]
     if len(shared) != 1:
         raise GdrtError(
-            f"{path} must share exactly one column, that of the ids, and shares {shared or 'none'}; its columns are "
-            f"{', '.join(map(str, other.columns))}, the first table's {', '.join(map(str, table.columns))}."
+            f"{path} must share exactly one column, that of the ids, with the first table; shared: {shared or 'none'}."
         )
     ids, keys = cells.keys(other[shared[0]]), cells.keys(table[shared[0]])
     if ids.duplicated().any():
@@ -180,75 +131,51 @@ def _with_titles(table: pd.DataFrame, path: Path) -> pd.DataFrame:
 
 def _records(path: Path) -> pd.DataFrame:
     """The cells of a file as they are written, and its lines as the index. RecBole's types leave the names of columns."""
+    if path.suffix not in (*FORMS, ".item"):
+        raise GdrtError(
+            f"{path} is in no form that can be read: choose one of {', '.join(FORMS)}; a folder is for open_data."
+        )
+    lines, rows = [0], []
     try:
-        if path.suffix in (".csv", ".tsv", ".inter", ".item"):
-            return _separated(path)
-        if path.suffix in (".json", ".jsonl"):
-            return _objects(path)
         if path.suffix == ".parquet":
             return pd.read_parquet(path)
-    except ImportError:
-        raise GdrtError(f"{path} needs pyarrow to be read: pip install pyarrow, or write it as csv.") from None
-    except UnicodeDecodeError as error:
-        raise GdrtError(f"{path} is not UTF-8 text ({error}); write it again as UTF-8.") from None
-    except OSError as error:
-        raise GdrtError(f"{path} cannot be read ({error.strerror or error}).") from None
-    except Exception as error:  # pyarrow has its own kinds
-        if type(error).__module__.startswith("pyarrow"):
-            raise GdrtError(f"{path} is no parquet file that can be read ({error}).") from None
-        raise
-    raise GdrtError(f"{path} is in no form that can be read: choose one of {', '.join(FORMS)}; a folder is for open_data.")
+        for line, row in _rows(path):
+            lines.append(line)
+            rows.append(row)
+    except (OSError, ValueError, ImportError, RecursionError, csv.Error) as error:  # of JSON, Unicode and parquet as well
+        place = f"after line {lines[-1]}" if lines[-1] else "from its beginning"
+        raise GdrtError(f"{path} cannot be read {place}: {error}") from None
+    if not rows:
+        raise GdrtError(f"{path} holds no row: it needs one for each interaction of a user with an item.")
+    table = pd.DataFrame(rows, index=pd.Index(lines[1:], name="line"), dtype=object)
+    for column in [column for column in table.columns if str(column).endswith(":token_seq")]:
+        if _guess(table[[column]].rename(columns=_untyped), "genres"):
+            table[column] = [cell.split() for cell in table[column]]
+    return table.rename(columns=_untyped)
 
 
-def _separated(path: Path) -> pd.DataFrame:
-    recbole = path.suffix in (".inter", ".item")
-    format = dict(delimiter="," if path.suffix == ".csv" else "\t", quoting=csv.QUOTE_NONE if recbole else csv.QUOTE_MINIMAL)
-    rows, lines = [], []
+def _untyped(column: str) -> str:
+    return column.removesuffix(":token").removesuffix(":token_seq").removesuffix(":float")
+
+
+def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Each row with its line."""
     with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.reader(file, strict=True, **format)
-        try:
-            header = next(reader, [])
-            for row in filter(None, reader):
-                if len(row) != len(header):
-                    raise GdrtError(
-                        f"{path}, line {reader.line_num}: {len(row)} cells under {len(header)} columns; quote or add some."
+        if path.suffix in SEPARATED:
+            quoting = csv.QUOTE_NONE if path.suffix in (".inter", ".item") else csv.QUOTE_MINIMAL
+            reader = csv.DictReader(file, delimiter=SEPARATED[path.suffix], quoting=quoting, strict=True)
+            if len(set(reader.fieldnames or [])) != len(reader.fieldnames or []):
+                raise ValueError(f"its first line names a column twice: {', '.join(reader.fieldnames)}")
+            for row in reader:
+                if None in row or None in row.values():
+                    raise ValueError("the next row has more or fewer cells than the first line names; quote the text")
+                yield reader.line_num, row
+            return
+        for number, line in enumerate(file, 1):
+            if line.strip():
+                row = json.loads(line)
+                if not isinstance(row, dict):
+                    raise ValueError(
+                        "each line must be an object; for prompts with titles in their text see notebook 08, section 1"
                     )
-                rows.append(row)
-                lines.append(reader.line_num)
-        except csv.Error as error:
-            raise GdrtError(f"{path}, line {reader.line_num}: {error}.") from None
-    table = _table(rows, lines, header)
-    if recbole:
-        for column in table.columns[[str(column).endswith(":token_seq") for column in table.columns]]:
-            if _plain(column.split(":")[0]) in USUAL["genres"]:
-                table[column] = [cell.split() for cell in table[column]]
-        table.columns = [column.split(":")[0] for column in table.columns]
-    return table
-
-
-def _objects(path: Path) -> pd.DataFrame:
-    """One JSON object a line, or one array of objects."""
-    text = path.read_text(encoding="utf-8-sig")
-    if text.lstrip().startswith("["):
-        numbered = [(0, text)]
-    else:
-        numbered = [(n, line) for n, line in enumerate(text.split("\n"), 1) if line.strip()]
-    rows, lines = [], []
-    for number, line in numbered:
-        where = f"{path}, line {number}" if number else str(path)
-        try:
-            found = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise GdrtError(f"{where} is not valid JSON ({error}).") from None
-        found = found if isinstance(found, list) else [found]
-        if not all(isinstance(value, dict) for value in found):
-            raise GdrtError(f'{where} must hold objects like {{"user": 1, "title": "Heat", "time": 2}}.')
-        rows += found
-        lines += [number] * len(found)
-    header = list(dict.fromkeys(key for row in rows for key in row))
-    table = _table([[row.get(key) for key in header] for row in rows], lines, header)
-    return table.reset_index(drop=True) if lines and not lines[0] else table
-
-
-def _table(rows: list[list[Any]], lines: Sequence[int], header: list[str]) -> pd.DataFrame:
-    return pd.DataFrame(rows, index=pd.Index(lines, name="line"), columns=pd.Index(header, dtype=object), dtype=object)
+                yield number, row
