@@ -14,7 +14,9 @@ from typing import Any
 import pandas as pd
 
 ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
+
+import draw_house  # noqa: E402
 
 from benchmarks.__main__ import table as benchmark_table  # noqa: E402
 from gdrt_lite import metrics  # noqa: E402
@@ -188,9 +190,12 @@ def benchmarks() -> str:
     return "\n\n".join(parts)
 
 
+BLOCKS = {"course": course, "sheet": sheet, "run": run, "study": study, "house": draw_house.house, "benchmarks": benchmarks}
+
+
 def rendered(text: str) -> str:
     """README with every block filled."""
-    for name, fill in (("course", course), ("sheet", sheet), ("run", run), ("study", study), ("benchmarks", benchmarks)):
+    for name, fill in BLOCKS.items():
         pattern = rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)"
         if not re.search(pattern, text, re.S):
             raise SystemExit(f"README.md has no block {name!r}: put <!-- {name} --> and <!-- /{name} --> where it belongs.")

@@ -45,7 +45,19 @@ WINGS = {
     "lm": ["attention", "packing", "adapters", "model", "plain", "scoring", "verify", "loading"],
     "training": ["arguments", "batches", "learning_curve", "trainer", "finetune"],
     "plots": ["canvas", "figures"],
-    "study": ["methods", "config", "workspace", "cell", "report", "evaluate", "trial", "protocols", "compare", "run", "grid"],
+    "study": [
+        "methods",
+        "config",
+        "workspace",
+        "cell",
+        "report",
+        "evaluate",
+        "trial",
+        "protocols",
+        "compare",
+        "run",
+        "grid",
+    ],
     "course": ["notebook", "doctor", "checks"],
 }
 LAYER = {module: place for place, layer in enumerate(LAYERS) for module in layer}

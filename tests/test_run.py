@@ -296,9 +296,7 @@ def test_the_study_leaves_out_what_it_has_no_data_for_and_says_so(tmp_path, caps
     assert "data is not here: amazon/None" in capsys.readouterr().out
     (cell,) = read_cells(tmp_path / "cells")
     assert cell.config.data == "movielens" and (tmp_path / "REPORT.md").exists()
-    assert cell.train_examples == len(
-        opened(cell.config).train
-    )  # counted on all, not on a sample
+    assert cell.train_examples == len(opened(cell.config).train)  # counted on all, not on a sample
 
 
 def test_the_study_skips_what_is_done_and_reports_from_the_cells_alone(tmp_path, monkeypatch, capsys):
