@@ -61,7 +61,8 @@ def reduced(uses: dict[str, set[str]]) -> dict[str, set[str]]:
 
 
 def house(package: Path = PACKAGE) -> str:
-    """The picture: the method's files as boxes, the wings as round boxes with their files, and an arrow to whoever imports them."""
+    """The picture: the method's files as boxes, the wings as round boxes with their files, and an arrow to whoever
+    imports them."""
     uses, lines = reduced(arrows(package)), ["```mermaid", "flowchart TD"]
     for name, paths in parts(package).items():
         if name == COMMAND:

@@ -114,7 +114,8 @@ def test_equals_captums_llm_attribution_on_the_real_model(smollm2):
 
 @pytest.mark.parametrize("segment", [TASK, HISTORY, PREFIX])
 def test_attention_ablation_hides_every_masked_token(pocket, segment):
-    """Whatever stands in a masked segment, the scores stay the same: nothing leaks, not even through the query's own slot."""
+    """Whatever stands in a masked segment, the scores stay the same: nothing leaks, not even through the query's own
+    slot."""
     whole = pocket.encode(TITLES[:2], TITLES[3])
     label = TARGET if segment == PREFIX else segment
     vocabulary = len(pocket.tokenizer)

@@ -362,7 +362,8 @@ def test_a_file_of_anything_is_read_or_refused_by_name(form, header, rest):
 
 
 windows_of = st.lists(
-    st.tuples(st.sampled_from(["u", "v w", "7"]), st.lists(st.integers(0, 7), min_size=2, max_size=5), st.integers(0, 2**60)),
+    st.tuples(st.sampled_from(["u", "v w", "7"]), st.lists(st.integers(0, 7), min_size=2, max_size=5),
+              st.integers(0, 2**60)),
     min_size=1, max_size=8,
 )  # fmt: skip
 broken_lines = st.sampled_from(

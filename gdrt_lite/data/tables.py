@@ -77,7 +77,7 @@ def read_table(
     """
     path = Path(path)
     given = dict(user=user, item=item, time=time, genres=genres, noun=noun, verb=verb, name=name, titles=titles, ties=ties)
-    asked = notes(path) | {key: value for key, value in given.items() if value is not None}
+    asked: dict[str, Any] = notes(path) | {key: value for key, value in given.items() if value is not None}
     table, beside = _records(path), path.with_suffix(".item")
     if "titles" in asked:
         table = _with_titles(table, path.parent / asked["titles"])
@@ -86,7 +86,9 @@ def read_table(
     by_row = asked.get("time") == "rows" and "rows" not in table.columns
     if by_row:
         table = table.assign(rows=range(len(table)))
-    columns = {role: asked.get(role) or _guess(table, role) for role in ("user", "item", "time", "genres", "item_id")}
+    columns: dict[str, Any] = {
+        role: asked.get(role) or _guess(table, role) for role in ("user", "item", "time", "genres", "item_id")
+    }
     for role in ("user", "item", "time"):
         if columns[role] is None:
             raise GdrtError(f"{path} {_missing(table, role)}")
@@ -202,7 +204,9 @@ def _records(path: Path) -> pd.DataFrame:
 
 def _separated(path: Path) -> pd.DataFrame:
     recbole = path.suffix in (".inter", ".item")
-    format = dict(delimiter="," if path.suffix == ".csv" else "\t", quoting=csv.QUOTE_NONE if recbole else csv.QUOTE_MINIMAL)
+    format: dict[str, Any] = dict(
+        delimiter="," if path.suffix == ".csv" else "\t", quoting=csv.QUOTE_NONE if recbole else csv.QUOTE_MINIMAL
+    )
     rows, lines = [], []
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.reader(file, strict=True, **format)
