@@ -1,4 +1,4 @@
-# make setup | run | test | lab | bench | study | notebooks | clean
+# make setup | run | lint | check | test | lab | bench | study | notebooks | clean
 #   make run ARGS="--profile standard"     make setup PYTHON=python3.12     make setup TORCH_FLAGS="--index-url ..."
 PYTHON ?= python3
 TORCH_FLAGS ?=
@@ -7,7 +7,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup run test lab bench study notebooks clean
+.PHONY: help setup run lint check test lab bench study notebooks clean
 .DELETE_ON_ERROR:
 
 help:
@@ -22,7 +22,7 @@ $(STAMP): pyproject.toml constraints.txt
 	  $(PYTHON) -m venv --clear $(VENV) || { rm -rf $(VENV); \
 	    echo "$(PYTHON) cannot make virtual environments (on Debian or Ubuntu: apt install python3-venv)."; exit 1; }; }
 	$(PY) -m pip install --quiet --disable-pip-version-check $(TORCH_FLAGS) -c constraints.txt torch
-	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[test]"
+	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
 	@touch $@
 
 setup: $(STAMP)
@@ -30,6 +30,17 @@ setup: $(STAMP)
 
 run: setup
 	$(PY) -m gdrt_lite run $(ARGS)
+
+# Style, types and spelling; the pre-commit hooks run the same four lines.
+lint: $(STAMP)
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+	$(PY) -m codespell_lib
+
+# What to run after every change: no real model and no network, under three minutes on two cores.
+check: lint
+	$(PY) -m pytest -m "not slow and not model" tests $(ARGS)
 
 test: setup
 	GDRT_PROFILE=quick $(PY) -m pytest --nbmake --nbmake-timeout=900 tests $(wildcard notebooks) $(ARGS)
@@ -50,5 +61,5 @@ notebooks: setup
 
 # Keeps .venv and the model cache: both are slow to fill.
 clean:
-	rm -rf build dist *.egg-info .pytest_cache .hypothesis .ruff_cache
+	rm -rf build dist *.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache
 	find gdrt_lite tests scripts benchmarks notebooks \( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} + 2>/dev/null || true

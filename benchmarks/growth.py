@@ -10,7 +10,8 @@ from gdrt_lite.trie import TitleTrie
 
 
 def run() -> dict:
-    """Seconds by size, for one step and one size at a time, on the pocket model (the real one's curve has the same shape)."""
+    """Seconds by size, for one step and one size at a time, on the pocket model (the real one's curve has the same
+    shape)."""
     rows = []
     all_titles = sorted(data.load_movielens(None).titles)
     some = examples(400)

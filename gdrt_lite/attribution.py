@@ -148,7 +148,8 @@ def _captum_ablation(
         gone = [segment for segment, keep in zip(FEATURES, present, strict=True) if not keep]
         return ablate(rows[i], gone[0], ablation, neutral, donors[i]) if gone else rows[i]
 
-    # captum asks for one set of features after another. Scored together, a prompt and the one without PREFIX are read as one.
+    # captum asks for one set of features after another. Scored together, a prompt and the one without PREFIX are read as
+    # one.
     one_gone = [[segment != gone for segment in FEATURES] for gone in FEATURES]
     wanted = {prompt_with(present, i): None for i in range(len(rows)) for present in [[True] * len(FEATURES), *one_gone]}
     scored = dict(zip(wanted, target_logprobs(lm, list(wanted)), strict=True))

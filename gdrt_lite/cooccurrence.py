@@ -8,7 +8,7 @@ two are always shown side by side. Derived in notebook 02, sections 1 and 2.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -67,7 +67,7 @@ def summary(frame: pd.DataFrame) -> pd.DataFrame:
     return table.reindex([SEGMENT_NAMES[s] for s in (TASK, HISTORY, PREFIX)])
 
 
-def _indicator(sets: Sequence[object]) -> sparse.csr_matrix:
+def _indicator(sets: Sequence[Collection[int]]) -> sparse.csr_matrix:
     """1 where a token id (column) occurs in an example (row)."""
     rows = [np.full(len(own), i) for i, own in enumerate(sets)]
     columns = [np.fromiter(own, dtype=np.int64, count=len(own)) for own in sets]

@@ -168,7 +168,7 @@ class _RoomyLayer(DynamicLayer):
     def __init__(self, plain: DynamicLayer) -> None:
         super().__init__()
         self.lazy_initialization(plain.keys, plain.values)
-        self._held = (plain.keys, plain.values)
+        self._held: tuple[torch.Tensor, ...] = (plain.keys, plain.values)
         self.keys, self.values = plain.keys, plain.values
 
     def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *_: object, **__: object) -> tuple:

@@ -89,10 +89,10 @@ def clean(notebook: NotebookNode) -> None:
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
         if cell.cell_type == "code":
-            cell.outputs = _merged([output for output in cell.outputs if not _is_noise(output)])
+            cell.outputs = _merged([output for output in cell.outputs if not is_noise(output)])
 
 
-def _is_noise(output: NotebookNode) -> bool:
+def is_noise(output: NotebookNode) -> bool:
     if output.output_type == "stream":
         return output.name == "stderr" or bool(PROGRESS_BAR.search(output.text))
     data = output.get("data", {})
@@ -138,7 +138,7 @@ def build(script: Path) -> float:
         nbformat.write(notebook, HTML / f"{script.stem}.failed.ipynb")
         raise
     clean(notebook)
-    _record(folder, number, {"seconds": seconds, "cores": usable_cpus(), **effort(notebook)})
+    record(folder, number, {"seconds": seconds, "cores": usable_cpus(), **effort(notebook)})
     for cell in notebook.cells:
         if "card" in tags(cell):  # the card was run before its minutes were known
             for output in cell.outputs:
@@ -155,7 +155,7 @@ def build(script: Path) -> float:
     return seconds
 
 
-def _record(folder: Path, number: str, measured: dict[str, Any]) -> None:
+def record(folder: Path, number: str, measured: dict[str, Any]) -> None:
     """Update one notebook's entry of runtimes.json; entries measured elsewhere (a Colab T4) stay."""
     path = folder / "runtimes.json"
     table = runtimes(folder) if path.exists() else {}

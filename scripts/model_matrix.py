@@ -1,6 +1,9 @@
-"""Try every causal architecture of transformers, small and with random weights: python scripts/model_matrix.py docs/models.md
+"""Try every causal architecture of transformers, small and with random weights.
 
-The reference is transformers' own eager forward of one prompt. "right" agrees with it in every check, "refused" ends in a sentence.
+    python scripts/model_matrix.py docs/models.md
+
+The reference is transformers' own eager forward of one prompt. "right" agrees with it in every check, "refused" ends in a
+sentence.
 """
 
 from __future__ import annotations
@@ -35,18 +38,32 @@ SECONDS, MOST_PARAMETERS, TOLERANCE = 40, 20e6, 1e-3
 WINDOW = 24  # of sliding windows: shorter than the prompts
 
 # Sizes by the names that configurations give them. A name that a configuration does not have is left out.
-WIDTH = ("hidden_size", "d_model", "n_embd", "dim", "embedding_size", "word_embed_proj_dim", "lru_width", "attention_hidden_size")
-INNER = ("intermediate_size", "ffn_dim", "decoder_ffn_dim", "encoder_ffn_dim", "d_inner", "moe_intermediate_size", "ffn_hidden_size",
+WIDTH = (
+    "hidden_size",
+    "d_model",
+    "n_embd",
+    "dim",
+    "embedding_size",
+    "word_embed_proj_dim",
+    "lru_width",
+    "attention_hidden_size",
+)
+INNER = ("intermediate_size", "ffn_dim", "decoder_ffn_dim", "encoder_ffn_dim", "d_inner", "moe_intermediate_size",
+         "ffn_hidden_size",
          "intermediate_size_mlp", "shared_expert_intermediate_size", "expert_ffn_hidden_size", "dense_intermediate_size",
-         "shared_intermediate_size", "mlp_hidden_size", "dff", "n_inner", "moe_shared_expert_intermediate_size", "feed_forward_size",
+         "shared_intermediate_size", "mlp_hidden_size", "dff", "n_inner", "moe_shared_expert_intermediate_size",
+         "feed_forward_size",
          "prefix_dense_intermediate_size", "mlp_intermediate_size", "hidden_dim", "dim_ff", "block_ff_dim")  # fmt: skip
 LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "decoder_layers", "encoder_layers", "num_decoder_layers",
           "num_encoder_layers")  # fmt: skip
 HEADS = ("num_attention_heads", "n_head", "n_heads", "num_heads", "decoder_attention_heads", "encoder_attention_heads",
-         "num_decoder_attention_heads", "num_encoder_attention_heads", "linear_num_value_heads", "mamba_n_heads", "lightning_nh")  # fmt: skip
+         "num_decoder_attention_heads", "num_encoder_attention_heads", "linear_num_value_heads", "mamba_n_heads",
+         "lightning_nh")  # fmt: skip
 GROUPS = ("num_key_value_heads", "linear_num_key_heads", "num_kv_heads")
-HEAD_WIDTH = ("head_dim", "qk_nope_head_dim", "qk_rope_head_dim", "attention_head_dim", "kv_channels", "global_head_dim", "rotary_dim",
-              "linear_key_head_dim", "linear_value_head_dim", "mamba_head_dim", "mamba_d_head", "dim_head", "swa_head_dim", "d_kv",
+HEAD_WIDTH = ("head_dim", "qk_nope_head_dim", "qk_rope_head_dim", "attention_head_dim", "kv_channels", "global_head_dim",
+              "rotary_dim",
+              "linear_key_head_dim", "linear_value_head_dim", "mamba_head_dim", "mamba_d_head", "dim_head", "swa_head_dim",
+              "d_kv",
               "index_head_dim", "attention_head_size")  # fmt: skip
 RANKS = ("q_lora_rank", "kv_lora_rank", "mamba_dt_rank", "time_step_rank", "o_lora_rank", "hidden_size_per_layer_input",
          "mamba_d_state", "state_size", "ssm_state_size")  # fmt: skip
@@ -55,7 +72,8 @@ WINDOWS = ("sliding_window", "window_size", "local_attention", "attention_chunk_
 SIZES: dict[str, Any] = (
     dict.fromkeys(WIDTH, 32) | dict.fromkeys(INNER, 64) | dict.fromkeys(LAYERS, 4) | dict.fromkeys(HEADS, 4)
     | dict.fromkeys(GROUPS, 2) | dict.fromkeys(HEAD_WIDTH, 8) | dict.fromkeys(RANKS, 8) | dict.fromkeys(EXPERTS, 4)
-    | dict.fromkeys(WINDOWS, WINDOW) | {"num_experts_per_tok": 2, "moe_top_k": 2, "v_head_dim": 4, "query_pre_attn_scalar": 8}
+    | dict.fromkeys(WINDOWS, WINDOW) | {"num_experts_per_tok": 2, "moe_top_k": 2, "v_head_dim": 4,
+                                        "query_pre_attn_scalar": 8}
     | {"max_position_embeddings": 512, "n_positions": 512, "vocab_size_per_layer_input": 343, "n_group": 1, "topk_group": 1}
 )  # fmt: skip
 OWN: dict[str, dict[str, Any]] = {
@@ -71,12 +89,16 @@ def small(kind: str, pocket: LanguageModel, folder: Path, **own: Any) -> Path:
     if default.sub_configs.keys() - {"attn_config", "ffn_config"}:
         raise NotImplementedError("a model of several parts")
     names = {*default.to_dict(), *getattr(default, "attribute_map", {})}
-    wanted |= {name: 0.0 for name in names if re.search("drop|jitter", name) and isinstance(getattr(default, name, 0), float)}
+    wanted |= {
+        name: 0.0 for name in names if re.search("drop|jitter", name) and isinstance(getattr(default, name, 0), float)
+    }
     wanted |= {"num_key_value_heads": 4} if "kv_lora_rank" in names else {}  # latent attention has no groups
     ids = dict(vocab_size=len(tokens), eos_token_id=tokens.eos_token_id, pad_token_id=tokens.pad_token_id)
     ids["bos_token_id"] = None if default.bos_token_id is None or kind == "llama" else tokens.eos_token_id
     wanted |= ids | OWN.get(kind, {}) | own
-    config = AutoConfig.for_model(kind, **{k: v for k, v in wanted.items() if k in names or k in ids or k in OWN.get(kind, {})})
+    config = AutoConfig.for_model(
+        kind, **{k: v for k, v in wanted.items() if k in names or k in ids or k in OWN.get(kind, {})}
+    )
     with torch.device("meta"):
         size = sum(p.numel() for p in AutoModelForCausalLM.from_config(config).parameters())
     if size > MOST_PARAMETERS:
@@ -93,7 +115,9 @@ def small(kind: str, pocket: LanguageModel, folder: Path, **own: Any) -> Path:
 
 def plain(model: torch.nn.Module, row: Encoded) -> torch.Tensor:
     """The labels' log-probabilities by one forward pass; an ablated prompt is given as its 0/1 mask and true positions."""
-    more = {} if all(row.attend) else dict(attention_mask=torch.tensor([row.attend]), position_ids=torch.arange(len(row))[None])
+    more = (
+        {} if all(row.attend) else dict(attention_mask=torch.tensor([row.attend]), position_ids=torch.arange(len(row))[None])
+    )
     with torch.no_grad():
         scores = model(input_ids=torch.tensor([row.ids]), use_cache=False, **more).logits[0].log_softmax(-1)
     return scores[list(row.predict_at), list(row.labels)]
@@ -182,10 +206,14 @@ def check(kind: str, pocket: LanguageModel, folder: Path) -> tuple[str, str]:
         return "refused", _sentence(error)
     except Exception as error:
         return "traceback", _sentence(error)
-    reference = AutoModelForCausalLM.from_pretrained(folder / "model", dtype=torch.float32, attn_implementation="eager").eval()
+    reference = AutoModelForCausalLM.from_pretrained(
+        folder / "model", dtype=torch.float32, attn_implementation="eager"
+    ).eval()
     parts = {"scores": lambda: check_scores(model, reference)}
     parts |= {f"ablation {a}": lambda a=a: check_ablation(model, reference, a) for a in ABLATIONS}
-    parts |= {name: lambda name=name: check_lists(model, reference, name == "recommend") for name in ("ranking", "recommend")}
+    parts |= {
+        name: lambda name=name: check_lists(model, reference, name == "recommend") for name in ("ranking", "recommend")
+    }
     parts["training"] = lambda: check_training(model, folder)
     found: dict[str, list[str]] = {"traceback": [], "wrong": [], "without": []}
     for part, run in parts.items():
@@ -201,7 +229,9 @@ def check(kind: str, pocket: LanguageModel, folder: Path) -> tuple[str, str]:
             raise
         except Exception as error:
             found["traceback"].append(f"{part}: {_sentence(error)}")
-    how = {0: "each prompt alone"}.get(model.packed, "together" if model.packed > 1 << 20 else f"together up to {model.packed} tokens")
+    how = {0: "each prompt alone"}.get(
+        model.packed, "together" if model.packed > 1 << 20 else f"together up to {model.packed} tokens"
+    )
     verdict = next((name for name in ("traceback", "wrong") if found[name]), "right")
     notes = [how, *found["traceback"], *found["wrong"], *(f"refuses {part}" for part in found["without"])]
     return verdict, "; ".join(notes)
@@ -209,7 +239,9 @@ def check(kind: str, pocket: LanguageModel, folder: Path) -> tuple[str, str]:
 
 def _sentence(error: Exception) -> str:
     text = (str(error).strip().splitlines() or [""])[0].split("'/")
-    return f"{type(error).__name__}: {text[0] + (' ...' + text[1].partition(chr(39))[2] if len(text) > 1 else '')}"[:180].replace("|", "/")
+    return f"{type(error).__name__}: {text[0] + (' ...' + text[1].partition(chr(39))[2] if len(text) > 1 else '')}"[
+        :180
+    ].replace("|", "/")
 
 
 @contextmanager

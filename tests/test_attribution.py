@@ -63,14 +63,17 @@ def prompt_loop(model, row, ablation, donor):
 def test_equals_a_plain_loop(pocket, ablation, prompts, seed):
     examples = [Example(str(i), tuple(history), target, i) for i, (history, target) in enumerate(prompts)]
     frame = attribution.feature_ablation(pocket, examples, ablation, seed=seed, batch_size=2)
-    donors = attribution._donors(len(examples), seed)
-    for i, example in enumerate(examples):
-        row = pocket.encode(example.history, example.target)
-        donor = examples[donors[i]]
-        expected = prompt_loop(pocket, row, ablation, pocket.encode(donor.history, donor.target)).double().numpy()
-        expected[0, 2] = np.nan  # there is no prefix at t = 0
+    rows = [pocket.encode(example.history, example.target) for example in examples]
+    for i, row in enumerate(rows):
         wide = frame[frame.example == i].pivot(index="position", columns="segment", values="attribution")
-        np.testing.assert_allclose(wide[["TASK", "HISTORY", "PREFIX"]].to_numpy(), expected, atol=1e-4)
+        found = wide[["TASK", "HISTORY", "PREFIX"]].to_numpy()
+        assert np.isnan(found[0, 2])  # there is no prefix at t = 0
+        # Only `resample` has a donor: one of the other examples, drawn at random.
+        donors = [donor for j, donor in enumerate(rows) if j != i] if ablation == "resample" else [row]
+        loops = [prompt_loop(pocket, row, ablation, donor).double().numpy() for donor in donors]
+        for loop in loops:
+            loop[0, 2] = np.nan
+        assert any(np.allclose(found, loop, atol=1e-4, rtol=1e-7, equal_nan=True) for loop in loops)
 
 
 def test_equals_captums_llm_attribution_on_the_real_model(smollm2):
@@ -111,7 +114,8 @@ def test_equals_captums_llm_attribution_on_the_real_model(smollm2):
 
 @pytest.mark.parametrize("segment", [TASK, HISTORY, PREFIX])
 def test_attention_ablation_hides_every_masked_token(pocket, segment):
-    """Whatever stands in a masked segment, the scores stay the same: nothing leaks, not even through the query's own slot."""
+    """Whatever stands in a masked segment, the scores stay the same: nothing leaks, not even through the query's own
+    slot."""
     whole = pocket.encode(TITLES[:2], TITLES[3])
     label = TARGET if segment == PREFIX else segment
     vocabulary = len(pocket.tokenizer)

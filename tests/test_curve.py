@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from helpers import Kill
 from hypothesis import given
 from hypothesis import strategies as st
-from test_training import Kill
 
 from gdrt_lite import data, lm, training
 from gdrt_lite.training import learning_curve

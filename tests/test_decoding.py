@@ -72,7 +72,8 @@ def test_exhaustive_on_the_real_model(smollm2, splits):
 
 
 def with_small_window(pocket, window, absolute):
-    """A model that reads no more than `window` tokens, with a vector for each position or with the pocket model's rotations."""
+    """A model that reads no more than `window` tokens, with a vector for each position or with the pocket model's
+    rotations."""
     if absolute:
         torch.manual_seed(0)
         sizes = dict(vocab_size=len(pocket.tokenizer), n_embd=32, n_layer=2, n_head=4)

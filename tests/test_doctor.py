@@ -117,13 +117,14 @@ def test_memory(monkeypatch, total, available, status):
     assert ("larger" in check.remedy) == (status == doctor.FAIL)
 
 
-def test_memory_limit_of_a_container_counts(monkeypatch):
-    limits = {"/sys/fs/cgroup/memory.max": 1000, "/sys/fs/cgroup/memory.current": 400}
-    monkeypatch.setattr(doctor, "_bytes", limits.get)
-    assert doctor.memory() == (1000, 600)
-    monkeypatch.setattr(doctor, "_bytes", lambda path: None)
-    total, available = doctor.memory()
-    assert total >= available > 1000
+def test_memory_limit_of_a_container_counts(tmp_path):
+    (tmp_path / "memory.max").write_text("1000\n")
+    (tmp_path / "memory.current").write_text("400\n")
+    assert doctor.memory(tmp_path) == (1000, 600)
+    (tmp_path / "memory.max").write_text("max\n")
+    for folder in (tmp_path, tmp_path / "missing"):
+        total, available = doctor.memory(folder)
+        assert total >= available > 1000
 
 
 def test_full_disk(monkeypatch):
@@ -162,7 +163,7 @@ def test_model(monkeypatch):
 
 
 def test_model_name_is_that_of_the_cache(cache, monkeypatch):
-    monkeypatch.setattr(assets, "_cached", lambda name, *_, **__: cache / name)
+    monkeypatch.setattr(assets, "cached", lambda name, *_, **__: cache / name)
     assert assets.smollm2_folder().name == doctor.MODEL
 
 

@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from test_report import make_cell
+from helpers import make_cell
 
 from gdrt_lite.study import compare, grid, protocols, report
 from gdrt_lite.study.cell import Cell, read_cells
@@ -37,12 +37,14 @@ def test_the_difference_over_seeds_draws_seeds_too():
     assert found.low == pytest.approx(1.0) and found.high == pytest.approx(3.0)  # 1/9 of the draws each, over 2.5%
 
 
-@pytest.mark.parametrize("n", [2, 3, 5])
-def test_the_drawn_seeds_spread_as_the_mean_of_independent_seeds_does(n):
-    values = np.random.default_rng(n).normal(size=n)
-    drawn = compare._mean_of_drawn_seeds(np.tile(values[:, None], 200_000), np.random.default_rng(0))
-    assert drawn.mean() == pytest.approx(values.mean(), abs=0.01)
-    assert drawn.var() == pytest.approx(values.var(ddof=1) / n, rel=0.02)
+def test_one_seed_fewer_is_drawn_than_there_are():
+    """Drawing all n of a few seeds would make the variance of their mean (n - 1) / n of what it is."""
+    seeds = {seed: {"NLL": constant(float(seed == 3))} for seed in range(4)}
+    found = compare.difference(seeds, {seed: {"NLL": constant(0.0)} for seed in range(4)}, "NLL")
+    # Of three drawn, at least two are seed 3 in 10 of 64 cases and all three in 1 of 64, which is below 2.5%. With four
+    # drawn, at least three of them would be in 13 of 256 cases: the interval would end at 3/4.
+    assert (found.estimate, found.low) == (pytest.approx(0.25), 0)
+    assert found.high == pytest.approx(2 / 3)
 
 
 def test_without_a_shared_seed_there_is_no_difference():
@@ -80,13 +82,15 @@ def test_what_has_no_use_for_a_setting_belongs_to_every_protocol_that_differs_in
         (c.tau, c.n_groups, c.epochs): sorted(cell.config.method for cell in own) for c, own in protocols.by_protocol(cells)
     }
     assert found == {
-        (1.0, 5, 1.0): ["balanced", "gdrt", "sft"], (3.0, 5, 1.0): ["balanced", "gdrt", "sft"], (1.0, 10, 1.0): ["gdrt", "sft"],
+        (1.0, 5, 1.0): ["balanced", "gdrt", "sft"], (3.0, 5, 1.0): ["balanced", "gdrt", "sft"],
+        (1.0, 10, 1.0): ["gdrt", "sft"],
         (1.0, 5, 2.0): ["sft"],
     }  # fmt: skip
 
 
 def test_what_is_not_trained_belongs_to_every_protocol_that_differs_in_training():
-    """At other epochs, windows and batches, with dropout and a learning curve; but not at another history or fewer test examples."""
+    """At other epochs, windows and batches, with dropout and a learning curve; but not at another history or fewer test
+    examples."""
     trained = dict(epochs=2, train_examples=99, batch_size=4, dropout=0.1, curve_examples=7, learning_rate=0.5)
     untrained = ("pre-trained", "popularity", "item-transitions")
     cells = [
@@ -154,7 +158,8 @@ def test_an_objective_stands_against_its_reference_in_every_protocol_that_has_bo
     cells[-1].data = "Elsewhere, all"
     found = compare.compare_to_reference(cells, metrics=("NDCG@10",))
     assert found[["where", "first", "tau", "epochs", "seeds"]].to_numpy().tolist() == [
-        [found["where"][0], True, 1.0, cells[0].config.epochs, 2], [found["where"][0], False, 9.0, cells[0].config.epochs, 1],
+        [found["where"][0], True, 1.0, cells[0].config.epochs, 2],
+        [found["where"][0], False, 9.0, cells[0].config.epochs, 1],
     ]  # fmt: skip
     one, other = ([report.cell_metrics(cell)["NDCG@10"] for cell in cells[i : i + 2]] for i in (2, 0))
     assert found.relative[0] == pytest.approx((one[0].value + one[1].value) / (other[0].value + other[1].value) - 1)
@@ -183,7 +188,8 @@ def test_a_file_that_is_no_cell_is_named(tmp_path):
 
 
 def test_the_mean_change_over_places_counts_each_place_once():
-    """Without spread between users: +100% where two seeds agree, -50% elsewhere; the other setting of a place is left out."""
+    """Without spread between users: +100% where two seeds agree, -50% elsewhere; the other setting of a place is left
+    out."""
 
     def flat(objective, seed, nll, **settings):
         cell = make(objective, seed, 0.5, **settings)

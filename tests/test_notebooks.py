@@ -89,7 +89,7 @@ def error_outputs(notebook: NotebookNode) -> list[str]:
 
 def noise(notebook: NotebookNode) -> list[str]:
     """Outputs that the builder should have dropped: stderr, progress bars, widgets."""
-    return [o.output_type for c in notebook.cells for o in c.get("outputs", []) if builder._is_noise(o)]
+    return [o.output_type for c in notebook.cells for o in c.get("outputs", []) if builder.is_noise(o)]
 
 
 def frame_faults(notebook: NotebookNode, number: str) -> list[str]:
@@ -410,7 +410,7 @@ def test_profiles_and_card(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> N
         helpers.profile()
     monkeypatch.setenv("GDRT_PROFILE", "quick")
     assert "not measured yet" in helpers.card_text("05", tmp_path)
-    builder._record(tmp_path, "05", {"seconds": 100.0, "cores": 2, "words": 400, "exercises": 3, "exercise_minutes": 25})
+    builder.record(tmp_path, "05", {"seconds": 100.0, "cores": 2, "words": 400, "exercises": 3, "exercise_minutes": 25})
     text = helpers.card_text("05", tmp_path)
     assert "measured on 2 cores | 2 minutes" in text and "3, about 25 minutes" in text and "T4 | not measured" in text
     with pytest.raises(ValueError, match="no notebook '42'"):

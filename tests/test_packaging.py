@@ -10,11 +10,14 @@ import stat
 import subprocess
 import sys
 import tomllib
+import zipfile
 from pathlib import Path
 
 import pytest
 import yaml
 from packaging.requirements import Requirement
+
+import gdrt_lite
 
 ROOT = Path(__file__).resolve().parents[1]
 CONDA_NAMES = {"pytorch": "torch"}  # where conda-forge and PyPI differ
@@ -76,32 +79,23 @@ def test_third_party_imports_are_declared(requirements):
     assert {names.get(name, name) for name in outside} <= set(requirements)
 
 
-def test_every_package_folder_is_listed():
-    listed = set(tomllib.loads(read("pyproject.toml"))["tool"]["setuptools"]["packages"])
-    found = {".".join(path.parent.relative_to(ROOT).parts) for path in (ROOT / "gdrt_lite").rglob("__init__.py")}
-    assert listed == found | {"gdrt_lite._data"}
-
-
 def test_built_package_holds_modules_and_data(tmp_path):
-    """Built by setuptools as for a wheel, without a network: then everything is read from the copy."""
-    pytest.importorskip("setuptools", minversion="77")
+    """A wheel, built without a network: then everything is read from it, and its version is that of the package."""
+    pytest.importorskip("hatchling")
     source, built = tmp_path / "source", tmp_path / "built"
-    source.mkdir()
     for name in ("gdrt_lite", "data"):
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
-    command = [
-        sys.executable,
-        "-c",
-        "import setuptools; setuptools.setup()",
-        "-q",
-        "build_py",
-        "--build-lib",
-        str(built),
-    ]
-    subprocess.run(command, cwd=source, check=True, capture_output=True)
+    subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)],
+        cwd=source,
+        check=True,
+        capture_output=True,
+    )
     shutil.rmtree(source)
+    wheel = tmp_path / f"gdrt_lite-{gdrt_lite.__version__}-py3-none-any.whl"
+    zipfile.ZipFile(wheel).extractall(built)
     code = (
         "import json; from gdrt_lite import data; folder = data.data_folder(); "
         "print(json.dumps([str(folder), len(data.load_movielens(500).titles)]))"
@@ -120,12 +114,58 @@ def test_built_package_holds_modules_and_data(tmp_path):
     assert titles == 500
     modules = {path.relative_to(ROOT) for path in (ROOT / "gdrt_lite").rglob("*.py")}
     assert modules == {p.relative_to(built) for p in built.rglob("*.py") if "_data" not in p.parts}
+    assert (built / "gdrt_lite" / "py.typed").exists()
+    (scripts,) = built.glob("*.dist-info/entry_points.txt")
+    assert "gdrt-lite = gdrt_lite.__main__:main" in scripts.read_text(encoding="utf-8")
+
+
+def test_the_citation_names_this_version_and_its_licence(project):
+    citation = yaml.safe_load(read("CITATION.cff"))
+    assert citation["version"] == gdrt_lite.__version__
+    assert citation["license"] == project["license"]
+    assert citation["repository-code"] == project["urls"]["Homepage"]
+    assert re.search(rf"^## (Unreleased|{re.escape(gdrt_lite.__version__)})", read("CHANGELOG.md"), re.M)
+
+
+# ----------------------------------------------------------------------------------------- what CI and hooks run
+
+
+def python_lines(target: str) -> list[str]:
+    """The `python -m ...` commands of a target of the Makefile."""
+    recipe = re.search(rf"^{target}:.*\n((?:\t.*\n)+)", read("Makefile"), re.M)
+    return [line.split("-m ", 1)[1].removesuffix(" $(ARGS)") for line in recipe[1].splitlines()]
+
+
+def test_the_workflow_runs_the_fast_lane_of_make_check():
+    jobs = yaml.safe_load(read(".github/workflows/ci.yml"))["jobs"]
+    fast = [step["run"] for step in jobs["fast"]["steps"] if "run" in step]
+    assert f"python -m {python_lines('check')[0]}" in fast
+    assert [".ci/run"] == [step["run"] for step in jobs["full"]["steps"] if "run" in step]
+    lanes = jobs["fast"]["strategy"]["matrix"]["include"]
+    assert {lane["os"] for lane in lanes} == {"ubuntu-latest", "macos-latest", "windows-latest"}
+    assert {lane["versions"] for lane in lanes} == {"pinned", "lowest", "newest"}
+
+
+def test_the_hooks_are_those_of_make_lint():
+    (repository,) = yaml.safe_load(read(".pre-commit-config.yaml"))["repos"]
+    assert len(repository["hooks"]) == len(python_lines("lint"))
+    for line in python_lines("lint"):
+        tool = " ".join(line.split()[: 2 if line.startswith("ruff") else 1])
+        assert any(hook["entry"].startswith(f"python -m {tool}") for hook in repository["hooks"]), tool
+
+
+def test_issue_forms_ask_for_the_doctor():
+    forms = [path for path in (ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml") if path.stem != "config"]
+    for path in forms:
+        form = yaml.safe_load(path.read_text(encoding="utf-8"))
+        assert any("gdrt_lite doctor" in part["attributes"]["label"] for part in form["body"]), path.name
+    assert forms
 
 
 def test_ci_entry_point_can_be_run():
     path = ROOT / ".ci" / "run"
     assert path.stat().st_mode & stat.S_IXUSR or os.name == "nt"
-    assert "set -euo pipefail" in read(".ci/run") and "make test" in read(".ci/run")
+    assert "set -euo pipefail" in read(".ci/run") and "make check\nmake test\n" in read(".ci/run")
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
@@ -149,4 +189,4 @@ def test_make_targets_set_up_first(target):
     plan = subprocess.run(
         ["make", "--dry-run", "--always-make", target], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout
-    assert plan.index("-c constraints.txt torch") < plan.index('-e ".[test]"') < plan.index("-m gdrt_lite fetch")
+    assert plan.index("-c constraints.txt torch") < plan.index('-e ".[dev]"') < plan.index("-m gdrt_lite fetch")

@@ -9,38 +9,13 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+from helpers import CATALOGUE, GENRES, POPULARITY, USERS, make_cell
 
 from gdrt_lite import metrics
 from gdrt_lite.data import Example, Splits
 from gdrt_lite.study import report
 from gdrt_lite.study.cell import Cell
-from gdrt_lite.study.config import Config
 from gdrt_lite.system import files
-
-CATALOGUE = [f"t{i:02}" for i in range(12)]
-USERS = [f"u{i // 2}" for i in range(40)]  # two examples a user
-
-
-POPULARITY = {t: str(1 + i % 5) for i, t in enumerate(CATALOGUE)}
-GENRES = {t: ("War", "Drama")[: 1 + i % 2] for i, t in enumerate(CATALOGUE)}
-
-
-def make_cell(draw: int, luck: float, baseline: bool = False, **settings) -> Cell:
-    rng = np.random.default_rng(draw)
-    shared = np.random.default_rng(99)  # examples are the same for every model
-    targets = shared.integers(0, 12, 40).tolist()
-    histories = shared.integers(0, 12, (40, 3)).tolist()
-    lists = []
-    for target in targets:
-        ranked = [i for i in rng.permutation(12).tolist() if i != target][:10]
-        lists.append([target, *ranked[:9]] if rng.random() < luck else ranked)
-    groups = {"popularity": [[POPULARITY[t]] for t in CATALOGUE], "genre": [list(GENRES[t]) for t in CATALOGUE]}
-    known: dict = {}
-    if not baseline:
-        known["nll"] = rng.uniform(3, 9, 40).tolist()
-        faa = {segment: rng.uniform(1, 5, 20).tolist() for segment in ("TASK", "HISTORY", "PREFIX")}
-        known["faa"] = {"attention": {"user": sorted(set(USERS)), **faa}}
-    return Cell("tiny", groups, USERS, targets, histories, lists, **known, config=Config(**settings), train_examples=60)
 
 
 @pytest.fixture(scope="module")

@@ -32,15 +32,11 @@ OURS = {"PYTHONPATH", "PYTHONHOME", "GDRT_LITE_SOURCE", "GDRT_PROFILE"}
 
 
 def _wheel(folder: Path, requires: str = "torch>=2") -> Path:
-    """The package as pyproject.toml lists it, in a wheel made by hand, so that no index is needed."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    packages, places = project["tool"]["setuptools"]["packages"], project["tool"]["setuptools"]["package-dir"]
+    """The modules of the package in a wheel made by hand, so that no index and no build is needed."""
     path, info = folder / "gdrt_lite-0.1.0-py3-none-any.whl", "gdrt_lite-0.1.0.dist-info"
     with zipfile.ZipFile(path, "w") as wheel:
-        for package in packages:
-            source = ROOT / places.get(package, package.replace(".", "/"))
-            for file in source.glob("*.py"):
-                wheel.write(file, f"{package.replace('.', '/')}/{file.name}")
+        for file in (ROOT / "gdrt_lite").rglob("*.py"):
+            wheel.write(file, file.relative_to(ROOT).as_posix())
         wheel.writestr(f"{info}/METADATA", METADATA.format(requires))
         wheel.writestr(f"{info}/WHEEL", WHEEL)
         wheel.writestr(f"{info}/RECORD", "")

@@ -8,6 +8,7 @@ import math
 
 import pytest
 import torch
+from helpers import Kill
 from peft import LoraConfig
 from transformers import TrainerCallback
 
@@ -135,17 +136,6 @@ def test_same_seed_same_weights_and_the_given_model_stays_as_it_is(pocket, examp
     one, two, other = (tune(pocket, examples[:48], seed=s) for s in (0, 0, 1))
     assert same(one, two) and not same(one, other)
     assert all(torch.equal(a, b) for a, b in zip(before, pocket.model.parameters(), strict=True))
-
-
-class Kill(TrainerCallback):
-    """Ctrl-C at a step."""
-
-    def __init__(self, step):
-        self.step = step
-
-    def on_step_end(self, args, state, control, **_):
-        if state.global_step == self.step:
-            raise KeyboardInterrupt
 
 
 @pytest.mark.parametrize("ema", [None, 0.9])

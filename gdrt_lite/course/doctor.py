@@ -127,21 +127,21 @@ def _memory() -> Answers:
         yield OK, found
 
 
-def memory() -> tuple[int, int]:
-    """(total, available) bytes of memory; a container's limit counts where there is one."""
+def memory(cgroup: Path = Path("/sys/fs/cgroup")) -> tuple[int, int]:
+    """(total, available) bytes of memory; the limit of a container counts where the folder `cgroup` holds one."""
     import psutil
 
     system = psutil.virtual_memory()
     total, available = system.total, system.available
-    limit, used = _bytes("/sys/fs/cgroup/memory.max"), _bytes("/sys/fs/cgroup/memory.current")
+    limit, used = _bytes(cgroup / "memory.max"), _bytes(cgroup / "memory.current")
     if limit is not None and limit < total:
         total, available = limit, min(available, limit - (used or 0))
     return total, available
 
 
-def _bytes(path: str) -> int | None:
+def _bytes(path: Path) -> int | None:
     try:
-        return int(Path(path).read_text())
+        return int(path.read_text())
     except (OSError, ValueError):  # not Linux, or no limit ("max")
         return None
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -180,7 +181,7 @@ def _genres(
 
 
 def of_rows(
-    frame: pd.DataFrame, genres: dict[str, tuple[str, ...]], name: str, noun: str, verb: str, **more: bool
+    frame: pd.DataFrame, genres: dict[str, tuple[str, ...]], name: str, noun: str, verb: str, **more: Any
 ) -> Interactions:
     """A loader's table, which needs no cleaning, as Interactions: sorted by user and time (stable), each pair's first."""
     frame = frame[["user", "item", "time"]].astype({"user": str, "item": str, "time": "int64"})

@@ -49,7 +49,7 @@ def read_movielens(folder: Path) -> tuple[pd.DataFrame, Genres]:
     movies = pd.read_csv(folder / "movies.csv.gz", dtype={"title": str, "genres": str}, keep_default_na=False)
     ratings = pd.read_csv(folder / "ratings.csv.gz", usecols=["user", "movie", "time"])
     movies["item"] = [f"{natural_title(t)} ({year})" for t, year in zip(movies["title"], movies["year"])]
-    genres = {}
+    genres: Genres = {}
     for item, names in zip(movies["item"], movies["genres"]):
         genres.setdefault(item, tuple(g for g in names.split("|") if g != "(no genres listed)"))
     ratings["item"] = ratings["movie"].map(movies.set_index("movie")["item"])

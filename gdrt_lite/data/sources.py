@@ -169,7 +169,7 @@ def open_data(
         ValueError: an unknown source, or a split that it cannot have.
         GdrtError: a file that cannot be read.
     """
-    wording = {key: value for key, value in (columns or {}).items() if key in ("noun", "verb")}
+    wording: dict[str, Any] = {key: value for key, value in (columns or {}).items() if key in ("noun", "verb")}
     path = None if isinstance(source, Interactions) or source in NAMED else _path(source)
     if split == "published":
         if path is None or not path.is_dir():

@@ -93,10 +93,10 @@ def unpacked(prompts: Sequence[Encoded], pad_id: int | None) -> Batch:
         mask[row, : len(places)] = np.array(prompt.attend)[places]
         positions[row, : len(places)] = places
     at = [(row, int(np.searchsorted(kept[row], p))) for row, prompt in enumerate(prompts) for p in prompt.predict_at]
-    row, column = np.array(at, dtype=np.int64).reshape(-1, 2).T
+    rows, columns = np.array(at, dtype=np.int64).reshape(-1, 2).T
     nothing = np.zeros(0, dtype=np.int64)
     arrays = dict(trunk_ids=nothing, trunk_positions=nothing, trunk_read=nothing, input_ids=ids, position_ids=positions)
-    arrays |= dict(attention_mask=mask, row=row, column=column, place=np.arange(len(row)), labels=_labels(prompts))
+    arrays |= dict(attention_mask=mask, row=rows, column=columns, place=np.arange(len(rows)), labels=_labels(prompts))
     return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
 
@@ -154,7 +154,7 @@ def _lay_row(paths: Sequence[Path], trunk: Path) -> tuple[Path, np.ndarray, np.n
 def _cheapest_rows(length: np.ndarray, common: np.ndarray, visible: list[int]) -> tuple[list[tuple[int, int]], int, int]:
     """Rows, as runs of prompts in depth-first order, and the trunk: the prompt that it begins, and its length."""
     total = int(length.sum() - common.sum())
-    best = None
+    best: tuple[int, list[tuple[int, int]], int, int] | None = None
     for parts in PARTS:
         runs = _cut(length, common, -(-total // parts))
         read = np.array([length[start] + (length - common)[start + 1 : end].sum() for start, end in runs])
@@ -165,6 +165,7 @@ def _cheapest_rows(length: np.ndarray, common: np.ndarray, visible: list[int]) -
                 best = cost, runs, leader, depth
         if total < 64 * parts:
             break  # shorter rows would save no attention worth having
+    assert best is not None  # PARTS holds at least one count
     return best[1:]
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -97,7 +98,8 @@ def only_rows(model: torch.nn.Module, row: torch.Tensor, column: torch.Tensor) -
     The vocabulary-wide output layer costs as much as several transformer layers. A hook on it, unlike a call of the
     layers one by one, keeps whatever else a model does to its logits (scaling, soft-capping).
     """
-    head = getattr(model, "module", model).get_output_embeddings()
+    wrapped: Any = getattr(model, "module", model)
+    head = wrapped.get_output_embeddings()
     hook = head.register_forward_pre_hook(lambda _, hidden: (hidden[0][row, column],))
     try:
         yield
@@ -129,6 +131,7 @@ def read_trunk(model: torch.nn.Module, batch: packing.Batch) -> tuple[DynamicCac
 
 def shares_prefix(model: torch.nn.Module) -> bool:
     """Whether keys and values can be shared: full attention in every layer (no sliding window, no recurrent state)."""
-    config = model.config.get_text_config(decoder=True)
+    given: Any = model.config
+    config = given.get_text_config(decoder=True)
     kinds = getattr(config, "layer_types", None) or []
     return not getattr(config, "sliding_window", None) and all(kind == "full_attention" for kind in kinds)

@@ -12,6 +12,7 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
@@ -29,7 +30,8 @@ UNDERLINES = {"TASK": ":", "HISTORY": "-", "PREFIX": "--", "TARGET": "--"}
 
 
 def faa_by_segment(frame: pd.DataFrame, hue: str | None = None, signed: bool = False, title: str = "") -> Figure:
-    """Attribution of each segment, averaged over target tokens, with 95% intervals (seaborn's bootstrap: users, and tokens within them).
+    """Attribution of each segment, averaged over target tokens, with 95% intervals (seaborn's bootstrap: users, and tokens
+    within them).
 
     Args:
         frame: of `attribution.feature_ablation`; several models or ablations one below the other, told apart by `hue`.
@@ -150,7 +152,7 @@ def group_sizes(table: pd.DataFrame, title: str = "") -> Figure:
     long = (100 * parts / parts.sum()).melt(ignore_index=False, var_name="counted in", value_name="share").reset_index()
     figure, (ax,) = canvas.axes(title, (6.4, 3.8))
     canvas.bars(ax, long, "group", "share", "counted in", sorted(long.group.unique()), None)
-    for bars in ax.containers:
+    for bars in (found for found in ax.containers if isinstance(found, BarContainer)):
         ax.bar_label(bars, fmt="%.0f", fontsize=8, padding=1)
     ax.set(xlabel="group (0: hardest to guess without the user)", ylabel="share of the tokens (%)")
     return figure

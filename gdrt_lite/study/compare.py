@@ -55,7 +55,7 @@ def difference(one: BySeed, other: BySeed, metric: str) -> Interval | None:
     if not seeds:
         return None
     draws = np.array([one[s][metric].draws() - other[s][metric].draws() for s in seeds])  # (seeds, draws)
-    value = np.mean([one[s][metric].value - other[s][metric].value for s in seeds])
+    value = float(np.mean([one[s][metric].value - other[s][metric].value for s in seeds]))
     return report.interval(value, _mean_of_drawn_seeds(draws, np.random.default_rng(0)))
 
 
@@ -88,7 +88,7 @@ def mean_change(cells: Iterable[Cell], metric: str, method: str = "gdrt", refere
             sides = (np.array([side[s][metric].draws(seed=i) for s in seeds]) for side in (one, other))
             top, bottom = (_mean_of_drawn_seeds(side, np.random.default_rng(i)) for side in sides)
             draws.append(top / bottom - 1)
-    return report.interval(np.mean(values), np.mean(draws, axis=0)) if values else None
+    return report.interval(float(np.mean(values)), np.mean(draws, axis=0)) if values else None
 
 
 def compare_to_reference(

@@ -157,7 +157,7 @@ class Config:
             ValueError: as for `Config`.
         """
         names = {field.metadata["key"]: field.name for field in dataclasses.fields(cls)}
-        found = {names.get(name, name): tuple(v) if isinstance(v, list) else v for name, v in values.items()}
+        found: dict[str, Any] = {names.get(name, name): tuple(v) if isinstance(v, list) else v for name, v in values.items()}
         method = {key: name for name, key in _KEY_NAMES.items()}.get(found.get("method", ""))
         return cls(**(found | ({"method": method} if method else {})))
 

@@ -192,7 +192,8 @@ def _describe(config: Config, cells: Sequence[protocols.Cell]) -> str:
     excluded = "not " if config.exclude_history else ""
     return (
         f"Split `{config.split}`, history {config.history}, {example.train_examples} training examples x {config.epochs:g} "
-        f"epoch(s), batch {config.batch_size}, learning rate {' or '.join(f'{rate:g}' for rate in rates)}, tau {config.tau:g}, "
+        f"epoch(s), batch {config.batch_size}, learning rate {' or '.join(f'{rate:g}' for rate in rates)}, "
+        f"tau {config.tau:g}, "
         f"K {config.n_groups}, prior {config.prior}; {len(example.users)} {config.part} examples of "
         f"{len(set(example.users))} users, lists of {config.list_length}, history titles {excluded}recommended again. "
         "In brackets: difference to SFT with its 95% interval, over users, and over seeds where there are several. "

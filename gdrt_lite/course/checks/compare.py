@@ -104,8 +104,8 @@ def _array(value: Any) -> np.ndarray | None:
         value = value.detach().cpu()
         value = value.double().numpy() if value.is_floating_point() else value.numpy()
     elif _is_sequence(value):
-        parts = [_array(part) for part in value]
-        if any(part is None for part in parts) or len({part.shape for part in parts}) > 1:
+        parts = [part for part in map(_array, value) if part is not None]
+        if len(parts) < len(value) or len({part.shape for part in parts}) > 1:
             return None
         value = np.array(parts) if parts else np.empty(0)
     elif not isinstance(value, (Number, np.generic, np.ndarray)):

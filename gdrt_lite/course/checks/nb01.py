@@ -119,7 +119,8 @@ EXERCISES = [
         mistakes=[
             Mistake("take |A| before the mean: here positive and negative attributions cancel.", _signed),
             Mistake(
-                "the prefix does not exist at t = 0. NaN means 'no value', not zero: take means without these rows (not sums).",
+                "the prefix does not exist at t = 0. NaN means 'no value', not zero: "
+                "take means without these rows (not sums).",
                 _zeros,
             ),
             Mistake("every token counts alike here; take the mean within each user first, then over users.", _over_tokens),

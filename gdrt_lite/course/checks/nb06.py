@@ -180,7 +180,8 @@ EXERCISES = [
     ),
     Exercise(
         "06.3", "NDCG of one user", reference=_ndcg,
-        cases=[("Alien", _RANKED, 3), ("Casino", _RANKED, 3), ("Evita", _RANKED, 3), ("Zulu", _RANKED, 5), ("Evita", _RANKED, 5),
+        cases=[("Alien", _RANKED, 3), ("Casino", _RANKED, 3), ("Evita", _RANKED, 3), ("Zulu", _RANKED, 5),
+               ("Evita", _RANKED, 5),
                (_RANKED[3], _RANKED, 3)],
         mistakes=[
             Mistake("The list is not cut: a target below place k earns nothing.", _ndcg_no_cut),
@@ -212,8 +213,10 @@ EXERCISES = [
         ],
         mistakes=[
             Mistake("That is the entropy; the effective number is its exponential.", _entropy),
-            Mistake("A weight of 0 gives 0 * log 0 = NaN. torch.special.xlogy knows that this is 0.", _zero_times_minus_infinity),
-            Mistake("The logarithm and the exponential have different bases: use the natural one in both.", _half_of_each_base),
+            Mistake("A weight of 0 gives 0 * log 0 = NaN. torch.special.xlogy knows that this is 0.",
+                    _zero_times_minus_infinity),
+            Mistake("The logarithm and the exponential have different bases: use the natural one in both.",
+                    _half_of_each_base),
             Mistake("1 / sum of squares is another count of that kind (the inverse Simpson index); here it is exp(entropy).",
                     lambda weights: 1 / float((weights**2).sum())),
             Mistake("1 / max looks at the largest weight alone; the exponential of the entropy counts all.",

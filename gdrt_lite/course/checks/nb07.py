@@ -105,7 +105,8 @@ EXERCISES = [
     Exercise(
         "07.1", "Weights turned round", reference=_reversed, cases=[(_L1, 0.5, _P1), (_L2, 2.0, _P2), (_L1, 1.5, _P1)],
         mistakes=[
-            Mistake("That is GDRT itself: the exponent keeps its sign.", lambda losses, tau, prior: dro.group_weights(losses, tau, prior)),
+            Mistake("That is GDRT itself: the exponent keeps its sign.",
+                    lambda losses, tau, prior: dro.group_weights(losses, tau, prior)),
             Mistake("Turning the sign of the exponent is not the same as 1 minus the weight.",
                     lambda losses, tau, prior: _normalised(1 - dro.group_weights(losses, tau, prior))),
             Mistake("You turned the order of the groups; turn the sign of the exponent instead.",
@@ -114,7 +115,8 @@ EXERCISES = [
                     lambda losses, tau, prior: _normalised(1 / dro.group_weights(losses, tau, prior))),
             Mistake("The prior is missing: Q is proportional to P times the exponential.",
                     lambda losses, tau, prior: dro.reversed_group_weights(losses, tau)),
-            Mistake("tau multiplies the losses; it divides them.", lambda losses, tau, prior: _reversed(losses, 1 / tau, prior)),
+            Mistake("tau multiplies the losses; it divides them.",
+                    lambda losses, tau, prior: _reversed(losses, 1 / tau, prior)),
         ],
         after="The same formula with one sign changed: a control costs nothing but the patience to run it.",
     ),
@@ -122,7 +124,8 @@ EXERCISES = [
         "07.2", "An interval over repetitions", reference=_t_interval,
         cases=[([0.01, 0.03, 0.02],), ([-0.5, 0.1, 0.4, 0.2],), ([1.0, 2.0],)],
         mistakes=[
-            Mistake("1.96 belongs to large samples. With few repetitions take Student's t with n - 1 degrees of freedom.", _normal),
+            Mistake("1.96 belongs to large samples. With few repetitions take Student's t with n - 1 degrees of freedom.",
+                    _normal),
             Mistake("Estimate the spread with n - 1 (ddof=1): the mean was taken from the same values.", _population),
             Mistake("That is the spread of single results. The mean of n is steadier by the root of n.", _no_root),
             Mistake("2.5% are cut off on either side: the quantile is 0.975.", _one_sided),
@@ -130,7 +133,8 @@ EXERCISES = [
         after="With three repetitions the factor is above four, and with one there is no interval at all.",
     ),
     Exercise(
-        "07.3", "Histories of strangers", reference=_swap, cases=[(_WINDOWS, 2), (_WINDOWS, 3), (_WINDOWS, 4), (_WINDOWS, 0)],
+        "07.3", "Histories of strangers", reference=_swap,
+        cases=[(_WINDOWS, 2), (_WINDOWS, 3), (_WINDOWS, 4), (_WINDOWS, 0)],
         mistakes=[
             Mistake("History and target moved together, so every window is as true as before. Move the histories alone.",
                     _swap_targets_too),
@@ -142,10 +146,12 @@ EXERCISES = [
     ),
     Exercise(
         "07.4", "From interval to verdict", reference=_verdict,
-        cases=[(0.1, 0.3, "higher"), (-0.3, -0.1, "higher"), (-0.1, 0.3, "higher"), (-0.3, 0.1, "lower"), (-0.3, -0.1, "lower"), (0.1, 0.3, "lower")],
+        cases=[(0.1, 0.3, "higher"), (-0.3, -0.1, "higher"), (-0.1, 0.3, "higher"), (-0.3, 0.1, "lower"),
+               (-0.3, -0.1, "lower"), (0.1, 0.3, "lower")],
         mistakes=[
             Mistake("You judge by the middle of the interval; an interval that holds zero decides nothing.", _by_the_middle),
-            Mistake("Not shown is not the same as shown not to be: an interval that holds zero is 'undecided'.", _absence_as_evidence),
+            Mistake("Not shown is not the same as shown not to be: an interval that holds zero is 'undecided'.",
+                    _absence_as_evidence),
             Mistake("The claim says which direction counts; 'lower' is supported by values below zero.", _always_higher),
             Mistake("An interval wholly on the wrong side contradicts the claim; say so.", _one_limit),
         ],

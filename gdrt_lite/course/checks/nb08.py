@@ -79,7 +79,8 @@ EXERCISES = [
             Mistake("The target stands in its own history: the model would be shown the answer.", _leaking),
             Mistake("The last item is never a target; the range ends one too early.", _without_the_last),
             Mistake("Histories run from the oldest to the newest; yours are turned.", _newest_first),
-            Mistake("Near the start i - history is negative, and a negative slice counts from the end: max(0, ...).", _wrapping),
+            Mistake("Near the start i - history is negative, and a negative slice counts from the end: max(0, ...).",
+                    _wrapping),
             Mistake("The first min_history items are no targets: too little is known before them.", _from_the_first),
         ],
         after="This is what Interactions.split does for every user.",
@@ -91,7 +92,8 @@ EXERCISES = [
             (torch.tensor([[3.0, 1.0, 0.0], [2.0, 4.0, 0.0]]), torch.tensor([[1.0, 4.0, 0.0], [4.0, 2.0, 0.0]])),
         ],
         mistakes=[
-            Mistake("A mean of means: a process with one token of the group counts as much as one with a hundred. Add the sums, "
+            Mistake("A mean of means: a process with one token of the group counts as much as one with a hundred. "
+                    "Add the sums, "
                     "add the counts, divide last.", _mean_of_means),
             Mistake("Divide each group by its own count, not by all tokens.", _over_all_groups),
             Mistake("One number a group is wanted; you have one a process. The processes are dimension 0.", _per_process),
@@ -109,10 +111,12 @@ EXERCISES = [
             Mistake("The scale alpha / r is missing.", lambda weight, a, b, alpha: weight + b @ a),
             Mistake("The scale is turned over: alpha / r, not r / alpha.",
                     lambda weight, a, b, alpha: weight + a.shape[0] / alpha * b @ a),
-            Mistake("The scale is alpha / r; you multiply by alpha alone.", lambda weight, a, b, alpha: weight + alpha * b @ a),
+            Mistake("The scale is alpha / r; you multiply by alpha alone.",
+                    lambda weight, a, b, alpha: weight + alpha * b @ a),
             Mistake("That is the update alone; add it to the weight that is there.",
                     lambda weight, a, b, alpha: alpha / a.shape[0] * b @ a),
-            Mistake("r is the small dimension: rows of A, columns of B.", lambda weight, a, b, alpha: weight + alpha / a.shape[1] * b @ a),
+            Mistake("r is the small dimension: rows of A, columns of B.",
+                    lambda weight, a, b, alpha: weight + alpha / a.shape[1] * b @ a),
         ],
         after="Merged, the adapter costs nothing at inference, and the model can no longer be switched back.",
     ),
@@ -120,11 +124,13 @@ EXERCISES = [
         "08.4", "What will it cost?", reference=_petaflops,
         cases=[(10_000, 10, 120, 135e6), (320, 1, 80, 1e6), (3_000, 2, 200, 3.2e9)],
         mistakes=[
-            Mistake("Two operations a weight and token are the forward pass alone; the backward pass costs twice that again.",
+            Mistake("Two operations a weight and token are the forward pass alone; "
+                    "the backward pass costs twice that again.",
                     lambda w, e, t, p: _petaflops(w, e, t, p) / 3),
             Mistake("Every epoch reads all windows again.", lambda w, e, t, p: _petaflops(w, 1, t, p)),
             Mistake("Peta is ten to the fifteenth; yours is tera.", lambda w, e, t, p: 1000 * _petaflops(w, e, t, p)),
-            Mistake("The model reads every token of the prompt, not one a window.", lambda w, e, t, p: _petaflops(w, e, 1, p)),
+            Mistake("The model reads every token of the prompt, not one a window.",
+                    lambda w, e, t, p: _petaflops(w, e, 1, p)),
         ],
         after="Divide by what your hardware really sustains, which is well below its data sheet.",
     ),
