@@ -56,6 +56,7 @@ def draw(overlap: pd.DataFrame, path: Path) -> None:
             values = overlap[overlap.method == method][column] * (100 if column == "top_share" else 1)
             ax.plot(values, [place] * len(values), ls="", marker=marker, ms=9, color=colour, alpha=0.75)
             ax.hlines(place, 0, values.mean(), color=colour, linewidth=2.5, zorder=0)
+        ax.grid(False, axis="y")
         ax.set(xlabel=label, yticks=range(len(SHOWN)), ylim=(len(SHOWN) - 0.5, -0.5))
         ax.set_xlim(0, 104 if column == "top_share" else 10.4)
         ax.set_yticklabels(SHOWN.values() if ax is axes[0] else [])

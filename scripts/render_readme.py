@@ -42,7 +42,7 @@ OUTCOMES = {
     "03": "the relevance of every title token, with its variance split",
     "04": "K-means in one dimension, and a reason for your K",
     "05": "the closed-form weights, derived step by step",
-    "06": "a model trained with the loss that you built, and its audit",
+    "06": "a model tuned by SFT, balanced weights and GDRT, and its audit",
     "07": "a table of claims with verdicts that follow the evidence",
     "08": "the method on your own data, and its cost estimated",
 }

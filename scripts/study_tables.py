@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from gdrt_lite.study.methods import methods
 
 SUMMED = {"NDCG@10": "NDCG@10", "MGU@5 popularity": "MGU@5", "bias attention": "bias ratio"}
 PAPER = {"NDCG@10": "+24.3%", "MGU@5": "-37.4%"}  # arXiv 2510.10978: against SFT, averages over its data sets
+Found = Mapping[str, compare.BySeed]  # what `compare.metrics_by_method` returns
 CONTROLS = ("balanced", "reversed", "random", "item")
 
 
@@ -24,12 +26,11 @@ def smollm2(cells: list[Cell]) -> list[Cell]:
     return next(own for where, (_, own) in protocols.first_protocols(cells).items() if where.startswith("smollm2-135m"))
 
 
-def above_popularity(own: list[Cell], method: str) -> metrics.Interval | None:
+def above_popularity(found: Found, method: str) -> metrics.Interval | None:
     """NDCG@10 of a method minus popularity, over the seeds of the method; None where one of them was not measured."""
-    found = compare.metrics_by_method(own)
     seeds = found.get(method, {})
-    counted = dict.fromkeys(seeds, next(iter(found.get("popularity", {0: {}}).values())))
-    return compare.difference(seeds, counted, "NDCG@10")
+    counted = next(iter(found.get("popularity", {0: {}}).values()))  # one measurement is compared with every seed
+    return compare.difference(seeds, dict.fromkeys(seeds, counted), "NDCG@10")
 
 
 def answer(cells: list[Cell]) -> str:
@@ -55,10 +56,10 @@ def _same_list(cells: list[Cell]) -> str:
 
 
 def _gate(cells: list[Cell]) -> str:
-    own = smollm2(cells)
-    means = _mean_ndcg(own)
+    found = compare.metrics_by_method(smollm2(cells))
+    means = _mean_ndcg(found)
     tuned = [name for name in means if methods()[name.split()[0]].trained]
-    passing = [name for name in tuned if (gap := above_popularity(own, name)) and gap.low > 0]
+    passing = [name for name in tuned if (gap := above_popularity(found, name)) and gap.low > 0]
     best = max(tuned, key=means.__getitem__)
     said = f"NDCG@10: {means[best]:.3f} for the best, `{best}`, {means['popularity']:.3f} for popularity"
     if passing:
@@ -70,17 +71,16 @@ def _gate(cells: list[Cell]) -> str:
     )
 
 
-def _mean_ndcg(own: list[Cell]) -> dict[str, float]:
-    found = compare.metrics_by_method(own)
+def _mean_ndcg(found: Found) -> dict[str, float]:
     return {name: float(np.mean([seed["NDCG@10"].value for seed in seeds.values()])) for name, seeds in found.items()}
 
 
 def _pocket(cells: list[Cell]) -> str:
-    changes = compare.compare_to_reference(cells, metrics=("NDCG@10",))
-    own = changes[changes["where"] == "pocket, MovieLens small"]
-    first = own[own["first"]].iloc[0]
-    longer = own[(own.prior == first.prior) & (own.tau == first.tau) & (own.epochs > first.epochs)]
-    means = _mean_ndcg(protocols.first_protocols(cells)[first["where"]][1])
+    own = [cell for cell in cells if (cell.config.model, cell.config.data) == ("pocket", "movielens")]
+    changes = compare.compare_to_reference(own, metrics=("NDCG@10",))
+    first = changes[changes["first"]].iloc[0]
+    longer = changes[(changes.prior == first.prior) & (changes.tau == first.tau) & (changes.epochs > first.epochs)]
+    means = _mean_ndcg(compare.metrics_by_method(protocols.first_protocols(own)[first["where"]][1]))
     text = f"on MovieLens GDRT's NDCG@10 differs from SFT's by {_difference(first)} after {first.epochs:g} epochs"
     lead = "GDRT and the accuracy of a pocket model trained from scratch"
     if len(longer):
@@ -96,7 +96,8 @@ def _pocket(cells: list[Cell]) -> str:
 
 def _mean_of(cells: list[Cell]) -> str:
     firsts = protocols.first_protocols(cells)
-    able = [where for where, (_, own) in firsts.items() if (gap := above_popularity(own, "sft")) and gap.low > 0]
+    gaps = {where: above_popularity(compare.metrics_by_method(own), "sft") for where, (_, own) in firsts.items()}
+    able = [where for where, gap in gaps.items() if gap and gap.low > 0]
     chosen = [cell for where in able for cell in firsts[where][1]]
     ndcg, mgu = (compare.mean_change(chosen, metric) for metric in ("NDCG@10", "MGU@5 popularity"))
     fairer = "makes the lists fairer" if mgu.high < 0 else "makes the lists neither clearly fairer nor less fair"
