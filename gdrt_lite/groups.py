@@ -19,13 +19,13 @@ LEVELS = ("token", "item")
 
 @dataclass(frozen=True)
 class TokenGroups:
-    """The group of every token of every title.
+    """Group assignment of every token of every title.
 
     Attributes:
         centers: mean relevance of each group, shape (K,), nats, ascending.
         ids: {title: group of each of its target tokens, EOS included}.
         relevance: {title: relevance of each token, nats}.
-        counts: {title: how often it is a training target}; titles that are none have 0.
+        counts: {title: how often it is a training target}; 0 for titles that never are.
         level: "token" or "item".
     """
 
@@ -51,10 +51,10 @@ class TokenGroups:
         return self.ids[title]
 
     def shuffled(self, seed: int) -> TokenGroups:
-        """Group ids randomly permuted over all tokens: the control that keeps the sizes but not the meaning.
+        """Permute the group ids randomly over all tokens: a control that keeps the group sizes but not their meaning.
 
-        Sizes are kept exactly when a title counts once. Weighted by how often titles are targets they are kept on
-        average only: a plain permutation does not know which titles are popular.
+        The sizes are kept exactly if every title counts once. Weighted by how often each title is a target, they are kept
+        only on average, because the permutation ignores which titles are popular.
         """
         titles = sorted(self.ids)
         lengths = [len(self.ids[title]) for title in titles]
@@ -84,14 +84,15 @@ def fit(
 ) -> TokenGroups:
     """K-means on the relevance of all target tokens of the training set.
 
-    A title scored once but targeted n times weighs n. Titles that are never a target join the nearest centre.
+    Each title is scored once, and its tokens have weight n if it is the target of n examples. Titles that are never a
+    target are assigned to the nearest centre.
 
     Args:
         relevance: {title: relevance of each token, shape (T,), nats}, from `relevance.token_relevance`.
-        targets: training targets, with repeats.
+        targets: titles of the training targets, with repeats.
         n_groups: number of groups, K.
-        level: "token", or "item": the mean relevance of a title decides, and all its tokens share the group.
-        seed: random seed of K-means' starting points.
+        level: "token", or "item" to cluster the mean relevance of each title, whose tokens then share its group.
+        seed: random seed for the initial centres of K-means.
 
     Raises:
         ValueError: no target, a target without relevance, a relevance that is not finite, an unknown level, or n_groups
@@ -108,7 +109,7 @@ def fit(
             raise ValueError(f"target {title!r} has no relevance; score it with relevance.token_relevance first.")
     for title, values in scores.items():
         if not np.isfinite(values).all():
-            raise ValueError(f"the relevance of {title!r} is not finite ({values}); the scorer is broken.")
+            raise ValueError(f"the relevance of {title!r} is not finite ({values}); check the model that scored it.")
     points = {title: values if level == "token" else values.mean(keepdims=True) for title, values in scores.items()}
     values = np.concatenate([points[title] for title in counts])
     weights = np.concatenate([np.full(len(points[title]), n) for title, n in counts.items()])

@@ -1,6 +1,9 @@
-"""Fill the measured tables of README.md from the files that measured them: python scripts/render_readme.py [--check].
+"""Fill the measured parts of README.md and docs/ from the files that measured them.
 
-A block stands between `<!-- NAME -->` and `<!-- /NAME -->`; nothing in it is written by hand.
+    python scripts/render_readme.py [--check]
+
+A block stands between `<!-- NAME -->` and `<!-- /NAME -->`, and nothing in it is written by hand. `--check` writes nothing
+and says which page is stale.
 """
 
 from __future__ import annotations
@@ -8,8 +11,10 @@ from __future__ import annotations
 import json
 import re
 import sys
+import tomllib
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -17,43 +22,111 @@ ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
 
 import draw_house  # noqa: E402
+import phenomenon  # noqa: E402
+import study_tables  # noqa: E402
 
 from benchmarks.__main__ import table as benchmark_table  # noqa: E402
-from gdrt_lite import metrics  # noqa: E402
 from gdrt_lite.course import notebook  # noqa: E402
-from gdrt_lite.study import compare, protocols, report  # noqa: E402
+from gdrt_lite.study import report  # noqa: E402
 from gdrt_lite.study.cell import Cell, read_cells  # noqa: E402
 
-SUMMED = {"NDCG@10": "NDCG@10", "MGU@5 popularity": "MGU@5", "bias attention": "bias ratio"}
-PAPER = {"NDCG@10": "+24.3%", "MGU@5": "-37.4%"}  # arXiv 2510.10978: against SFT, averages over its data sets
+RESULTS = ROOT / "data" / "results"
+FIGURE = ROOT / "docs" / "same_list.png"
+BADGE = "https://colab.research.google.com/assets/colab-badge.svg"
+
+# What the learner has at the end of each notebook, and where groups of learners get stuck.
+OUTCOMES = {
+    "00": "a survival test of your own: which titles stay when the user is swapped",
+    "01": "feature ablation by hand, equal to captum's, and four meanings of *without*",
+    "02": "a causal test of the shortcut, with the refuting result named beforehand",
+    "03": "the relevance of every title token, with its variance split",
+    "04": "K-means in one dimension, and a reason for your K",
+    "05": "the closed-form weights, derived step by step",
+    "06": "a model tuned by SFT, balanced weights and GDRT, and its audit",
+    "07": "a table of claims with verdicts that follow the evidence",
+    "08": "the method on your own data, and its cost estimated",
+}
+STICKING_POINTS = {
+    "00": "A survival figure belongs to the model *and* its beam search. A list that changes is not yet a list that fits.",
+    "01": 'The four meanings of "without a segment". PREFIX is undefined for the first token.',
+    "02": "A rate of one carries no information: ask for the PMI of a constant. Which result would *refute* the claim?",
+    "03": "Relevance belongs to the title, not to the user. Log-probabilities near zero are the *easy* tokens.",
+    "04": "In one dimension K-means only cuts a line. Our groups are ordered; the labels of scikit-learn are not.",
+    "05": "The Lagrangian step. Why the weights are detached although they depend on the model.",
+    "06": "A lower bias ratio and a higher item NLL can both be true.",
+    "07": "Undecided is not contradicted. Users and seeds answer different questions.",
+    "08": "Merge in float32. The wording of the prompt must fit the items.",
+}
+
+
+@cache
+def cells() -> list[Cell]:
+    """The study's cells, read once."""
+    return read_cells(RESULTS / "cells")
+
+
+def project_url() -> str:
+    """The address of the repository, as pyproject.toml gives it."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    return project["urls"]["Homepage"]
+
+
+def colab(name: str) -> str:
+    """A badge that opens a notebook in Colab."""
+    path = project_url().removeprefix("https://github.com/")
+    return f"[![Open in Colab]({BADGE})](https://colab.research.google.com/github/{path}/blob/main/notebooks/{name}.ipynb)"
+
+
+def badges() -> str:
+    """Status of the tests, Python versions, licence, and the first notebook in Colab."""
+    url = project_url()
+    return "\n".join(
+        [
+            f"[![tests]({url}/actions/workflows/ci.yml/badge.svg)]({url}/actions/workflows/ci.yml)",
+            "[![Python 3.11 or later](https://img.shields.io/badge/python-3.11%2B-blue)](#set-up)",
+            "[![licence: MIT](https://img.shields.io/badge/licence-MIT-green)](LICENSE)",
+            colab("00_start_here"),
+        ]
+    )
+
+
+def figure() -> str:
+    """The first figure with its caption."""
+    overlap = phenomenon.list_overlap(study_tables.smollm2(cells()))
+    seeds = overlap[overlap.method == "sft"].top_share
+    counted = overlap[overlap.method == "item-transitions"].iloc[0]
+    tests = len(study_tables.smollm2(cells())[0].users)
+    alt = (
+        f"After SFT, one title is in {seeds.min():.0%} to {seeds.max():.0%} of the lists; "
+        f"with item-to-item transitions the most frequent title is in {counted.top_share:.0%}"
+    )
+    return (
+        f"![{alt}](docs/same_list.png)\n\n"
+        f"*SmolLM2-135M on MovieLens: lists of ten titles for {tests} test examples of held-out users. "
+        "One point per training seed. Drawn from the cells in `data/results/cells`.*"
+    )
+
+
+def answer() -> str:
+    """What was found, in four sentences."""
+    return study_tables.answer(cells())
 
 
 def course() -> str:
-    """The notebooks: question, exercises, budget and measured minutes."""
+    """The notebooks: question, what the learner will have, exercises, measured minutes, Colab."""
     measured = notebook.runtimes()
-    lines = ["| notebook | question | exercises | minutes, 2 cores |", "|---|---|---|---|"]
+    lines = ["| notebook | question | you will have | exercises | minutes | |", "|---|---|---|---|---|---|"]
     for path in sorted((ROOT / "notebooks").glob("[0-9]*.py")):
         text = path.read_text(encoding="utf-8")
         question = re.search(r"^# # (.*)$", text, re.M)
         exercises = len(re.findall(r"^# ### Exercise ", text, re.M))
-        seconds = measured.get(path.stem[:2], {}).get("seconds")
+        number = path.stem[:2]
+        seconds = measured.get(number, {}).get("seconds")
         minutes = "-" if seconds is None else f"{seconds / 60:.1f}"
+        link = f"[{number}](notebooks/{path.stem}.ipynb)"
         title = question.group(1) if question else path.stem
-        lines.append(f"| [{path.stem}](notebooks/{path.stem}.ipynb) | {title} | {exercises} | {minutes} |")
+        lines.append(f"| {link} | {title} | {OUTCOMES[number]} | {exercises} | {minutes} | {colab(path.stem)} |")
     return "\n".join(lines)
-
-
-STICKING_POINTS = {
-    "00": "A survival figure belongs to the model *and* its beam search. A list that changes is not yet a list that fits.",
-    "01": 'The four meanings of "without a segment". PREFIX has no meaning for the first token.',
-    "02": "A rate of one is worth nothing: let them work out the PMI of a constant. Which result would *refute* the claim?",
-    "03": "Relevance belongs to the title, not to the user. Log-probabilities near zero are the *easy* tokens.",
-    "04": "In one dimension K-means only cuts a line. The groups are ordered, the labels of scikit-learn are not.",
-    "05": "The Lagrangian step. Why the weights are detached although they depend on the model.",
-    "06": "A lower bias ratio and a costlier title can both be true.",
-    "07": "Undecided is not contradicted. Users and seeds answer different questions.",
-    "08": "Merge in float32. The wording must fit the items.",
-}
 
 
 def sheet() -> str:
@@ -67,124 +140,34 @@ def sheet() -> str:
 
 def run() -> str:
     """The table of the quick run."""
-    path = ROOT / "data" / "results" / "quick.json"
+    path = RESULTS / "quick.json"
     if not path.exists():
         return "Not measured yet: `make run`."
     found = json.loads(path.read_text(encoding="utf-8"))
     config, environment = found["config"], found["environment"]
     table = report.headline(pd.DataFrame(found["metrics"]).fillna(float("nan")), config["ablations"][0])
     return (
-        f"{config.get('train_examples') or config['train_windows']} training examples, "
-        f"{config['test_examples']} test examples, seed {config['seed']}, "
-        f"{environment['cores']} cores ({environment['cpu_capability']}), "
-        f"{sum(found['seconds'].values()) / 60:.1f} minutes, "
-        f"{found['peak_memory_gib']:.1f} GiB of memory at most.\n\n" + table.to_markdown(index=False, disable_numparse=True)
+        f"{config.get('train_examples') or config['train_windows']} training examples, {config['test_examples']} "
+        f"test examples, seed {config['seed']}, {environment['cores']} cores ({environment['cpu_capability']}), "
+        f"{sum(found['seconds'].values()) / 60:.1f} minutes, {found['peak_memory_gib']:.1f} GiB of memory at most.\n\n"
+        + table.to_markdown(index=False, disable_numparse=True)
     )
 
 
 def study() -> str:
-    """The main figures of the study's test cells: GDRT against SFT everywhere, then one table a model and data set."""
-    cells = read_cells(ROOT / "data" / "results" / "cells")
-    parts = _summary(cells)
-    for config, own in protocols.first_protocols(cells).values():  # the report has every protocol
-        table = compare.table(own, metrics=("NDCG@10", "NLL", "MGU@5 popularity", "bias attention"))
-        parts += [
-            f"**{Path(config.model).name}** on {own[0].data}: {own[0].train_examples:,} examples x "
-            f"{config.epochs:g} epoch(s), "
-            f"prior {config.prior}, tau {config.tau:g}, {len(own[0].users):,} test examples.",
-            table.drop(columns="learning rate", errors="ignore").to_markdown(index=False, disable_numparse=True),
-        ]
-        found = compare.metrics_by_method(own)
-        gaps = {
-            name: compare.difference(found.get("gdrt", {}), found[name], "NDCG@10")
-            for name in ("balanced", "reversed", "random", "item")
-            if name in found
-        }
-        if any(gaps.values()):
-            parts.append(
-                "NDCG@10, gdrt minus " + "; minus ".join(f"{name} {gap:+.3f}" for name, gap in gaps.items() if gap) + "."
-            )
-    again = compare.reruns(cells, read_cells(ROOT / "data" / "results" / "reruns" / "cells"))
-    if len(again):
-        parts.append(
-            f"{again.cell.nunique()} of these trainings were run again, with the same seed, on another kind of "
-            f"machine ({'; '.join(again.machines.unique())}): "
-            f"{again.inside.sum()} of {len(again)} figures lie in the first run's 95% interval over users; paired by user, "
-            f"{((again.difference_low <= 0) & (again.difference_high >= 0)).sum()} of {len(again)} differences include zero."
-        )
-    return "\n\n".join(parts) or "Not measured yet: `make study`."
-
-
-def _summary(cells: list[Cell]) -> list[str]:
-    """GDRT against SFT in per cent: a row per setting, the first of each place before the others; bold where the
-    interval excludes zero."""
-    changes = compare.compare_to_reference(cells, metrics=tuple(SUMMED))
-    if changes.empty:
-        return []
-    up, down = changes.difference_low > 0, changes.difference_high < 0
-    percent = changes.relative.map("{:+.1%}".format)
-    texts = {name: changes[name].map("{:g}".format) for name in ("tau", "epochs", "seeds")}
-    shown = changes.assign(shown=percent.where(~(up | down), "**" + percent + "**"), **texts)
-    setting = ["first", "where", "prior", "tau", "epochs", "seeds"]
-    frame = shown.pivot(index=setting, columns="metric", values="shown").loc[:, list(SUMMED)].fillna("-")
-    frame = (
-        frame.reindex(dict.fromkeys(shown[setting].itertuples(index=False, name=None))).rename(columns=SUMMED).reset_index()
-    )
-    frame = frame.rename(columns={"where": "gdrt against sft"})
-    first = changes[changes["first"]]
-    means = {name: _mean(compare.mean_change(cells, metric)) for metric, name in SUMMED.items()}
-    ends = [
-        {"gdrt against sft": "mean of these [95% within them]", **means},
-        {"gdrt against sft": "the paper, mean of its data sets", **PAPER},
-    ]
-    tables = [
-        rows.drop(columns="first").astype(object).fillna("").to_markdown(index=False, disable_numparse=True)
-        for rows in (pd.concat([frame[frame["first"]], pd.DataFrame(ends)]), frame[~frame["first"]])
-    ]
-    n, ndcg, mgu, bias = len(frame[frame["first"]]), *(first.metric == metric for metric in SUMMED)
-    count = (
-        f"GDRT recommends better than SFT in {(ndcg & up).sum()} of {n} and worse in {(ndcg & down).sum()}, "
-        f"more fairly in {(mgu & down).sum()}, with a lower bias "
-        f"ratio in {(bias & down).sum()}. In bold: the 95% interval leaves out zero, over users and seeds, "
-        "with one seed over users alone."
-    )
-    others = (
-        ["Other settings that were tested; above stands, of each model and data set, the one with most cells:", tables[1]]
-        if len(frame) > n
-        else []
-    )
-    return [tables[0], count, *others, *_longer(changes[changes.metric == "NDCG@10"])]
-
-
-def _longer(changes: pd.DataFrame) -> list[str]:
-    """A sentence on each place that was trained for another time as well, all else equal."""
-    pairs = changes[changes["first"]].merge(changes[~changes["first"]], on=["where", "prior", "tau"], suffixes=("", "_then"))
-    return [
-        f"{row.where}, {row.epochs_then:g} epochs in place of {row.epochs:g}: NDCG@10, gdrt minus sft, is "
-        f"{_difference(row, '_then')} where it was {_difference(row, '')}."
-        for row in pairs.itertuples()
-    ]
-
-
-def _difference(row: Any, suffix: str) -> str:
-    ends = (getattr(row, f"difference{end}{suffix}") for end in ("", "_low", "_high"))
-    return f"{metrics.Interval(*ends):+.3f}"
-
-
-def _mean(interval: metrics.Interval) -> str:
-    text = f"{interval.estimate:+.1%}"
-    return f"{text if interval.low <= 0 <= interval.high else f'**{text}**'} [{interval.low:+.1%}, {interval.high:+.1%}]"
+    """The main figures of the study's test cells."""
+    return study_tables.tables(cells(), read_cells(RESULTS / "reruns" / "cells"))
 
 
 def benchmarks() -> str:
-    """The tables of `make bench`, one a kind of machine."""
-    path = ROOT / "data" / "results" / "benchmarks.json"
+    """The tables of `make bench`, one per kind of machine."""
+    path = RESULTS / "benchmarks.json"
     if not path.exists():
         return "Not measured yet: `make bench`."
     parts = []
     for kind, found in json.loads(path.read_text(encoding="utf-8")).items():
         parts += [f"**{kind}**, matrix products at {found['matmul_gflops']:.0f} GFLOP/s:", benchmark_table(found)]
-        rest = []  # a machine on which some benchmarks alone were run lacks the others
+        rest = []  # a machine on which only some benchmarks were run lacks the others
         if "startup" in found:
             start = found["startup"]
             rest.append(f"`import gdrt_lite` {start['import_s']:.3f} s, model load {start['model_load_s']:.1f} s (warm).")
@@ -198,29 +181,42 @@ def benchmarks() -> str:
     return "\n\n".join(parts)
 
 
-BLOCKS = {"course": course, "sheet": sheet, "run": run, "study": study, "house": draw_house.house, "benchmarks": benchmarks}
+PAGES: dict[str, list[Callable[[], str]]] = {
+    "README.md": [badges, figure, answer, course, draw_house.house],
+    "docs/run.md": [run],
+    "docs/study.md": [study],
+    "docs/speed.md": [benchmarks],
+    "docs/instructor/README.md": [sheet],
+}
 
 
-def rendered(text: str) -> str:
-    """README with every block filled."""
-    for name, fill in BLOCKS.items():
+def rendered(page: str, text: str) -> str:
+    """The text of a page with every block filled."""
+    for fill in PAGES[page]:
+        name = fill.__name__
         pattern = rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)"
         if not re.search(pattern, text, re.S):
-            raise SystemExit(f"README.md has no block {name!r}: put <!-- {name} --> and <!-- /{name} --> where it belongs.")
+            raise SystemExit(f"{page} has no block {name!r}: put <!-- {name} --> and <!-- /{name} --> where it belongs.")
         text = re.sub(pattern, lambda found, fill=fill: f"{found[1]}{fill()}\n{found[2]}", text, flags=re.S)
     return text
 
 
 def main(check: bool = False) -> int:
-    """Write README.md, or with `check` say whether it is as it would be written."""
-    path = ROOT / "README.md"
-    before = path.read_text(encoding="utf-8")
-    after = rendered(before)
-    if check:
+    """Write the pages and the figure, or with `check` say which pages differ from what would be written."""
+    stale = []
+    for page in PAGES:
+        path = ROOT / page
+        before = path.read_text(encoding="utf-8")
+        after = rendered(page, before)
         if before != after:
-            print("README.md is stale: run python scripts/render_readme.py")
-        return int(before != after)
-    path.write_text(after, encoding="utf-8")
+            stale.append(page)
+            if not check:
+                path.write_text(after, encoding="utf-8")
+    if check:
+        for page in stale:
+            print(f"{page} is stale: run python scripts/render_readme.py")
+        return int(bool(stale))
+    phenomenon.draw(phenomenon.list_overlap(study_tables.smollm2(cells())), FIGURE)
     return 0
 
 

@@ -1,28 +1,89 @@
-"""The README's measured tables are what the measurements say."""
+"""README and docs: the measured parts are what the measurements say, links lead somewhere, every dependency is explained."""
 
 from __future__ import annotations
 
+import re
 import sys
+import tomllib
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "scripts"))
 
+import phenomenon  # noqa: E402
 import render_readme  # noqa: E402
+import study_tables  # noqa: E402
+
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+MOST_WORDS = 2000
 
 
-def test_the_readme_is_as_rendered():
+def read(page: str) -> str:
+    return (ROOT / page).read_text(encoding="utf-8")
+
+
+def test_the_pages_are_as_rendered():
     assert render_readme.main(check=True) == 0
 
 
-def test_a_stale_figure_is_noticed(tmp_path, monkeypatch):
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+def test_a_stale_figure_is_noticed():
+    text = read("docs/speed.md")
     stale = text.replace("<!-- benchmarks -->\n", "<!-- benchmarks -->\n1000 times faster\n")
-    assert stale != text and render_readme.rendered(stale) == render_readme.rendered(text)
+    assert stale != text and render_readme.rendered("docs/speed.md", stale) == text
 
 
 def test_a_missing_block_is_named():
-    with pytest.raises(SystemExit, match="no block 'course'"):
-        render_readme.rendered("# nothing")
+    with pytest.raises(SystemExit, match="docs/speed.md has no block 'benchmarks'"):
+        render_readme.rendered("docs/speed.md", "# nothing")
+
+
+def test_list_overlap_by_hand():
+    """Three lists of two users: title 0 is in all of them; the pairs of different users share 2 and 1 titles."""
+    config = SimpleNamespace(label="sft", seed=0)
+    cell = SimpleNamespace(lists=[[0, 1], [1, 0], [0, 2]], users=["a", "b", "a"], config=config)
+    (row,) = phenomenon.list_overlap([cell]).itertuples()
+    assert row.top_share == 1 and row.shared == pytest.approx(1.5)
+
+
+def test_the_gate_is_open_only_to_models_that_beat_popularity():
+    found = study_tables.compare.metrics_by_method(study_tables.smollm2(render_readme.cells()))
+    assert study_tables.above_popularity(found, "item-transitions").low > 0
+    assert study_tables.above_popularity(found, "gdrt").low < 0
+    assert study_tables.above_popularity(found, "no such method") is None
+
+
+def test_readme_is_short_and_opens_with_figure_answer_and_commands():
+    text = read("README.md")
+    assert len(text.split()) < MOST_WORDS
+    places = [
+        text.index(mark) for mark in ("docs/same_list.png", "<!-- answer -->", "make run ", "make test ", "<!-- course -->")
+    ]
+    assert places == sorted(places)
+    assert (ROOT / "docs" / "same_list.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_every_dependency_is_listed_with_its_purpose():
+    project = tomllib.loads(read("pyproject.toml"))["project"]
+    lines = [*project["dependencies"], *(line for extra in project["optional-dependencies"].values() for line in extra)]
+    needed = {Requirement(line).name for line in lines} - {"gdrt-lite"}
+    rows = re.findall(r"^\| (.*?) \| (.+?) \|$", read("README.md").split("## Dependencies")[1].split("\n## ")[0], re.M)
+    explained = {name for names, purpose in rows if purpose.strip("- ") for name in re.findall(r"[\w-]+", names)}
+    assert not needed - explained, "add what they are for to the table of README.md"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_links_of_the_pages_lead_somewhere(page):
+    text = page.read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if "://" in target:
+            continue
+        path, _, anchor = target.partition("#")
+        file = (page.parent / path).resolve() if path else page
+        assert file.exists(), f"{target} does not exist"
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", file.read_text(encoding="utf-8"), re.M)
+            assert anchor in {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}, target

@@ -1,6 +1,6 @@
-"""Is this computer ready for the course? One line per question, and the remedy where the answer is no.
+"""Check whether this computer is ready for the course: one line per check, with a remedy where it fails.
 
-Uses the standard library until a check needs more, so that it can also tell what is missing.
+Only the standard library is imported until a check needs more, so that missing packages can be reported.
 """
 
 from __future__ import annotations
@@ -18,16 +18,13 @@ MODEL = "smollm2-135m-instruct-q4_1"
 INSTALL = 'pip install -c constraints.txt -e ".[test]"'
 FETCH = "python -m gdrt_lite fetch"
 _GB = 1_000_000_000
-_FETCH_GB, _WORK_GB = (
-    1.0,
-    0.2,
-)  # free disk that fetching the model takes at its peak; that runs take afterwards
-_LEAST_GB, _RUN_GB = 3.0, 6.0  # memory for the pocket model's lessons; for `python -m gdrt_lite run`
+_FETCH_GB, _WORK_GB = 1.0, 0.2  # free disk needed while the model is fetched, and by runs afterwards
+_LEAST_GB, _RUN_GB = 3.0, 6.0  # memory needed by lessons with the pocket model, and by `python -m gdrt_lite run`
 
 
 @dataclass(frozen=True)
 class Check:
-    """One answer: `status` is "OK", "--" (worth knowing, nothing is broken) or "FAIL" (with a remedy)."""
+    """Result of one check: `status` is "OK", "--" (a note, nothing is broken) or "FAIL" (with a remedy)."""
 
     name: str
     status: str
@@ -40,7 +37,7 @@ class Check:
 
 
 def run_checks() -> list[Check]:
-    """All checks, in order. A check that breaks is itself a FAIL, and the others still run."""
+    """Run all checks in order. A check that raises is reported as FAIL, and the others still run."""
     checks: list[Check] = []
     for name, check in CHECKS.items():
         try:
@@ -52,7 +49,7 @@ def run_checks() -> list[Check]:
 
 
 def main() -> int:
-    """Print every check; 1 if one failed, else 0."""
+    """Print every check. Returns 1 if any failed, else 0."""
     checks = run_checks()
     for check in checks:
         print(check)
@@ -67,11 +64,7 @@ Answers = Iterator[tuple[str, ...]]
 def _python() -> Answers:
     found = f"{sys.version_info[0]}.{sys.version_info[1]}.{sys.version_info[2]} ({sys.executable})"
     if tuple(sys.version_info[:2]) < (3, 11):
-        yield (
-            FAIL,
-            found,
-            "install Python 3.11 or later, delete .venv, and set up again: make setup PYTHON=python3.11",
-        )
+        yield FAIL, found, "install Python 3.11 or later, delete .venv, and set up again: make setup PYTHON=python3.11"
     else:
         yield OK, found
 
@@ -97,38 +90,28 @@ def _packages() -> Answers:
                 extras.append(need.name)
             continue
         if not need.specifier.contains(version, prereleases=True):
-            yield (
-                FAIL,
-                f"{need.name} {version} is not {need.specifier}",
-                f'pip install -c constraints.txt "{wanted}"',
-            )
+            yield FAIL, f"{need.name} {version} is not {need.specifier}", f'pip install -c constraints.txt "{wanted}"'
         elif required:
             good.append(f"{need.name} {version}")
     if good:
         yield OK, f"{len(good)} as required: {', '.join(good[:3])} ..."
     if extras:
-        yield (
-            NOTE,
-            f"for the notebooks and tests, not installed: {', '.join(sorted(set(extras)))} ({INSTALL})",
-        )
+        yield NOTE, f"for the notebooks and tests, not installed: {', '.join(sorted(set(extras)))} ({INSTALL})"
 
 
 def _memory() -> Answers:
     total, available = (size / _GB for size in memory())
     found = f"{total:.1f} GB, {available:.1f} GB of it free"
     if total < _LEAST_GB:
-        yield FAIL, found, f"{_LEAST_GB:.0f} GB are the least; use a larger computer, or Colab"
+        yield FAIL, found, f"{_LEAST_GB:.0f} GB are needed at least; use a larger computer, or Colab"
     elif available < _RUN_GB:
-        yield (
-            NOTE,
-            f"{found}: enough for the pocket model, while the real one wants {_RUN_GB:.0f} GB",
-        )
+        yield NOTE, f"{found}: enough for the pocket model, while the real one needs {_RUN_GB:.0f} GB"
     else:
         yield OK, found
 
 
 def memory(cgroup: Path = Path("/sys/fs/cgroup")) -> tuple[int, int]:
-    """(total, available) bytes of memory; the limit of a container counts where the folder `cgroup` holds one."""
+    """Total and available memory in bytes, within the limit of the container if the folder `cgroup` holds one."""
     import psutil
 
     system = psutil.virtual_memory()
@@ -157,7 +140,7 @@ def _disk() -> Answers:
         yield (
             FAIL,
             found,
-            f"{need:.1f} GB are needed: free some space, or set GDRT_LITE_CACHE to a folder on another disk",
+            f"{need:.1f} GB are needed: free some disk space, or set GDRT_LITE_CACHE to a folder on another disk",
         )
     else:
         yield OK, found
@@ -172,15 +155,11 @@ def _cache() -> Answers:
             pass
     except OSError as error:
         if assets.is_cached(MODEL):
-            yield NOTE, f"{cache} holds the model and is read-only ({error.strerror}): that is enough"
+            yield NOTE, f"{cache} is read-only ({error.strerror}) and contains the model, which is enough"
         else:
-            yield (
-                FAIL,
-                f"{cache} cannot be written ({error.strerror})",
-                "set GDRT_LITE_CACHE to a folder that you can write",
-            )
+            yield FAIL, f"{cache} is not writable ({error.strerror})", "set GDRT_LITE_CACHE to a writable folder"
     else:
-        yield OK, f"{cache} can be written"
+        yield OK, f"{cache} is writable"
 
 
 def _model() -> Answers:
@@ -226,9 +205,9 @@ def _bf16() -> Answers:
     from gdrt_lite import lm
 
     if lm.has_fast_bf16(torch.device("cuda" if torch.cuda.is_available() else "cpu")):
-        yield OK, "the processor computes bfloat16 fast: the real model runs in it"
+        yield OK, "the processor has fast bfloat16, which the real model uses"
     else:
-        yield NOTE, "the processor has no fast bfloat16 (AMX, AVX512-BF16): float32 is used, slower and as good"
+        yield NOTE, "the processor has no fast bfloat16 (AMX, AVX512-BF16): float32 is used, slower and equally accurate"
 
 
 def _threads() -> Answers:
@@ -238,10 +217,7 @@ def _threads() -> Answers:
 
     threads, usable = torch.get_num_threads(), machine.usable_cpus()
     if threads > usable:
-        yield (
-            NOTE,
-            f"torch uses {threads} threads on {usable} usable CPUs; OMP_NUM_THREADS={usable} may be faster",
-        )
+        yield NOTE, f"torch uses {threads} threads on {usable} usable CPUs; OMP_NUM_THREADS={usable} may be faster"
     else:
         yield OK, f"torch uses {threads} threads on {usable} usable CPUs"
 

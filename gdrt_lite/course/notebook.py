@@ -1,4 +1,4 @@
-"""What notebooks use for themselves: the profile, the card, and sentences whose figures are computed."""
+"""Helpers for the notebooks: the profile, the card with running times, and sentences with computed figures."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 PROFILES = ("quick", "standard", "full")
-# Seconds that a notebook may take in the quick profile on two cores.
+# Time budget per notebook in seconds, for the quick profile on two cores.
 BUDGETS = {**{f"{n:02}": 120 for n in range(6)}, "06": 360, "07": 180, "08": 180}
 TOTAL_BUDGET = 1200
 
 
 def profile() -> str:
-    """The profile that GDRT_PROFILE names, by default quick. Raises ValueError for an unknown one."""
+    """The profile named by GDRT_PROFILE, "quick" by default. Raises ValueError if it is unknown."""
     name = os.environ.get("GDRT_PROFILE") or "quick"
     if name not in PROFILES:
         raise ValueError(f"GDRT_PROFILE is {name!r}; unset it, or set it to one of {', '.join(PROFILES)}")
@@ -24,12 +24,12 @@ def profile() -> str:
 
 
 def pick(*, quick: T, standard: T, full: T) -> T:
-    """The size for this profile. Profiles change sizes, never code paths."""
+    """Return the size for the current profile. Profiles change sizes, never code paths."""
     return {"quick": quick, "standard": standard, "full": full}[profile()]
 
 
 def say(template: str, /, **values: Any) -> None:
-    """Display Markdown with computed figures: `say("It is {x:.0%}.", x=0.31)`; other braces are doubled."""
+    """Display Markdown with computed figures: `say("It is {x:.0%}.", x=0.31)`; literal braces are doubled."""
     _display(template.format(**values))
 
 
@@ -39,7 +39,7 @@ def card(number: str) -> None:
 
 
 def card_text(number: str, folder: Path | None = None) -> str:
-    """The card's Markdown, from runtimes.json in `folder` (by default the current one, or the clone's).
+    """The card as Markdown, from runtimes.json in `folder` (by default the current folder, or that of the clone).
 
     Raises:
         ValueError: there is no such notebook.
@@ -64,7 +64,7 @@ def card_text(number: str, folder: Path | None = None) -> str:
 
 
 def runtimes(folder: Path | None = None) -> dict[str, dict[str, Any]]:
-    """What scripts/build_notebooks.py measured, per notebook; empty where there is no runtimes.json."""
+    """Measurements of scripts/build_notebooks.py per notebook; empty if there is no runtimes.json."""
     places = [folder] if folder else [Path.cwd(), Path(__file__).parents[2] / "notebooks"]
     for place in places:
         if (place / "runtimes.json").is_file():

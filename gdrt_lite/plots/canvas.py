@@ -1,4 +1,4 @@
-"""What the figures of `gdrt_lite.plots` share: axes, palette and cues, and how a figure is shown or kept."""
+"""Shared by the figures of `gdrt_lite.plots`: axes, palette and markers, and how a figure is displayed or saved."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ DPI = 100
 def show(figure: Figure, alt: str) -> None:
     """Display a figure in a notebook, with alt text, and close it.
 
-    It is sent as HTML (the only form whose alt text JupyterLab, Colab and nbconvert all keep) and as PNG (for viewers
-    without HTML).
+    The figure is sent as HTML, the only format whose alt text JupyterLab, Colab and nbconvert all keep, and as PNG for
+    viewers without HTML.
 
     Raises:
         ValueError: alt is empty.
     """
     if not alt.strip():
-        raise ValueError('alt is empty; say in a sentence what the figure shows, e.g. alt="The loss falls with the steps".')
+        raise ValueError('alt is empty; describe what the figure shows, e.g. alt="The loss falls with the steps".')
     from IPython.display import display
 
     data = base64.b64encode(_png(figure)).decode()
@@ -47,14 +47,14 @@ def show(figure: Figure, alt: str) -> None:
 
 
 def save(figure: Figure, path: str | Path) -> Path:
-    """Write a figure as PNG to a temporary file beside `path`, rename it, and close the figure."""
+    """Save a figure as PNG atomically (a temporary file, then a rename), and close it."""
     path = files.write_bytes(path, _png(figure))
     _close(figure)
     return path
 
 
 def bars(ax: Axes, frame: pd.DataFrame, x: str, y: str, hue: str | None, order: Sequence[Any], units: str | None) -> None:
-    """Grouped bars, one colour and one hatch a hue, with a 95% bootstrap interval where rows repeat."""
+    """Grouped bars with one colour and one hatch per hue, and a 95% bootstrap interval where a bar has several rows."""
     hues = list(dict.fromkeys(frame[hue])) if hue else order
     sns.barplot(
         frame, x=x, y=y, hue=hue or x, order=order, hue_order=hues, palette=colours(len(hues)), ax=ax,
@@ -71,7 +71,7 @@ def bars(ax: Axes, frame: pd.DataFrame, x: str, y: str, hue: str | None, order: 
 
 
 def axes(title: str, size: tuple[float, float], columns: int = 1) -> tuple[Figure, list[Axes]]:
-    """A white figure of `size` inches and its axes, side by side."""
+    """Create a white figure of `size` inches with its axes side by side."""
     with sns.axes_style("whitegrid"), sns.plotting_context("notebook", font_scale=0.85):
         figure = Figure(figsize=size, dpi=DPI, layout="constrained", facecolor="white")
         made = figure.subplots(1, columns, squeeze=False)[0]
@@ -83,22 +83,22 @@ def axes(title: str, size: tuple[float, float], columns: int = 1) -> tuple[Figur
 
 
 def colours(n: int) -> list[tuple[float, float, float]]:
-    """n colours that colour-blind eyes tell apart (they repeat from the eleventh on)."""
+    """A colour-blind safe palette of n colours, which repeats after ten."""
     return sns.color_palette("colorblind", n)
 
 
 def cues(n: int) -> Iterator[tuple[tuple[float, float, float], str, Any]]:
-    """n triples of colour, marker and line style."""
+    """n combinations of colour, marker and line style."""
     return zip(colours(n), islice(cycle(MARKERS), n), islice(cycle(LINES), n), strict=True)
 
 
 def unit(frame: pd.DataFrame) -> str | None:
-    """The column of what a bootstrap draws: users, else examples, else nothing."""
+    """The column with the unit of the bootstrap: "user" if there is one, else "example", else None."""
     return next((name for name in ("user", "example") if name in frame), None)
 
 
 def need(frame: pd.DataFrame, *columns: str) -> None:
-    """Raise a ValueError when a column is missing or there is no row."""
+    """Raise a ValueError if a column is missing or the table has no rows."""
     if missing := [name for name in columns if name not in frame]:
         raise ValueError(f"the table has no column {', '.join(missing)}; it has {', '.join(map(str, frame))}.")
     if frame.empty:

@@ -1,7 +1,7 @@
-"""One figure a function, from the tidy tables of the other modules. Each returns a matplotlib Figure; no screen is needed.
+"""One function per figure, drawn from tidy tables of the other modules. Each returns a matplotlib Figure and works headless.
 
-Every colour has a second cue beside it (hatch, marker, line style), and the palette survives colour blindness. `title` says
-what the figure shows. In a notebook show a figure with `show`, which gives it alt text; keep one in a file with `save`.
+Every colour is paired with a hatch, marker or line style, and the palette is colour-blind safe. `title` states what the
+figure shows. Display a figure in a notebook with `show`, which adds alt text, and write it to a file with `save`.
 """
 
 from __future__ import annotations
@@ -30,13 +30,14 @@ UNDERLINES = {"TASK": ":", "HISTORY": "-", "PREFIX": "--", "TARGET": "--"}
 
 
 def faa_by_segment(frame: pd.DataFrame, hue: str | None = None, signed: bool = False, title: str = "") -> Figure:
-    """Attribution of each segment, averaged over target tokens, with 95% intervals (seaborn's bootstrap: users, and tokens
-    within them).
+    """Attribution per segment, averaged over target tokens, with 95% intervals.
+
+    The bootstrap (seaborn's) draws users, and target tokens within users.
 
     Args:
-        frame: of `attribution.feature_ablation`; several models or ablations one below the other, told apart by `hue`.
-        hue: column that tells them apart; by default "model" or "ablation" when there is one.
-        signed: mean A instead of mean |A|.
+        frame: table from `attribution.feature_ablation`; for several models or ablations, their tables concatenated.
+        hue: column that distinguishes them; by default "model" or "ablation", if present.
+        signed: plot mean A instead of mean |A|.
     """
     canvas.need(frame, "segment", "attribution")
     hue = hue or next((name for name in ("model", "ablation") if name in frame), None)
@@ -49,13 +50,13 @@ def faa_by_segment(frame: pd.DataFrame, hue: str | None = None, signed: bool = F
 
 
 def token_heatmap(map: pd.DataFrame, title: str = "") -> Figure:
-    """A prompt as wrapped text; each token coloured by its attribution, underlined by its segment.
+    """A prompt as wrapped text, with each token coloured by its attribution and underlined by its segment.
 
     Args:
-        map: of `attribution.token_attribution`: token, segment, attribution (nats).
+        map: table from `attribution.token_attribution`: token, segment, attribution (nats).
     """
     canvas.need(map, "token", "segment", "attribution")
-    size, width = 9, 96  # points; characters a line at most
+    size, width = 9, 96  # points; characters per line at most
     places, column, line = [], 0, 0
     for token in map.token:
         shown = "".join("\u21b5" if c == "\n" else c if c.isprintable() else "\u25af" for c in token) or "\u25af"
@@ -89,10 +90,10 @@ def token_heatmap(map: pd.DataFrame, title: str = "") -> Figure:
 
 
 def cooccurrence_by_segment(frame: pd.DataFrame, title: str = "") -> Figure:
-    """How often a segment's tokens stand beside a target token, next to what that is worth: rate beside NPMI.
+    """Co-occurrence rate of each segment's tokens with target tokens, and their NPMI, which is 0 without information.
 
     Args:
-        frame: of `cooccurrence.rates`.
+        frame: table from `cooccurrence.rates`.
     """
     canvas.need(frame, "segment", "rate", "npmi")
     figure, axes = canvas.axes(title, (8.4, 3.2), columns=2)
@@ -141,7 +142,7 @@ def relevance_distribution(table: pd.DataFrame, title: str = "") -> Figure:
 
 
 def group_sizes(table: pd.DataFrame, title: str = "") -> Figure:
-    """Share of each group in all training target tokens, beside its share in the tokens of the catalogue.
+    """Share of each group among the training target tokens, and among the tokens of the catalogue.
 
     Args:
         table: of `TokenGroups.table()`.
@@ -161,7 +162,7 @@ def group_sizes(table: pd.DataFrame, title: str = "") -> Figure:
 def weights_over_tau(
     losses: Sequence[float], taus: Sequence[float], prior: Sequence[float] | None = None, title: str = ""
 ) -> Figure:
-    """Group weights Q*(g) as the temperature goes from "the worst group only" to the prior (Eq. 5).
+    """Group weights Q*(g) as a function of tau: from all weight on the worst group to the prior (Eq. 5).
 
     Args:
         losses: L(g), shape (K,), nats.
@@ -188,11 +189,11 @@ def weights_over_tau(
 
 
 def training_curves(history: pd.DataFrame, smooth: int = 1, title: str = "") -> Figure:
-    """Loss and weight of each group over the steps of a training.
+    """Loss and weight of each group per training step.
 
     Args:
-        history: of `training.TuningResult`: step, loss_g0.., weight_g0...
-        smooth: steps in a running mean, 1 for none.
+        history: table from `training.TuningResult`: step, loss_g0.., weight_g0...
+        smooth: number of steps in the running mean; 1 means no smoothing.
     """
     canvas.need(history, "step", "loss_g0", "weight_g0")
     n_groups = sum(str(column).startswith("loss_g") for column in history)
@@ -212,12 +213,12 @@ def training_curves(history: pd.DataFrame, smooth: int = 1, title: str = "") -> 
 def learning_curve(
     frame: pd.DataFrame, x: str, y: str, hue: str | None = None, xlabel: str = "", ylabel: str = "", title: str = ""
 ) -> Figure:
-    """Means of `y` over `x`, one line a value of `hue`; bars from the least to the greatest of repeated rows (seeds).
+    """Mean of `y` against `x`, one line per value of `hue`; error bars span the range of repeated rows (seeds).
 
     Args:
-        frame: tidy, one row a measurement.
-        x, y, hue: its columns.
-        xlabel, ylabel: names with units; by default the columns' names.
+        frame: tidy table with one row per measurement.
+        x, y, hue: names of its columns.
+        xlabel, ylabel: axis labels with units; by default the column names.
     """
     canvas.need(frame, x, y, *([hue] if hue else []))
     figure, (ax,) = canvas.axes(title, (6.4, 3.8))
@@ -233,7 +234,7 @@ def learning_curve(
 
 
 def accuracy_intervals(table: pd.DataFrame, metrics: Sequence[str] = ("NDCG@10", "HR@10"), title: str = "") -> Figure:
-    """Each model's estimate with its 95% interval, one panel a metric.
+    """Estimate of each model with its 95% interval, one panel per metric.
 
     Args:
         table: of `report.comparison`.
@@ -246,12 +247,12 @@ def accuracy_intervals(table: pd.DataFrame, metrics: Sequence[str] = ("NDCG@10",
 def differences(
     table: pd.DataFrame, metrics: Sequence[str] = ("NDCG@10", "HR@10"), reference: str = "SFT", title: str = ""
 ) -> Figure:
-    """Each model minus the reference, with the paired 95% interval; a filled marker where it leaves out zero.
+    """Each model minus the reference, with its paired 95% interval; the marker is filled where it excludes zero.
 
     Args:
         table: of `report.comparison`.
         metrics: names in its column "metric".
-        reference: name of the model that was subtracted, for the axis.
+        reference: name of the reference model, for the axis label.
     """
     columns = ("difference", "difference_low", "difference_high")
     canvas.need(table, "model", "metric", *columns)
@@ -263,10 +264,10 @@ def differences(
 
 
 def unfairness_bars(frame: pd.DataFrame, title: str = "") -> Figure:
-    """GU of each group and model: above zero the group is recommended more than it was chosen.
+    """GU per group and model; above zero, a group is recommended more often than users chose it.
 
     Args:
-        frame: model, group, gu (of `metrics.group_unfairness`), one row each.
+        frame: one row per model and group, with columns model, group and gu (from `metrics.group_unfairness`).
     """
     canvas.need(frame, "model", "group", "gu")
     groups = list(dict.fromkeys(frame.group))

@@ -1,4 +1,4 @@
-"""What the cells of a study say together: tables and figures, computed from the files alone.
+"""Comparison of methods over the cells of a study, computed from the files alone.
 
 Used in notebooks 00, 06 and 07.
 """
@@ -19,7 +19,7 @@ from gdrt_lite.study.methods import methods
 from gdrt_lite.study.protocols import by_protocol, first_protocols, setting_name, used_settings
 from gdrt_lite.system.errors import GdrtError
 
-BySeed = Mapping[int, Mapping[str, report.Metric]]  # seed -> metric -> what was measured
+BySeed = Mapping[int, Mapping[str, report.Metric]]  # seed -> name -> metric
 
 METRICS = (
     "NDCG@5", "NDCG@10", "HR@5", "HR@10", "NLL", "MGU@5 popularity", "MGU@10 popularity", "DGU@5 popularity",
@@ -28,16 +28,18 @@ METRICS = (
 
 
 def metrics_by_method(cells: Iterable[Cell]) -> dict[str, dict[int, dict[str, report.Metric]]]:
-    """The metrics of the cells of one protocol: method (with parameters of its own, see `Config.label`) -> seed -> metric.
+    """The metrics of the cells of one protocol: label of the method (see `Config.label`) -> seed -> metric.
 
     Raises:
-        GdrtError: a method was run twice with one seed.
+        GdrtError: a method was run twice with the same seed.
     """
     found: dict[str, dict[int, dict[str, report.Metric]]] = defaultdict(dict)
     for cell in cells:
         method, seed = cell.config.label, cell.config.seed
         if seed in found[method]:
-            raise GdrtError(f"two cells are {method} with seed {seed}, at two learning rates; move one out of the folder.")
+            raise GdrtError(
+                f"two cells have method {method} and seed {seed}, at two learning rates; move one out of the folder."
+            )
         found[method][seed] = report.cell_metrics(cell)
     return dict(found)
 
@@ -45,8 +47,8 @@ def metrics_by_method(cells: Iterable[Cell]) -> dict[str, dict[int, dict[str, re
 def difference(one: BySeed, other: BySeed, metric: str) -> Interval | None:
     """Mean difference of two methods over the seeds that both have, with its 95% interval.
 
-    The bootstrap draws users, the same for both methods, and where there are several seeds it draws seeds as well. So the
-    interval answers whether other users and another training would show the same. None where no seed has the metric in both.
+    The bootstrap draws users, the same for both methods, and also seeds where there are several. The interval therefore
+    covers other users and other trainings. Returns None if no seed has the metric for both methods.
 
     Raises:
         GdrtError: the two were measured on different test examples.
@@ -60,7 +62,7 @@ def difference(one: BySeed, other: BySeed, metric: str) -> Interval | None:
 
 
 def relative_change(one: BySeed, other: BySeed, metric: str) -> float:
-    """How much larger the metric of one method is than that of another, means over the seeds that both have: 0.1 is 10%.
+    """Relative change of a metric from one method to the other, over the seeds that both have: 0.1 means 10% higher.
 
     Raises:
         ValueError: no seed has the metric in both.
@@ -68,14 +70,14 @@ def relative_change(one: BySeed, other: BySeed, metric: str) -> float:
     """
     seeds = _shared_seeds(one, other, metric)
     if not seeds:
-        raise ValueError(f"no seed has {metric} under both methods, so there is nothing to compare.")
+        raise ValueError(f"no seed has {metric} for both methods, so there is nothing to compare.")
     return sum(one[s][metric].value for s in seeds) / sum(other[s][metric].value for s in seeds) - 1
 
 
 def mean_change(cells: Iterable[Cell], metric: str, method: str = "gdrt", reference: str = "sft") -> Interval | None:
-    """The mean over `first_protocols` of the `relative_change` in each, with its 95% interval; None without both methods.
+    """Mean of `relative_change` over `first_protocols`, with its 95% interval; None if no protocol has both methods.
 
-    Each place counts once, whatever its users and seeds; the bootstrap draws users and seeds in each, as `difference` does.
+    Each protocol has the same weight, and the bootstrap draws users and seeds within each, as `difference` does.
     """
     values, draws = [], []
     for i, (_, own) in enumerate(first_protocols(cells).values()):
@@ -84,7 +86,7 @@ def mean_change(cells: Iterable[Cell], metric: str, method: str = "gdrt", refere
         seeds = _shared_seeds(one, other, metric)
         if seeds:
             values.append(relative_change(one, other, metric))
-            # Both sides draw the same users and seeds, and each place its own.
+            # Both methods share their draws of users and seeds; each protocol has its own.
             sides = (np.array([side[s][metric].draws(seed=i) for s in seeds]) for side in (one, other))
             top, bottom = (_mean_of_drawn_seeds(side, np.random.default_rng(i)) for side in sides)
             draws.append(top / bottom - 1)
@@ -97,12 +99,12 @@ def compare_to_reference(
     reference: str = "sft",
     metrics: Sequence[str] = ("NDCG@10", "MGU@5 popularity"),
 ) -> pd.DataFrame:
-    """A method beside its reference in each protocol that has both: the two figures in which the paper sums up.
+    """Compare a method with the reference in each protocol that has both, by the two figures that the paper reports.
 
     Returns:
         One row per protocol and metric, in the order of `by_protocol`: where (model and data), first (whether it is the
-        first protocol there), prior, tau, epochs, seeds (that both have), metric, relative (see `relative_change`), and the
-        difference with its 95% interval as difference, difference_low, difference_high.
+        first protocol of these), prior, tau, epochs, seeds (that both have), metric, relative (see `relative_change`), and
+        the difference with its 95% interval as difference, difference_low, difference_high.
     """
     cells = list(cells)
     rows, firsts = [], first_protocols(cells)
@@ -150,9 +152,9 @@ def table(cells: Iterable[Cell], reference: str = "sft", metrics: Sequence[str] 
 
 
 def trials(cells: Iterable[Cell]) -> pd.DataFrame:
-    """What was tried on the valid part, one row per cell: the settings that differ, and the figures; best NDCG@10 first.
+    """Trials on the valid part, one row per cell: the settings that differ and the figures, best NDCG@10 first.
 
-    A setting that a method does not use is "-".
+    Settings that a method does not use are shown as "-".
     """
     shown = ("NDCG@10", "NLL", "MGU@5 popularity", "bias attention")
     rows, unused = [], []
@@ -186,16 +188,16 @@ def reruns(
     again: Iterable[Cell],
     metrics: Sequence[str] = ("NDCG@10", "NLL", "MGU@5 popularity", "bias attention"),
 ) -> pd.DataFrame:
-    """Cells compared with the same cells on another machine: how much depends on the hardware?
+    """Compare cells with reruns on another machine, to see how much depends on the hardware.
 
     Args:
-        cells: the study's.
-        again: reruns, with the configurations of some of them.
+        cells: cells of the study.
+        again: reruns of some of them, with the same configurations.
 
     Returns:
         One row per rerun and metric: cell (model, data set, method and its seed), machines (instruction set and dtype of
-        both), metric, estimate with low and high (the study's cell, 95% over users), again (the rerun), inside (is it in the
-        interval?), and again minus estimate, paired by user, as difference, difference_low, difference_high.
+        both), metric, estimate with low and high (of the original, 95% over users), again (of the rerun), inside (whether it
+        is in the interval), and again minus estimate, paired by user, as difference, difference_low, difference_high.
 
     Raises:
         GdrtError: a rerun is a copy of its cell.
@@ -229,9 +231,9 @@ def _columns(apart: Interval) -> dict[str, float]:
 
 
 def _mean_of_drawn_seeds(draws: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """(seeds, draws) -> (draws,): in each draw the mean over n - 1 of the n seeds, drawn with replacement.
+    """(seeds, draws) -> (draws,): in each draw, the mean over n - 1 of the n seeds, drawn with replacement.
 
-    n - 1, since drawing all n of so few makes the variance of the mean (n - 1) / n of what it is.
+    With n draws from n seeds, the variance of the mean would be too small by the factor (n - 1) / n.
     """
     n, columns = draws.shape
     chosen = rng.integers(n, size=(max(n - 1, 1), columns))
@@ -239,7 +241,7 @@ def _mean_of_drawn_seeds(draws: np.ndarray, rng: np.random.Generator) -> np.ndar
 
 
 def _shared_seeds(one: BySeed, other: BySeed, metric: str) -> list[int]:
-    """The seeds with which both methods were trained and measured by the metric, on the same test examples."""
+    """Seeds for which both methods have the metric; raises GdrtError if their test examples differ."""
     seeds = [s for s in one if s in other and metric in one[s] and metric in other[s]]
     for s in seeds:
         if list(one[s][metric].users) != list(other[s][metric].users):

@@ -1,4 +1,4 @@
-"""The settings of a cell, and the three profiles of sizes. Reading a configuration loads neither torch nor transformers.
+"""The settings of a cell and the three profiles of sizes. Importing this module loads neither torch nor transformers.
 
 Used in notebook 06, section 4.
 """
@@ -36,11 +36,11 @@ def _setting(
     key: str = "",
     added: bool = False,
 ) -> Any:
-    """A field with what the command line, the checks and the key need.
+    """A field with the metadata for the command line, the validation and the key.
 
     Args:
         choices: the allowed values.
-        least, above, below: the smallest allowed number, or numbers that the value must exceed and stay under.
+        least, above, below: bounds of a number: the value must be at least, above, and below these.
         key: the name under which `Config.key` hashes the field, where it is not the field's own.
         added: hash the field only where it differs from its default, so that it changes no key of an earlier cell.
     """
@@ -52,7 +52,7 @@ def _setting(
 
 @dataclass(frozen=True)
 class Config:
-    """Everything that shapes a cell. Two cells with equal configurations have equal figures on one machine.
+    """All settings that determine a cell. Equal configurations give equal figures on the same machine.
 
     Raises:
         ValueError: a value that is not among the choices, or is out of range.
@@ -132,7 +132,7 @@ class Config:
 
     @property
     def key(self) -> str:
-        """A file name that tells cells apart: what it is readable for, and a hash of all settings."""
+        """A unique file name: data set, model, method and seed in clear, and a hash of all settings."""
         values = {}
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
@@ -145,12 +145,12 @@ class Config:
 
     @property
     def label(self) -> str:
-        """The method, and the parameters of its own where they are not the defaults."""
+        """The method, followed by its parameters where they differ from the defaults."""
         return self.method + "".join(f" {name}={value:g}" for name, value in sorted(self.parameters.items()))
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Config:
-        """A configuration from a grid or a cell, where tuples are lists and fields may have the names of their keys.
+        """Build a configuration from a grid or a cell, where tuples are lists and fields may be named by their keys.
 
         Raises:
             TypeError: an unknown setting.
@@ -167,9 +167,9 @@ def _short_name(path: str) -> str:
     return Path(path).name.encode(errors="replace")[:60].decode(errors="ignore")
 
 
-_KEY_NAMES = {"item-transitions": "item-knn"}  # methods whose cells are filed under another name
+_KEY_NAMES = {"item-transitions": "item-knn"}  # methods whose cells keep an earlier name in their keys
 
-# Sizes, and for "full" the published learning rate and dropout; the code paths of the three profiles are the same.
+# Sizes, and for "full" also the published learning rate and dropout. All profiles run the same code.
 PROFILES: dict[str, dict[str, Any]] = {
     "quick": dict(train_examples=240, batch_size=8, test_examples=64, faa_examples=24),
     "standard": dict(

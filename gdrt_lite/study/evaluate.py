@@ -1,4 +1,4 @@
-"""Measure a model or a baseline on the test examples of a workspace. Derived in notebook 06, section 4."""
+"""Evaluate a model or a baseline on test examples. Derived in notebook 06, section 4."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from gdrt_lite.study.config import Config
 def evaluate(
     model: lm.LanguageModel, test: Sequence[Example], splits: Splits, config: Config, progress: bool = False
 ) -> Evaluation:
-    """Lists, item NLL and attribution of a model on the test examples, example by example, all scored `in_float32`.
+    """Recommendation lists, item NLL and attribution of a model for each test example, all scored `in_float32`.
 
     Args:
-        model: tuned or not.
-        test: examples to measure on; the first `config.faa_examples` of a seeded draw are attributed.
+        model: the language model, fine-tuned or not.
+        test: test examples; a seeded sample of `config.faa_examples` of them is attributed.
         splits: the data set, for the catalogue and the groups of its titles.
-        config: lengths, ablations and sizes.
+        config: list length, beam width, ablations and sizes.
         progress: show progress bars.
     """
     with in_float32(model.model):
@@ -63,10 +63,10 @@ def in_float32(model: torch.nn.Module) -> Iterator[None]:
 
 
 def as_numbers(lists: Sequence[Sequence[tuple[str, float]]], test: Sequence[Example], splits: Splits) -> dict[str, Any]:
-    """The fields of an `Evaluation` that any recommender has, with titles as their numbers in the catalogue.
+    """The fields of an `Evaluation` that every recommender has, with titles as indices into the catalogue.
 
     Args:
-        lists: per test example its ranked (title, score) pairs.
+        lists: the ranked (title, score) pairs of each test example.
         test: the test examples.
         splits: the data set.
     """

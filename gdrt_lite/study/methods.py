@@ -1,4 +1,4 @@
-"""The registry of methods: the objectives, and the yardsticks that nothing trains. Tables and checks read it."""
+"""The registry of methods: the objectives and the baselines. Tables and checks of settings read it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gdrt_lite.sasrec import sasrec
 Histories = Sequence[Sequence[str]]
 TRAINING = ("train_examples", "epochs", "batch_size", "learning_rate", "dropout", "curve_examples")
 ATTRIBUTION = ("faa_examples", "ablations")
-OPTIONAL = frozenset((*GROUPING, *WEIGHING, *TRAINING, *ATTRIBUTION))  # the settings that some method has no use for
+OPTIONAL = frozenset((*GROUPING, *WEIGHING, *TRAINING, *ATTRIBUTION))  # settings that some methods do not use
 
 
 @dataclass(frozen=True)
@@ -23,10 +23,10 @@ class Method:
 
     Attributes:
         description: one line.
-        uses: settings of `OPTIONAL` that change its result; cells that differ in others alone may be compared.
+        uses: settings of `OPTIONAL` that change its result; cells that differ only in other settings may be compared.
         trained: whether it tunes the language model.
         seeded: whether its result depends on the seed.
-        parameters: parameters of the method's own, with their defaults.
+        parameters: parameters specific to the method, with their defaults.
         recommend: for a recommender without a language model: (splits, histories, k, exclude_history, seed, parameters).
     """
 
@@ -71,7 +71,7 @@ YARDSTICKS = {
 
 
 def methods() -> dict[str, Method]:
-    """All methods in the order of the tables: the untuned model, the objectives, then the other yardsticks."""
+    """All methods in the order of the tables: the pre-trained model, the objectives, then the baselines."""
     tuned = {
         name: Method(spec.description, (*TRAINING, *ATTRIBUTION, *spec.uses), True, True, spec.parameters)
         for name, spec in OBJECTIVES.items()

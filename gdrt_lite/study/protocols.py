@@ -1,4 +1,4 @@
-"""Which cells may be compared: cells that are equal in every setting that their methods use.
+"""Protocols: sets of cells that may be compared because they agree in every setting that their methods use.
 
 Used in notebooks 00, 06 and 07.
 """
@@ -19,14 +19,14 @@ FREE = ("method", "parameters", "seed", "learning_rate")  # what may differ with
 
 
 def by_protocol(cells: Iterable[Cell]) -> list[tuple[Config, list[Cell]]]:
-    """The cells measured on the test part, gathered by protocol; the largest first, then the larger tau.
+    """The cells measured on the test part, grouped by protocol, the largest protocol first, then by descending tau.
 
-    All settings of a protocol are equal except the method, its parameters, the seed, and the learning rate, which may be
-    chosen for each method. A cell whose method does not use a setting (SFT does not use tau) belongs to every protocol that
-    differs from it in that setting alone. Of several cells that differ in nothing else a protocol takes one.
+    Within a protocol all settings are equal except the method, its parameters, the seed, and the learning rate, which may be
+    tuned per method. A cell whose method does not use a setting (SFT does not use tau) belongs to every protocol that
+    differs from it in that setting alone. Of several cells that differ only in unused settings, a protocol takes one.
     """
     tests = [cell for cell in cells if cell.config.part == "test"]
-    # The cells that use most settings come first: they define the protocols, and the others join them.
+    # Cells that use the most settings come first: they define the protocols, which the others join.
     tests.sort(key=lambda cell: -len(used_settings(cell.config)))
     found: list[tuple[dict[str, Any], list[Cell]]] = []
     for cell in tests:
@@ -43,7 +43,7 @@ def by_protocol(cells: Iterable[Cell]) -> list[tuple[Config, list[Cell]]]:
 
 
 def first_protocols(cells: Iterable[Cell]) -> dict[str, tuple[Config, list[Cell]]]:
-    """The first protocol of each model and data set, in the order of `by_protocol`: what a summary shows."""
+    """The first protocol of each model and data set, in the order of `by_protocol`, as shown in summaries."""
     found: dict[str, tuple[Config, list[Cell]]] = {}
     for config, own in by_protocol(cells):
         found.setdefault(setting_name(config, own), (config, own))

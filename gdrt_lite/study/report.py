@@ -1,7 +1,8 @@
 """Tables of an experiment, computed from its cells alone: point estimates, intervals, and paired differences to SFT.
 
-Every metric is a function of means over test examples (of hits, gains, shares of slots), so one bootstrap serves all: users
-are drawn with replacement, the means recomputed, the function applied. Two models are compared on the same draws.
+Every metric is a function of means over test examples (of hits, gains, or shares of list slots), so one bootstrap serves all
+metrics: users are drawn with replacement, the means are recomputed, and the function is applied to them. Two models are
+compared on the same draws.
 Derived in notebook 06, section 4.
 """
 
@@ -26,9 +27,9 @@ class Metric:
     """One metric of one model.
 
     Attributes:
-        rows: the numbers whose means the metric is made of, shape (n, d); one row a test example, or a user (bias ratios).
-        users: user of each row, the unit of the bootstrap, length n.
-        of_means: from means, shape (..., d), to the metric, shape (...).
+        rows: statistics per test example (per user for bias ratios), shape (n, d); the metric is a function of their means.
+        users: user of each row, length n; the unit of the bootstrap.
+        of_means: maps means, shape (..., d), to the metric, shape (...).
     """
 
     rows: np.ndarray
@@ -45,29 +46,29 @@ class Metric:
         return self.of_means(metrics.resampled_means(self.rows, self.users, DRAWS, seed))
 
     def interval(self) -> Interval:
-        """Estimate with its 95% bootstrap interval."""
+        """The estimate with its 95% bootstrap interval."""
         return interval(self.value, self.draws())
 
     def minus(self, other: Metric) -> Interval:
-        """Difference to another model on the same examples, with its 95% interval, paired by user."""
+        """Difference to another model on the same test examples, with its 95% interval, paired by user."""
         if list(self.users) != list(other.users):
-            raise ValueError("the two models were measured on different test examples; only equal ones can be paired.")
-        with np.errstate(invalid="ignore"):  # inf - inf, of two ratios over nothing
+            raise ValueError("the two models were measured on different test examples, so their figures cannot be paired.")
+        with np.errstate(invalid="ignore"):  # inf - inf, if both denominators are zero
             return interval(self.value - other.value, self.draws() - other.draws())
 
 
 def interval(value: float, draws: np.ndarray) -> Interval:
-    """An estimate with the middle 95% of its bootstrap draws, shape (draws,); a limit among infinite draws is NaN."""
+    """An estimate with the 2.5% and 97.5% quantiles of its bootstrap draws, shape (draws,); NaN between infinite draws."""
     with np.errstate(invalid="ignore"):
         low, high = np.quantile(draws, [0.025, 0.975])
     return Interval(float(value), float(low), float(high))
 
 
 def cell_metrics(cell: Evaluation) -> dict[str, Metric]:
-    """The metrics of a cell, by name: what each family of `FAMILIES` finds. A baseline has no NLL and no attribution.
+    """The metrics of a cell by name, from each family of `FAMILIES`. A baseline has no NLL and no attribution.
 
     Args:
-        cell: what `trial.run_cell` or `evaluate.evaluate` returned.
+        cell: the result of `trial.run_cell` or `evaluate.evaluate`.
     """
     found: dict[str, Metric] = {}
     for family in FAMILIES:
@@ -90,7 +91,7 @@ def likelihood(cell: Evaluation) -> dict[str, Metric]:
 
 
 def fairness(cell: Evaluation) -> dict[str, Metric]:
-    """MGU@k and DGU@k for each kind of item groups."""
+    """MGU@k and DGU@k for each grouping of the items."""
     found = {}
     for kind, names in cell.item_groups.items():
         memberships = metrics.fractional_credit(dict(enumerate(names)))
@@ -114,7 +115,7 @@ FAMILIES: list[Callable[[Evaluation], dict[str, Metric]]] = [accuracy, likelihoo
 
 
 def warm_and_cold(cell: Evaluation, splits: Splits) -> dict[str, tuple[float, int]]:
-    """NDCG@10 and number of test examples, for targets that occur in the training part (warm) and others (cold)."""
+    """NDCG@10 and number of test examples, for targets that occur in the training part (warm) and for the others (cold)."""
     warm = splits.warm()
     targets = [splits.catalogue[i] for i in cell.targets]
     gains = metrics.ndcg_at_k([[splits.catalogue[i] for i in ranked] for ranked in cell.lists], targets, 10)
@@ -129,8 +130,8 @@ def comparison(cells: Mapping[str, Evaluation], reference: str = "sft") -> pd.Da
     """One row per model and metric: estimate, low, high, and the difference to the reference with its interval.
 
     Args:
-        cells: by model name, all measured on the same examples.
-        reference: model that the differences refer to.
+        cells: evaluations by model name, all on the same test examples.
+        reference: name of the model that is subtracted.
     """
     known = {name: cell_metrics(cell) for name, cell in cells.items()}
     rows = []
