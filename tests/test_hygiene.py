@@ -116,8 +116,8 @@ def tracked() -> tuple[Path, ...]:
     return tuple(path for name in listed.split("\0") if name and (path := ROOT / name).is_file())
 
 
-# A path that exists on one machine alone: somebody's home or drive, or a place that only some workplace has. What the operating
-# system itself has (/usr, /proc, /dev, /tmp) may be named. No path of that kind follows a word, a dot, a tilde or another slash.
+# A path that exists on one machine alone: somebody's home or drive, or a place that only some workplace has. What the
+# operating system itself has (/usr, /proc, /dev, /tmp) may be named. No such path follows a word, a dot, a tilde or a slash.
 LOCAL_PATH = re.compile(
     rb"(?<![\w./~}\\])(?:/(?:home|Users|root|work|workspace|mnt|data|scratch)/\w|[A-Z]:[\\/]Users[\\/]\w)"
 )

@@ -74,12 +74,14 @@ def _checked_data(configs: Sequence[Config], done: Collection[str], results: Pat
         for config in own:
             file = results / f"{config.key}.json"
             cell = Cell.read(file) if config.key in done else None
-            if cell is None or cell.fingerprint:
-                bench = bench or Workspace(config)
-            if cell is None:
-                bench.check(config)
+            if cell and not cell.fingerprint:  # of a time before fingerprints
+                cell.check_source(file, config, "")
+                continue
+            bench = bench or Workspace(config)
+            if cell:
+                cell.check_source(file, config, bench.fingerprint)
             else:
-                cell.check_source(file, config, bench.fingerprint if cell.fingerprint else "")
+                bench.check(config)
         if bench:
             splits[key] = bench.splits
     return splits
@@ -142,7 +144,7 @@ def read_grid(path: Path) -> list[Config]:
         raise GdrtError(f"the grid {path} is malformed: {error}. Each block needs `set` and `vary`.") from error
     if not isinstance(blocks, list):
         raise GdrtError(f"the grid {path} is malformed: it must be a list of blocks with `set` and `vary`.")
-    configs = []
+    configs: list[Config] = []
     for i, block in enumerate(blocks, 1):
         try:
             configs += _product(block)

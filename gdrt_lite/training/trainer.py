@@ -37,7 +37,7 @@ class GroupTrainer(Trainer):
         self._group_log: dict[str, float] = {}
         self._batches: list[dict] = []  # the micro-batches of the step
         self._step: Step | None = None  # known before the first gradient, where there are several
-        self._seen: torch.Tensor | float = 0.0  # sums and counts of the step so far, (2, K)
+        self._seen: Any = 0.0  # sums and counts of the step so far, (2, K)
 
     def _get_train_sampler(self, train_dataset: torch.utils.data.Dataset | None = None) -> torch.utils.data.Sampler:
         rows, chunks = self.train_dataset.rows, self.train_dataset.chunks
@@ -67,7 +67,8 @@ class GroupTrainer(Trainer):
         total = self._summed(self._sums(token_losses.detach(), group_ids))
         step = self._step or self.objective.step(*total)
         self._seen = self._seen + total
-        self._group_log = self.objective.log(*self._seen, step)
+        sums, counts = self._seen
+        self._group_log = self.objective.log(sums, counts, step)
         # Processes are averaged and micro-batches divided by their number, but shares are to be added.
         parts = self.accelerator.num_processes * max(1, len(self._batches))
         return self.objective.share(token_losses, group_ids, step) * parts
