@@ -40,7 +40,7 @@ def target_logprobs(lm: LanguageModel, encoded: Sequence[Encoded], batch_tokens:
     with torch.inference_mode():
         for i in alone:
             scores[i] = plain_logprobs(lm.model, encoded[i], lm.masks).cpu()
-        for places in cut([encoded[i] for i in together], batch_tokens):
+        for places in cut([encoded[i] for i in together], batch_tokens) if together else ():
             chosen = [together[place] for place in places]
             prompts = [encoded[i] for i in chosen]
             batch = packing.collate(prompts) if packed else packing.unpacked(prompts, lm.tokenizer.pad_token_id)
