@@ -24,7 +24,7 @@ from gdrt_lite.lm import (
     shares_prefix,
     target_logprobs,
 )
-from gdrt_lite.prompts import Encoded, target_ids
+from gdrt_lite.prompts import Encoded, normal_title, target_ids
 from gdrt_lite.trie import TitleTrie, trie_of
 
 Ranked = list[tuple[str, float]]
@@ -117,7 +117,8 @@ def rank_catalogue(
     results = []
     for history in tqdm(histories, desc="rank", disable=not progress):
         ranked = score_catalogue(lm, history, trie.titles)
-        results.append([pair for pair in ranked if not (exclude_history and pair[0] in history)][:k])
+        known = {normal_title(title) for title in history} if exclude_history else set()
+        results.append([pair for pair in ranked if normal_title(pair[0]) not in known][:k])
     return results
 
 
@@ -142,7 +143,7 @@ def _checked_trie(
         raise ValueError(f"k={k} is out of range: it must be between 1 and the {len(trie)} titles of the catalogue.")
     for user, history in enumerate(histories):
         for title in history:
-            if title not in trie.number:
+            if normal_title(title) not in trie.number:
                 raise ValueError(
                     f"histories[{user}] holds {title!r}, which is not in the catalogue; "
                     "check its spelling (titles carry the year) or add it to the catalogue."

@@ -174,6 +174,8 @@ def normal_title(title: str) -> str:
         raise ValueError(f"the title {title!r} is no text; give every item a name, for example {str(title)!r}.")
     if not title.strip():
         raise ValueError("a title is blank; give every item a name, since the model reads nothing else of it.")
+    if title.isascii():
+        return title
     if re.search("[\ud800-\udfff]", title):
         raise ValueError(f"the title {title!r} holds half of a character (a lone surrogate); read its file as UTF-8.")
     return unicodedata.normalize("NFC", title)
@@ -188,6 +190,25 @@ def title_ids(tokenizer: PreTrainedTokenizerBase, title: str) -> tuple[int, ...]
         ValueError: a title that cannot be read, see `normal_title`; or one without a token of its own.
     """
     return _title_ids(tokenizer, len(tokenizer), normal_title(title))
+
+
+def many_title_ids(tokenizer: PreTrainedTokenizerBase, titles: Sequence[str]) -> list[Sequence[int]]:
+    """`title_ids` of many titles, tokenised together where the tokenizer allows it."""
+    size = len(tokenizer)
+    normal, pattern, control = (
+        [normal_title(t) for t in titles],
+        _control_pattern(tokenizer, size),
+        control_ids(tokenizer, size),
+    )
+    if _letter(tokenizer, size) or not tokenizer.is_fast:
+        return [_title_ids(tokenizer, size, title) for title in normal]
+    found = tokenizer.backend_tokenizer.encode_batch_fast([" " + title for title in normal], add_special_tokens=False)
+    rows: list[Sequence[int]] = []
+    for title, row in zip(normal, found, strict=True):
+        ids = row.ids
+        usual = ids and control.isdisjoint(ids) and not pattern.search(title)
+        rows.append(ids if usual else _title_ids(tokenizer, size, title))
+    return rows
 
 
 def target_ids(tokenizer: PreTrainedTokenizerBase, title: str) -> tuple[int, ...]:
@@ -219,7 +240,7 @@ def neutral_id(tokenizer: PreTrainedTokenizerBase) -> int:
         ValueError: the tokenizer knows none of these signs.
     """
     for sign in "_-.*#,0ae":
-        ids = tokenizer(sign, add_special_tokens=False)["input_ids"]
+        ids = _tokenise(tokenizer, sign, inside=True)
         if ids and ids[-1] not in tokenizer.all_special_ids:
             return ids[-1]
     raise ValueError("the tokenizer has no token for '_' nor for another small sign, which ablation='token' needs.")

@@ -11,6 +11,8 @@ from functools import lru_cache
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
+from gdrt_lite.prompts import many_title_ids, normal_title
+
 CHUNK = 20_000  # titles tokenised at once
 
 
@@ -24,7 +26,7 @@ class TitleTrie:
     The children of a node stand side by side, first[node] to first[node + 1] - 1, ordered by their token.
 
     Attributes:
-        titles: the catalogue; `number` gives the place of a title in it.
+        titles: the catalogue; `number` gives the place of a title in it, by its `prompts.normal_title`.
         token: the token that leads to each node; -1 for the root.
         parent: the node above each node; -1 for the root.
         first: the first child of each node, and behind them the number of nodes.
@@ -41,7 +43,7 @@ class TitleTrie:
         if not titles:
             raise ValueError("the catalogue is empty: there is nothing to recommend.")
         self.titles = list(titles)
-        self.number = {title: i for i, title in enumerate(self.titles)}
+        self.number = {normal_title(title): i for i, title in enumerate(self.titles)}
         if len(self.number) < len(self.titles):
             raise ValueError("the catalogue holds a title twice; pass distinct titles.")
         tokens, length = _tokens(self.titles, tokenizer)
@@ -76,7 +78,7 @@ class TitleTrie:
 
     def path(self, title: str) -> list[int]:
         """The nodes on the way to a title, from the first token to EOS."""
-        nodes = [int(self.end[self.number[title]])]
+        nodes = [int(self.end[self.number[normal_title(title)]])]
         while self.parent[nodes[-1]]:
             nodes.append(int(self.parent[nodes[-1]]))
         return nodes[::-1]
@@ -102,16 +104,11 @@ def trie_of(catalogue: tuple[str, ...], tokenizer: PreTrainedTokenizerBase) -> T
 
 def _tokens(titles: list[str], tokenizer: PreTrainedTokenizerBase) -> tuple[np.ndarray, np.ndarray]:
     """The tokens of all titles one behind the other, each as `prompts.target_ids` has them, and their lengths (n,)."""
-    if any(not title.strip() for title in titles):
-        raise ValueError("a title is blank; give every item a name, since the model reads nothing else of it.")
-    tokens, lengths = [], []
+    if tokenizer.eos_token_id is None:
+        raise ValueError("the tokenizer has no end-of-sequence token, which ends a title; set tokenizer.eos_token.")
+    tokens, lengths, eos = [], [], [tokenizer.eos_token_id]
     for at in range(0, len(titles), CHUNK):
-        texts = [" " + title for title in titles[at : at + CHUNK]]
-        if tokenizer.is_fast:
-            rows = [found.ids for found in tokenizer.backend_tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
-        else:
-            rows = tokenizer(texts, add_special_tokens=False)["input_ids"]
+        rows = many_title_ids(tokenizer, titles[at : at + CHUNK])
         lengths.append(np.fromiter((len(row) + 1 for row in rows), dtype=np.int64, count=len(rows)))
-        eos = [tokenizer.eos_token_id]
-        tokens.append(np.concatenate([np.array(row + eos, dtype=np.int32) for row in rows]))
+        tokens.append(np.concatenate([np.array([*row, *eos], dtype=np.int32) for row in rows]))
     return np.concatenate(tokens), np.concatenate(lengths)

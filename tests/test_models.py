@@ -72,9 +72,10 @@ def scores(model) -> torch.Tensor:
 
 
 def tune(model, **settings) -> training.TuningResult:
-    return training.finetune(
-        model, EXAMPLES, "sft", max_steps=3, batch_size=2, learning_rate=1e-2, progress=False, **settings
+    args = training.arguments(
+        model, max_steps=settings.pop("steps", 3), batch_size=2, learning_rate=settings.pop("rate", 1e-2)
     )
+    return training.finetune(model, EXAMPLES, "sft", args, progress=False, **settings)
 
 
 # ----------------------------------------------------------------------------------------------- architectures
@@ -93,7 +94,7 @@ ODD = {
         dict(hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=4)
         | dict(q_lora_rank=16, kv_lora_rank=16, first_k_dense_replace=2),
     ),
-    "no cache": ("openai-gpt", dict(n_embd=32, n_layer=2, n_head=4)),
+    "no cache": ("openai-gpt", dict(n_embd=32, n_layer=2, n_head=4, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0)),
 }
 
 
@@ -115,7 +116,7 @@ def test_an_odd_architecture_scores_as_transformers_own_forward(tokenizer, tmp_p
 def test_the_attention_ablation_is_a_masked_forward_or_has_no_meaning(tokenizer, tmp_path, name):
     kind, settings = ODD[name]
     model = load(small(kind, tokenizer, tmp_path, **settings))
-    if name in ("recurrent", "convolution", "ALiBi", "no cache"):
+    if name in ("recurrent", "convolution", "ALiBi"):
         with pytest.raises(ValueError, match="has no meaning for this model"):
             attribution.feature_ablation(model, EXAMPLES, "attention")
         return
@@ -172,7 +173,7 @@ def test_the_folder_of_an_adapter_stands_for_base_and_adapter(tokenizer, tmp_pat
     run = tune(load(small("llama", tokenizer, tmp_path / "base", **LLAMA)))
     model = load(run.save(tmp_path / "adapter"))
     torch.testing.assert_close(scores(model), scores(run.lm), atol=1e-5, rtol=0)
-    start = training.finetune(model, EXAMPLES, "sft", max_steps=1, batch_size=2, learning_rate=1e-9, progress=False)
+    start = tune(model, steps=1, rate=1e-9)
     torch.testing.assert_close(scores(start.lm), scores(run.lm), atol=1e-4, rtol=0)
 
 
@@ -314,7 +315,7 @@ def metaspace(prepend: str = "always", bos: bool = True, underscore: bool = True
         inner.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
     else:
         inner.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=prepend)
-    corpus = [*TITLES, prompts.DEFAULT.before, "\n- a", prompts.DEFAULT.after, "<s>im_end|>#"] + ["_"] * underscore
+    corpus = [*TITLES, prompts.DEFAULT.before, "\n- a", prompts.DEFAULT.after, "<s>imend|>#"] + ["_"] * underscore
     special = ["<s>", "<eos>", "<pad>"]
     inner.train_from_iterator(corpus, trainers.BpeTrainer(vocab_size=300, special_tokens=special, show_progress=False))
     if bos:
@@ -361,7 +362,9 @@ def test_a_title_that_spells_a_control_token_is_data(tokenizer, title):
         ids = prompts.title_ids(tokens, title)
         assert not {tokens.eos_token_id, tokens.pad_token_id, tokens.bos_token_id} & set(ids)
         trie = TitleTrie([title, "Heat", "Up"], tokens)
-        assert (trie.leaf >= 0).sum() == 3 and all(trie.leaf[nodes[-1]] >= 0 for nodes in trie.paths)
+        assert (trie.leaf >= 0).sum() == 3 and all(
+            len(trie.path(t)) == len(prompts.target_ids(tokens, t)) for t in trie.titles
+        )
     assert tokenizer.decode(prompts.title_ids(tokenizer, title)) == " " + title
 
 
@@ -375,8 +378,12 @@ def test_a_title_with_the_markers_of_the_real_models_chat_is_data(smollm2):
 
 
 def test_one_look_is_one_title(tokenizer):
-    composed = "Amélie"
-    assert prompts.title_ids(tokenizer, unicodedata.normalize("NFD", composed)) == prompts.title_ids(tokenizer, composed)
+    composed, apart = "Amélie", unicodedata.normalize("NFD", "Amélie")
+    assert apart != composed and prompts.title_ids(tokenizer, apart) == prompts.title_ids(tokenizer, composed)
+    pocket = lm.pocket([composed, "Up"])
+    (ranked,) = decoding.recommend(pocket, [[apart]], [composed, "Up"], k=1, exclude_history=True)
+    (exact,) = decoding.rank_catalogue(pocket, [[composed]], [apart, "Up"], k=1, exclude_history=True)
+    assert ranked[0][0] == exact[0][0] == "Up"
 
 
 @pytest.mark.parametrize(

@@ -30,16 +30,16 @@ def load(
     Any other model than SmolLM2 is probed first, see `verify`.
 
     Args:
-        name: "smollm2-135m" (fetched once, see `gdrt_lite.assets`), a folder, or a name on the Hugging Face hub. The
-            folder of an adapter stands for its base model with this adapter.
+        name: "smollm2-135m" (fetched once, see `gdrt_lite.assets`), a folder, or a name on the Hugging Face hub. The folder
+            of an adapter stands for its base model with this adapter.
         prompt: wording used with this model.
         adapter: folder of a LoRA adapter saved by `training.TuningResult.save`.
         dtype: default bfloat16 where the device computes it fast (CUDA, AMX, AVX512-BF16), else float32.
         device: default CUDA when there is one, else CPU.
 
     Raises:
-        GdrtError: the model or the adapter cannot be found or read, model and tokenizer do not fit each other, or the
-            model is not a causal LM.
+        GdrtError: the model or the adapter cannot be found or read, model and tokenizer do not fit each other, or the model
+            is not a causal LM.
     """
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     dtype = dtype or (torch.bfloat16 if has_fast_bf16(device) else torch.float32)

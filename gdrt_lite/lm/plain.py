@@ -31,9 +31,8 @@ def plain_logprobs(model: torch.nn.Module, prompt: Encoded, masks: bool = True) 
     if not all(prompt.attend):
         if not masks:
             raise ValueError(
-                "ablation='attention' has no meaning for this model: a recurrent state or positions without "
-                "position_ids keep "
-                "a trace of masked tokens. Take 'token', 'delete' or 'resample'."
+                "ablation='attention' has no meaning for this model: a recurrent state or positions without position_ids "
+                "keep a trace of masked tokens. Take 'token', 'delete' or 'resample'."
             )
         positions = torch.arange(len(prompt), device=device)[None]
         more = {"attention_mask": torch.tensor([prompt.attend], device=device), "position_ids": positions}

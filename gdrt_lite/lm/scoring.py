@@ -46,7 +46,8 @@ def target_logprobs(lm: LanguageModel, encoded: Sequence[Encoded], batch_tokens:
             batch = packing.collate(prompts) if packed else packing.unpacked(prompts, lm.tokenizer.pad_token_id)
             yield batch_logprobs(lm.model, {name: tensor.to(lm.device) for name, tensor in batch.items()}).cpu()
 
-    batches = [[together[place] for place in places] for places in cut([encoded[i] for i in together], batch_tokens)]
+    cuts = cut([encoded[i] for i in together], batch_tokens) if together else ()
+    batches = [[together[place] for place in places] for places in cuts]
     with torch.inference_mode():
         for i in alone:
             scores[i] = plain_logprobs(lm.model, encoded[i], lm.masks).cpu()

@@ -1,8 +1,8 @@
 """May prompts of this model share a batch? Asked of the model itself when it is loaded, not of a list of architectures.
 
-A few prompts are read packed (an opening read once, rows of several endings, masked tokens left out) and by transformers'
-own forward, one at a time. Where both agree the model is read packed; where they agree up to the length of a sliding window,
-prompts up to this length are; else every prompt is read alone.
+A few prompts are read packed (shared beginnings once, masked tokens left out) and by transformers' own forward, one at a
+time. Where both agree the model is read packed. Where they agree up to the length of a sliding window, prompts up to this
+length are. Else every prompt is read alone.
 """
 
 from __future__ import annotations

@@ -50,7 +50,7 @@ def in_float32(model: torch.nn.Module) -> Iterator[None]:
     """Hold the 16-bit weights of a model as float32 meanwhile, which changes none of them.
 
     In bfloat16 a matrix product is rounded to 8 bits, and differently for other shapes. Of 20 users' lists under SmolLM2, 12
-    changed between batches of 1 and of 16, and scores of titles by up to a nat. In float32 no list changed, and scores by 1e-4.
+    changed between batches of 1 and of 16, and scores by up to a nat. In float32 no list changed, and scores by 1e-4.
     """
     narrow = [(p, p.data) for p in (*model.parameters(), *model.buffers()) if p.dtype in (torch.bfloat16, torch.float16)]
     try:
