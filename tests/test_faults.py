@@ -403,7 +403,8 @@ def test_what_the_system_refuses_is_one_sentence(error, said, monkeypatch, capsy
 def test_an_output_that_nobody_takes_is_one_sentence(sink, said):
     code = (
         "import sys, time\nfrom gdrt_lite import __main__ as cli\nfrom gdrt_lite.study import run\n"
-        "run.run = lambda **_: [(print('x' * 9000, flush=True), time.sleep(.1)) for _ in range(9)]\nsys.exit(cli.main(['run']))"
+        "run.run = lambda **_: [(print('x' * 9000, flush=True), time.sleep(.1)) for _ in "
+        "range(9)]\nsys.exit(cli.main(['run']))"
     )
     if sink == "broken pipe":
         reader, output = os.pipe()

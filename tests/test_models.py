@@ -24,7 +24,9 @@ from gdrt_lite.trie import TitleTrie
 
 TITLES = ("Toy Story (1995)", "Heat (1995)", "Alien (1979)", "Aliens (1986)", "Jumanji (1995)", "Heat", "Heat 2", "Up")
 EXAMPLES = [Example("a", TITLES[:3], "Aliens (1986)", 0), Example("b", TITLES[3:8], "Heat 2", 1)]
-LLAMA = dict(hidden_size=32, intermediate_size=64, num_hidden_layers=4, num_attention_heads=4, num_key_value_heads=2, head_dim=8)
+LLAMA = dict(
+    hidden_size=32, intermediate_size=64, num_hidden_layers=4, num_attention_heads=4, num_key_value_heads=2, head_dim=8
+)
 QUERY_VALUE = dict(target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM")
 
 
@@ -35,7 +37,12 @@ def tokenizer():
 
 def small(kind, tokenizer, folder, seed=0, **settings) -> Path:
     """A folder with a tiny model of random weights, large enough that what is ignored shows."""
-    own = dict(vocab_size=len(tokenizer), bos_token_id=None, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
+    own = dict(
+        vocab_size=len(tokenizer),
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **(own | settings)))
     generator = torch.Generator().manual_seed(seed)
     for parameter in model.parameters():
@@ -52,7 +59,9 @@ def load(folder, **more) -> lm.LanguageModel:
 def plain(folder, row) -> torch.Tensor:
     """transformers' own eager forward of one prompt, masked tokens as a 0/1 mask."""
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
-    more = {} if all(row.attend) else dict(attention_mask=torch.tensor([row.attend]), position_ids=torch.arange(len(row))[None])
+    more = (
+        {} if all(row.attend) else dict(attention_mask=torch.tensor([row.attend]), position_ids=torch.arange(len(row))[None])
+    )
     with torch.no_grad():
         scores = model(input_ids=torch.tensor([row.ids]), use_cache=False, **more).logits[0].log_softmax(-1)
     return scores[list(row.predict_at), list(row.labels)]
@@ -63,7 +72,9 @@ def scores(model) -> torch.Tensor:
 
 
 def tune(model, **settings) -> training.TuningResult:
-    return training.finetune(model, EXAMPLES, "sft", max_steps=3, batch_size=2, learning_rate=1e-2, progress=False, **settings)
+    return training.finetune(
+        model, EXAMPLES, "sft", max_steps=3, batch_size=2, learning_rate=1e-2, progress=False, **settings
+    )
 
 
 # ----------------------------------------------------------------------------------------------- architectures
@@ -151,7 +162,9 @@ def test_a_model_tuned_twice_is_saved_with_both_steps(tokenizer, tmp_path):
     again = load(folder, adapter=two.save(tmp_path / "two"))
     torch.testing.assert_close(scores(again), scores(two.lm), atol=1e-5, rtol=0)
     three = tune(again)
-    torch.testing.assert_close(scores(load(folder, adapter=three.save(tmp_path / "three"))), scores(three.lm), atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        scores(load(folder, adapter=three.save(tmp_path / "three"))), scores(three.lm), atol=1e-5, rtol=0
+    )
     torch.testing.assert_close(scores(base), before, atol=0, rtol=0)
 
 
@@ -215,7 +228,10 @@ def test_a_damaged_adapter_is_one_sentence(tokenizer, tmp_path):
     folder = small("llama", tokenizer, tmp_path / "base", **LLAMA)
     adapter = tune(load(folder)).save(tmp_path / "adapter")
     whole = (adapter / "adapter_config.json").read_text()
-    for name, text in (("adapter_config.json", "{}"), ("adapter_model.safetensors", "version https://git-lfs.github.com/spec/v1\n")):
+    for name, text in (
+        ("adapter_config.json", "{}"),
+        ("adapter_model.safetensors", "version https://git-lfs.github.com/spec/v1\n"),
+    ):
         (adapter / "adapter_config.json").write_text(whole)
         (adapter / name).write_text(text)
         with pytest.raises(GdrtError, match="no usable LoRA adapter"):
@@ -273,7 +289,9 @@ def test_a_folder_called_pocket_is_tuned_with_an_adapter(tokenizer, tmp_path, mo
 
 
 def test_a_tokenizer_without_an_end_or_of_a_larger_vocabulary_is_refused(tokenizer, tmp_path):
-    endless = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(tokenizer.backend_tokenizer.to_str()), pad_token="<pad>")
+    endless = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer.from_str(tokenizer.backend_tokenizer.to_str()), pad_token="<pad>"
+    )
     folder = small("llama", tokenizer, tmp_path / "a", **LLAMA)
     for file in folder.glob("*token*"):
         file.unlink()
@@ -300,7 +318,9 @@ def metaspace(prepend: str = "always", bos: bool = True, underscore: bool = True
     special = ["<s>", "<eos>", "<pad>"]
     inner.train_from_iterator(corpus, trainers.BpeTrainer(vocab_size=300, special_tokens=special, show_progress=False))
     if bos:
-        inner.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", inner.token_to_id("<s>"))])
+        inner.post_processor = processors.TemplateProcessing(
+            single="<s> $A", special_tokens=[("<s>", inner.token_to_id("<s>"))]
+        )
     return PreTrainedTokenizerFast(tokenizer_object=inner, bos_token="<s>", eos_token="<eos>", pad_token="<pad>")
 
 
@@ -311,7 +331,9 @@ def test_what_the_tokenizer_puts_in_front_opens_the_prompt_once(prepend):
         row = wording.encode(tokens, TITLES[:3], "Up", max_length=200)
         assert row.positions(BOS) == [0] and row.ids.count(tokens.bos_token_id) == 1
         assert row.ids[0] == tokens.bos_token_id and row.segments[1] == TASK
-        for segment, ablation in ((s, a) for s in (TASK, HISTORY, PREFIX) for a in ("attention", "token", "delete", "resample")):
+        for segment, ablation in (
+            (s, a) for s in (TASK, HISTORY, PREFIX) for a in ("attention", "token", "delete", "resample")
+        ):
             without = ablate(row, segment, ablation, 5, wording.encode(tokens, TITLES[3:5], "Heat"))
             assert without.ids[0] == tokens.bos_token_id and without.attend[0] == 1
     assert not prompts.opening_ids(metaspace(prepend, bos=False))
@@ -357,7 +379,9 @@ def test_one_look_is_one_title(tokenizer):
     assert prompts.title_ids(tokenizer, unicodedata.normalize("NFD", composed)) == prompts.title_ids(tokenizer, composed)
 
 
-@pytest.mark.parametrize("title, sentence", [(1917, "1917 is no text"), (None, "is no text"), ("a\ud800", "half of a character")])
+@pytest.mark.parametrize(
+    "title, sentence", [(1917, "1917 is no text"), (None, "is no text"), ("a\ud800", "half of a character")]
+)
 def test_titles_that_cannot_be_read_are_named(pocket, title, sentence):
     with pytest.raises(ValueError, match=sentence):
         pocket.encode([title], "Up")
@@ -387,7 +411,9 @@ def test_a_prompt_of_nothing_is_refused(pocket):
 
 
 def test_a_tokenizer_that_grows_is_read_anew(tokenizer):
-    grown = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(tokenizer.backend_tokenizer.to_str()), eos_token="<eos>")
+    grown = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer.from_str(tokenizer.backend_tokenizer.to_str()), eos_token="<eos>"
+    )
     before = prompts.title_ids(grown, "Zardoz")
     grown.add_tokens([" Zardoz"])
     assert prompts.title_ids(grown, "Zardoz") == (len(grown) - 1,) != before

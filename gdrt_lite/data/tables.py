@@ -62,21 +62,23 @@ def read_table(path: str | Path, **said: str | None) -> Interactions:
     numbered = asked.get("time") == "rows" and "rows" not in table.columns
     if numbered:
         table = table.assign(rows=range(len(table)))
-    columns = {role: asked.get(role) or _guess(table, role) for role in USUAL}
+    columns: dict[str, Any] = {role: asked.get(role) or _guess(table, role) for role in USUAL}
     for role, hint in _HINTS.items():
         if columns[role] is None:
             found = ", ".join(map(str, table.columns))
             raise GdrtError(f"{path} has no column for {role!r} under a name that I know (found: {found}). {hint}")
     noun, verb = wording(f"{columns['item']} {columns['item_id']} {path.stem}", ("item", "chosen"))
-    words = {"name": path.stem, "noun": noun, "verb": verb} | {key: asked[key] for key in KEYS[4:] if key in asked}
+    words: dict[str, Any] = {"name": path.stem, "noun": noun, "verb": verb} | {
+        key: asked[key] for key in KEYS[4:] if key in asked
+    }
     words.pop("titles", None)
     try:
-        found = from_frame(table, **columns, **words)
+        interactions = from_frame(table, **columns, **words)
     except ValueError as error:
         raise GdrtError(f"{path}: {error}") from None
-    if "item" not in asked and cells.looks_like_ids(found.titles):
+    if "item" not in asked and cells.looks_like_ids(interactions.titles):
         raise GdrtError(f"{path}: column {columns['item']!r} seems to hold ids and no titles. {_TITLES}")
-    return replace(found, dated=not numbered)
+    return replace(interactions, dated=not numbered)
 
 
 def notes(path: Path) -> dict[str, str]:
@@ -162,10 +164,11 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Each row with its line."""
     with path.open(encoding="utf-8-sig", newline="") as file:
         if path.suffix in SEPARATED:
-            quoting = csv.QUOTE_NONE if path.suffix in (".inter", ".item") else csv.QUOTE_MINIMAL
+            quoting: Any = csv.QUOTE_NONE if path.suffix in (".inter", ".item") else csv.QUOTE_MINIMAL
             reader = csv.DictReader(file, delimiter=SEPARATED[path.suffix], quoting=quoting, strict=True)
-            if len(set(reader.fieldnames or [])) != len(reader.fieldnames or []):
-                raise ValueError(f"its first line names a column twice: {', '.join(reader.fieldnames)}")
+            names = reader.fieldnames or []
+            if len(set(names)) != len(names):
+                raise ValueError(f"its first line names a column twice: {', '.join(names)}")
             for row in reader:
                 if None in row or None in row.values():
                     raise ValueError("the next row has more or fewer cells than the first line names; quote the text")

@@ -68,8 +68,9 @@ def windows(
     """Every window of a table sorted by user and time, in that order.
 
     A *sliding* window holds the last `history` items before its target. *Growing* windows come in chunks: the history grows
-    from `min_history` to `history` items, all from one first item on, and then a chunk begins anew with the last `min_history`
-    items. Both have the same targets. The histories of a chunk begin alike, so a model reads them once (see `lm.packing`):
+    from `min_history` to `history` items, all from one first item on, and then a chunk begins anew with the last
+    `min_history` items. Both have the same targets. The histories of a chunk begin alike, so a model reads them once (see
+    `lm.packing`):
 
         sliding, at most 4:  abc>d  abcd>e  bcde>f  cdef>g        growing:  abc>d  abcd>e  cde>f  cdef>g
 

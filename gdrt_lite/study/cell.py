@@ -9,7 +9,7 @@ import dataclasses
 import itertools
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -118,7 +118,12 @@ class Cell(Evaluation):
 
     def _check(self) -> None:
         titles = len(self.item_groups["popularity"])
-        columns = {"targets": self.targets, "histories": self.histories, "lists": self.lists, "nll": self.nll}
+        columns: dict[str, Sequence | None] = {
+            "targets": self.targets,
+            "histories": self.histories,
+            "lists": self.lists,
+            "nll": self.nll,
+        }
         for name, column in columns.items():
             if column is not None and len(column) != len(self.users):
                 raise ValueError(f"{name} has {len(column)} entries for {len(self.users)} examples")

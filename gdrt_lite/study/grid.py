@@ -76,10 +76,10 @@ def _checked_data(configs: Sequence[Config], done: Collection[str], results: Pat
             cell = Cell.read(file) if config.key in done else None
             if cell is None or cell.fingerprint:
                 bench = bench or Workspace(config)
-            if cell is None:
+            if cell is not None:
+                cell.check_source(file, config, bench.fingerprint if bench and cell.fingerprint else "")
+            elif bench:
                 bench.check(config)
-            else:
-                cell.check_source(file, config, bench.fingerprint if cell.fingerprint else "")
         if bench:
             splits[key] = bench.splits
     return splits
@@ -142,7 +142,7 @@ def read_grid(path: Path) -> list[Config]:
         raise GdrtError(f"the grid {path} is malformed: {error}. Each block needs `set` and `vary`.") from error
     if not isinstance(blocks, list):
         raise GdrtError(f"the grid {path} is malformed: it must be a list of blocks with `set` and `vary`.")
-    configs = []
+    configs: list[Config] = []
     for i, block in enumerate(blocks, 1):
         try:
             configs += _product(block)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TypeVar
@@ -16,7 +16,8 @@ import torch.distributed as distributed
 from accelerate import PartialState
 from accelerate.utils import gather_object
 
-Item, Found = TypeVar("Item"), TypeVar("Found")
+Item = TypeVar("Item")
+Found = TypeVar("Found")
 _sharing = ContextVar("sharing", default=False)
 
 
@@ -35,7 +36,7 @@ def sharing() -> Iterator[None]:
         _sharing.reset(token)
 
 
-def over_processes(work: Callable[[Sequence[Item]], Sequence[Found]], items: Sequence[Item]) -> list[Found]:
+def over_processes(work: Callable[[Sequence[Item]], Iterable[Found]], items: Sequence[Item]) -> list[Found]:
     """`work(items)`, one result per item and in their order, in every process.
 
     Within `sharing` process p of P works on items p, p + P, ... and all results are gathered. Each item must be worked on by

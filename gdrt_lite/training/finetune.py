@@ -104,8 +104,8 @@ def finetune(
     """Tune a copy of `lm` on (history, target) examples; `lm` itself stays as it is.
 
     With LoRA both share the frozen weights in memory. Merge adapters only in a model of their own: `lm.load(adapter=...)`.
-    Launched with several processes (`torchrun`, `accelerate launch`), each calls it in the same way and gets the same result;
-    weights of the groups and gradients are those of one process with all examples of the step (see `GroupTrainer`).
+    Launched with several processes (`torchrun`, `accelerate launch`), each calls it in the same way and gets the same
+    result; weights of the groups and gradients are those of one process with all examples of the step (see `GroupTrainer`).
 
     Args:
         lm: the model to start from.

@@ -67,7 +67,8 @@ class GroupTrainer(Trainer):
         total = self._summed(self._sums(token_losses.detach(), group_ids))
         step = self._step or self.objective.step(*total)
         self._seen = self._seen + total
-        self._group_log = self.objective.log(*self._seen, step)
+        sums, counts = self._seen
+        self._group_log = self.objective.log(sums, counts, step)
         # Processes are averaged and micro-batches divided by their number, but shares are to be added.
         parts = self.accelerator.num_processes * max(1, len(self._batches))
         return self.objective.share(token_losses, group_ids, step) * parts
