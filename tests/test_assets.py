@@ -6,6 +6,7 @@ import errno
 import hashlib
 import http.server
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from gdrt_lite.system import assets, wheels
 from gdrt_lite.system.errors import GdrtError
 from gdrt_lite.system.wheels import Wheel, fetch_wheel_members
 
+ROOT = Path(__file__).resolve().parents[1]
 MEMBER, CONTENT = "tiny_thing/words.txt", b"some words\n" * 50_000
 
 
@@ -101,7 +103,8 @@ def test_a_wrong_checksum_of_wheel_or_member_is_refused(tiny, wheel_is_wrong):
     assert visible(assets.cache_dir()) == []
 
 
-def test_a_made_folder_is_found_again_without_pip_lock_or_hashing(tiny, monkeypatch, capsys):
+def test_a_made_folder_is_found_again_without_pip_or_lock_and_a_big_file_without_hashing(tiny, monkeypatch, capsys):
+    monkeypatch.setattr(assets, "_MB", 1_000)
     folder = make(tiny)
     assert visible(folder) == ["MANIFEST.json", "words.txt"]
     assert visible(folder.parent) == ["tiny"]
@@ -136,13 +139,50 @@ def test_a_folder_without_a_sound_manifest_is_made_again(tiny, damage):
     }
 
 
-def test_verify_sees_a_change_that_keeps_the_size(tiny):
+@pytest.mark.parametrize("big", [False, True])
+def test_a_change_that_keeps_the_size_is_seen_at_the_next_use(big, tiny, monkeypatch):
+    monkeypatch.setattr(assets, "_MB", 1_000 if big else 1_000_000)
     folder = make(tiny)
     (folder / "words.txt").write_bytes(CONTENT[:-1] + b"!")
+    make(tiny)
+    assert (folder / "words.txt").read_bytes() == CONTENT
+
+
+def test_verify_sees_what_the_disk_has_changed(tiny, monkeypatch):
+    monkeypatch.setattr(assets, "_MB", 1_000)
+    folder = make(tiny)
+    (folder / "words.txt").write_bytes(CONTENT[:-1] + b"!")
+    os.utime(folder / "words.txt", (0, 0))
     make(tiny)
     assert (folder / "words.txt").read_bytes() != CONTENT
     make(tiny, verify=True)
     assert (folder / "words.txt").read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("kind", ["up", "link"])
+def test_a_member_that_points_outside_leaves_the_folder_alone(kind, tmp_path, monkeypatch):
+    wheel, secret = tmp_path / "evil-1.0-py3-none-any.whl", tmp_path / "secret.txt"
+    secret.write_text("secret")
+    name = "../../words.txt" if kind == "up" else "words.txt"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        member = zipfile.ZipInfo(name)
+        member.external_attr = (0o120777 if kind == "link" else 0o100644) << 16
+        archive.writestr(member, str(secret) if kind == "link" else "text")
+    monkeypatch.setattr(wheels, "_download", lambda _, folder: Path(shutil.copy(wheel, folder)))
+    content = str(secret).encode() if kind == "link" else b"text"
+    (path,) = fetch_wheel_members(Wheel("evil==1.0", sha(wheel.read_bytes()), {name: sha(content)}), tmp_path / "a" / "out")
+    assert path == tmp_path / "a" / "out" / "words.txt" and not path.is_symlink() and path.read_bytes() == content
+    assert not (tmp_path / "words.txt").exists() and visible(tmp_path / "a" / "out") == ["words.txt"]
+
+
+def test_without_a_home_the_cache_is_found_or_a_sentence_says_where_to_put_it():
+    code = (
+        "from gdrt_lite.system import assets, errors\n"
+        "try:\n print(assets.cache_dir())\nexcept errors.GdrtError as error:\n print(error)"
+    )
+    plain = {name: value for name, value in os.environ.items() if name not in ("HOME", "XDG_CACHE_HOME", "GDRT_LITE_CACHE")}
+    found = subprocess.run([sys.executable, "-c", code], env=plain, capture_output=True, text=True, cwd=ROOT)
+    assert found.returncode == 0 and "gdrt_lite" in found.stdout or "GDRT_LITE_CACHE" in found.stdout, found.stderr
 
 
 def test_files_are_readable_by_others(tiny):
@@ -289,11 +329,10 @@ def slow(members, folder):
 wheel = Wheel({tiny_by_pip.requirement!r}, {tiny_by_pip.sha256!r}, {dict(tiny_by_pip.members)!r})
 print(assets.cached("tiny", wheel, slow, megabytes=1, verify=False))
 """
-    repository = Path(__file__).resolve().parents[1]
     both = [
         subprocess.Popen(
             [sys.executable, "-c", program],
-            cwd=repository,
+            cwd=ROOT,
             text=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

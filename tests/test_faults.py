@@ -324,7 +324,7 @@ def test_changed_data_is_told_from_the_data_of_a_cell(cell, bench, tmp_path):
         ("- set: {tau: true}\n  vary: {seed: [0]}\n", "tau=True must be a number"),
         ("- set: {ablations: []}\n  vary: {seed: [0]}\n", "ablations=.. must be a list, and not empty"),
         ("- set: {ablations: attention}\n  vary: {seed: [0]}\n", "ablations='attention' must be a list"),
-        ("- set: {parameters: [1]}\n  vary: {seed: [0]}\n", "parameters=.* must be names with numbers"),
+        ("- set: {parameters: [1]}\n  vary: {seed: [0]}\n", "parameters=.* must be names with values"),
         ("- set: {model: pocket}\n  vary: {seed: [zero]}\n", "seed='zero' must be a whole number"),
         ("- set: {model: pocket}\n  vary: {seed: [-1]}\n", "seed=-1 must be a whole number"),
         ("- set: {model: pocket}\n  vary: {seed: [4294967296]}\n", "seed=4294967296 is out of range"),
@@ -447,12 +447,40 @@ def test_weights_are_as_before_when_the_measuring_fails(bench):
     assert model.weight.dtype == torch.bfloat16
 
 
+@pytest.mark.parametrize("root, name", [("", "notebooks/lesson"), ("notebooks", "lesson")])
+def test_a_notebook_is_paired_whatever_the_root_of_the_server(root, name, tmp_path):
+    jupytext = pytest.importorskip("jupytext")
+    nbformat = pytest.importorskip("nbformat")
+    from jupyter_server.services.contents.largefilemanager import LargeFileManager
+    from jupytext.sync_contentsmanager import build_sync_jupytext_contents_manager_class as with_pairs
+
+    (tmp_path / "notebooks").mkdir()
+    shutil.copy(ROOT / "notebooks" / "jupytext.toml", tmp_path / "notebooks")
+    source = files.write_text(tmp_path / "notebooks" / "lesson.py", "# %%\n1 + 1\n")
+    page = jupytext.read(source)
+    page.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    page.cells[0].outputs = [nbformat.v4.new_output("execute_result", {"text/plain": "2"}, execution_count=1)]
+    nbformat.write(page, source.with_suffix(".ipynb"))
+
+    manager = with_pairs(LargeFileManager)(root_dir=str(tmp_path / root))
+    model = manager.get(f"{name}.ipynb", type="notebook", content=True)
+    assert model["content"]["cells"][0]["outputs"][0]["data"] == {"text/plain": "2"}
+    model["content"]["cells"][0]["source"] = "1 + 2"
+    manager.save(model, f"{name}.ipynb")
+    assert "# %%\n1 + 2\n" in source.read_text()
+    assert len(nbformat.read(source.with_suffix(".ipynb"), 4).cells[0].outputs) == 1
+    files.write_text(source, source.read_text().replace("1 + 2", "1 + 1"))  # in an editor
+    os.utime(source, (time.time() + 9, time.time() + 9))
+    paired = manager.get(f"{name}.py", type="notebook", content=True)["content"]["cells"][0]
+    assert paired["source"] == "1 + 1"
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL is of POSIX")
 def test_ten_kills_at_random_moments_change_no_figure(tmp_path):
     """Also between a checkpoint and the result: every file that `run` leaves is equal, but for times and memory."""
     command = [sys.executable, "-m", "gdrt_lite", "run", "--objectives", "sft,gdrt", "--resume"]
-    for name, value in {**TINY, "train_examples": 4000, "curve_examples": 4}.items():
+    for name, value in {**TINY, "train_examples": 2000, "curve_examples": 4}.items():
         command += [f"--{name}", *map(str, value if isinstance(value, tuple) else (value,))]
 
     def start(out: str) -> subprocess.Popen:

@@ -66,7 +66,7 @@ def smollm2_folder(verify: bool = False) -> Path:
     in five.
 
     Args:
-        verify: also compare the SHA-256 of every file (half a second), not only the sizes.
+        verify: compare the SHA-256 of every file (half a second), not only of those that are small or were changed.
 
     Raises:
         GdrtError: no network and nothing cached, a bad download, a full disk.
@@ -178,8 +178,13 @@ def _write_manifest(folder: Path, wheel: Wheel) -> None:
 def _is_complete(folder: Path, verify: bool) -> bool:
     try:
         files = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
+        written = (folder / MANIFEST).stat().st_mtime_ns  # last of all: what is newer was changed since
         return bool(files) and all(
-            (folder / name).stat().st_size == facts["size"] and (not verify or sha256(folder / name) == facts["sha256"])
+            (folder / name).stat().st_size == facts["size"]
+            and (
+                not (verify or facts["size"] < _MB or (folder / name).stat().st_mtime_ns > written)
+                or sha256(folder / name) == facts["sha256"]
+            )
             for name, facts in files.items()
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
