@@ -47,10 +47,10 @@ def evaluate(
 
 @contextmanager
 def in_float32(model: torch.nn.Module) -> Iterator[None]:
-    """Hold the 16-bit weights of a model as float32 meanwhile, which changes none of them.
+    """Convert the 16-bit weights of a model to float32 within this context, and restore them afterwards.
 
-    In bfloat16 a product of matrices is rounded to 8 bits, differently for other shapes: of 20 users' lists under SmolLM2 12 were
-    others in batches of 1 and of 16, and titles' scores differed by up to a nat. In float32 no list did, and scores by 1e-4.
+    In bfloat16 a matrix product is rounded to 8 bits, in a way that depends on its shape. Under SmolLM2, 12 of 20 users' lists
+    differed between batches of 1 and of 16, and titles' scores by up to a nat. In float32 no list did, and scores by 1e-4.
     """
     narrow = [(p, p.data) for p in (*model.parameters(), *model.buffers()) if p.dtype in (torch.bfloat16, torch.float16)]
     try:
