@@ -95,7 +95,7 @@ print(people[1])
 
 # %% [markdown]
 # One example is one moment in a user's life: the movies rated last, up to five (the *history*), and the one rated next (the *target*).
-# We read "rated" as "watched". Sliding this *window* along a user's ratings gives many examples. They are split by user (`"new_users"`):
+# We read "rated" as "watched". Sliding a *window* along a user's ratings gives many such examples. They are split by user (`"new_users"`):
 # most users are for training (*train*), some for choosing settings (*valid*), some for the final measurement (*test*). So the test users
 # are *new*: nothing of theirs is in the training part.
 #
@@ -380,16 +380,17 @@ def ndcg(ranked: Sequence[str], target: str) -> float:
 checks.check("00.3", ndcg);
 
 # %% [markdown]
-# Now a rival. No network, no text, only counting: *which movies followed which?* People who saw this, then went on to that. The
-# method is called item-kNN, nearest neighbours among items.
+# Now a rival. It needs no network and no text, and only counts *item-to-item transitions*: people who saw this movie went on to that
+# one. It is often filed under item-kNN, as in the labels below. But it is not kNN: it counts which title followed which, and no
+# neighbours are searched.
 
 # %% [markdown]
 # ### Exercise 00.4 · Count what followed what
 #
 # *Difficulty 2/5 · importance 3/5 · 10 minutes*
 #
-# Go through the training windows. For each pair (title in the history, target) count the windows that hold it. A window has the fields
-# `.history` and `.target`; the keys of the result are pairs `(earlier title, target)`.
+# Go through the training examples. For each pair (title in the history, target), count the examples that contain it. An example has the
+# fields `.history` and `.target`; the keys of the result are pairs `(earlier title, target)`.
 
 # %% tags=["exercise"]
 def followed(train: Sequence[Example]) -> Counter[tuple[str, str]]:
@@ -506,8 +507,8 @@ say(
 )
 
 # %% [markdown]
-# So few users leave wide intervals. The repository keeps the lists of the same two recommenders for more windows of the same test part, made
-# once by `python -m gdrt_lite study`. The same comparison on those:
+# With so few users the intervals are wide. The repository keeps the lists of the same two recommenders for more examples of the same test
+# part, which `python -m gdrt_lite study` has made. Here is the same comparison on those:
 
 # %%
 kept_lists = {
@@ -543,9 +544,9 @@ for name, own in lists.items():
         )
 
 # %% [markdown]
-# *We cannot tell* is an answer about these few users: the interval holds zero. It is not 'no effect'. Where the interval of item-kNN
-# lies above zero, the histories *do* hold information, and a table of counts can read it. (Without a history, item-kNN falls back to the
-# best-sellers, which are hard to beat with few users.)
+# *We cannot tell* is an answer about these few users: the interval includes zero, which is not the same as 'no effect'. Where the interval
+# of the item-to-item transitions lies above zero, the histories *do* contain information, and a table of counts can read it. (Without a
+# history, the transitions fall back to the best-sellers, which are hard to beat with few users.)
 
 # %%
 say(
@@ -558,9 +559,10 @@ say(
 # teaches the model to read the *user*, or only to spell the *titles*, is the question of this course.
 
 # %% [markdown] tags=["paper"]
-# > **The paper behind the course** (arXiv 2510.10978, *Does LLM Focus on the Right Words?*) says: plain fine-tuning makes it
-# > worse. After it the words around the user weigh more than six times as much as the user. Its remedy, GDRT (*group distributionally
-# > robust optimisation-based tuning*), weighs the hard tokens more, and reports NDCG@10 better by 24.29% on average. We will not take that on trust.
+# > **The paper behind the course** (arXiv 2510.10978, *Does LLM Focus on the Right Words?*) says that plain fine-tuning makes it
+# > worse: after it, the words around the user weigh more than six times as much as the user. Its remedy, GDRT (*group distributionally
+# > robust optimisation-based tuning*), gives more weight to the hard tokens. The paper reports that NDCG@10 improves by 24.29% on average.
+# > We have read its abstract and a summary, and we will not take that on trust.
 
 # %% [markdown]
 # ## 6. Map of the course

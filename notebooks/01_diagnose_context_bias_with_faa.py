@@ -473,7 +473,7 @@ say(
 # ## 5. Before and after fine-tuning
 #
 # So far the model had never been trained to recommend. Fine-tuning on (history, next movie) pairs should teach it to use the
-# history. The paper says that it mostly teaches something else. **Predict** the ratio after SFT: higher, lower, the same?
+# history. The paper reports that it mostly teaches something else. **Predict** the ratio after SFT: higher, lower, the same?
 
 # %%
 folder = data.data_folder() / "adapters" / "movielens-sft"

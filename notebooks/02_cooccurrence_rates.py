@@ -14,8 +14,8 @@
 # # Why would it learn to?
 #
 # Notebook 01 measured that a model leans on words that know nothing about the user. Why would training teach it that? The
-# paper's answer: because those words are *always there*. We count how often, ask what that is worth, and then do what counting
-# cannot: change the cause, and see whether the effect changes.
+# paper's answer, in the summary that we have read, is that those words are *always there*. We count how often, ask what that is
+# worth, and then do what counting cannot: we change the cause, and see whether the effect changes.
 #
 # After this notebook you can:
 #
@@ -65,9 +65,10 @@ from gdrt_lite.data import Example
 from gdrt_lite.prompts import Prompt
 
 # %% [markdown] tags=["paper"]
-# > **Mechanism 1 of the paper.** Task words and prefix words occur together with target words more often than the user's words
-# > do. Maximum likelihood takes the shortcut. *Its own break condition:* if the rates were balanced when the data are made, the
-# > mechanism would not explain the bias. The paper shows rates. It does not change them.
+# > **Mechanism 1, as the summary of the paper that we have read calls it.** Task words and prefix words occur together with target
+# > words more often than the user's words do, and maximum likelihood takes the shortcut. That summary also names a *break condition*:
+# > if the rates were balanced when the data are made, the mechanism would not explain the bias. The rates are reported there, and not
+# > changed.
 
 # %% [markdown]
 # ## 1. Counting
@@ -149,7 +150,7 @@ for row in table[table.segment.isin(["TASK", "HISTORY"]) & table.target.str.stri
 table.loc[table.target == " Aliens", ["segment", "source", "target", "count", "source_count", "target_count", "rate"]].head(9)
 
 # %% [markdown]
-# Now the real corpus: training windows of MovieLens, cut by the tokenizer of the real model. **Predict** the mean rate of
+# Now the real corpus: training examples of MovieLens, split by the tokenizer of the real model. **Predict** the mean rate of
 # the three segments. Which is the highest, and by how much?
 
 # %%
@@ -260,7 +261,7 @@ pd.concat(parts)[["segment", "source", "target", "count", "rate", "pmi", "npmi"]
 # there to be learned. But look at the sizes: no pair of the history comes near those of the prefix.
 #
 # **A control.** Rare pairs have a large PMI by luck, and we average only pairs that occur. So shuffle: give each history the target
-# of another window. All links between history and target are cut, all frequencies stay (a title stays whole, so PREFIX cannot change). **Predict** what happens to the rate, and what to the PMI.
+# of another example. All links between history and target are cut, and all frequencies stay (a title stays whole, so PREFIX cannot change). **Predict** what happens to the rate, and what to the PMI.
 
 # %%
 order = np.random.default_rng(0).permutation(len(corpus))
@@ -301,9 +302,9 @@ say(
 # | `rotating` | eight wordings, each example has one | each wording a fraction of that |
 # | `none` | no words, only a bullet before each title | hardly any text left |
 #
-# `rotating` is the test: much the same is said, by words that each stand in fewer examples. `none` goes further, and takes most of the prompt with it.
+# `rotating` is the test: much the same is said, by words that each occur in fewer examples. `none` goes further, and takes most of the prompt with it.
 #
-# This needs a model trained from nothing, so that it brings no habits along: the *pocket model*. It is a tiny Llama that trains in
+# This needs a model trained from random initial weights, so that it brings no habits along: the *pocket model*. It is a tiny Llama that trains in
 # a lesson. Its world is small too: the movies rated most, their titles without the year, the last three as history.
 
 # %%
@@ -344,7 +345,7 @@ pd.DataFrame(rows).T[["TASK", "HISTORY", "PREFIX"]].round(3)
 # %% [markdown]
 # The mean rate of TASK falls in the middle arm. HISTORY and PREFIX do not move. All else is *not* quite equal: the other wordings are shorter, and
 # eight of them take longer to get used to than one. (What is left of TASK in the last arm are bullets and
-# line breaks. They still stand in every example, so their rate is one; but there are few of them, and they say nothing.)
+# line breaks. They still occur in every example, so their rate is one; but there are few of them, and they say nothing.)
 #
 # **Before running, commit yourself.** Write down: under Mechanism 1, which arm will use the history most? Under "the marginal first"?
 
@@ -353,7 +354,7 @@ pd.DataFrame(rows).T[["TASK", "HISTORY", "PREFIX"]].round(3)
 #
 # *Difficulty 3/5 · importance 5/5 · 5 minutes*
 #
-# The arms are trained on the same windows for the same number of steps, long enough that the model has begun to read its users. Which result would
+# The arms are trained on the same examples for the same number of steps, long enough that the model has begun to read its users. Which result would
 # speak *against* Mechanism 1?
 #
 # - **a** The history is worth more in `rotating` and `none` than in `fixed`.
@@ -417,7 +418,7 @@ say(
 )
 
 # %% [markdown]
-# Now train. Same windows, same order, same number of steps.
+# Now train all arms on the same examples, in the same order, for the same number of steps.
 
 # %%
 seeds = range(pick(quick=1, standard=3, full=5))
@@ -506,7 +507,7 @@ say(
 )
 
 # %% [markdown]
-# Two things are missing. A model that pays more than the blind guess is too unfinished for its use of the history to decide anything. And one training is one throw of the dice: other initial weights, another order of the windows, another result. So the repository keeps a
+# Two things are missing. A model that pays more than the blind guess is too unfinished for its use of the history to decide anything. And one training is one throw of the dice: other initial weights, or another order of the examples, give another result. So the repository keeps a
 # table of this very experiment in the profile `standard`, which trains for longer, with several seeds (`scripts/cooccurrence_arms.py`; its epochs and
 # learning rate were chosen on the valid part, for `fixed` alone). Now the interval is over *seeds*, by Student's t. **Predict**, once more.
 

@@ -391,9 +391,9 @@ say(
 # %% [markdown]
 # ## 4. Within titles, or between them?
 #
-# The paper groups *tokens*, not titles. It argues that tokens of one title differ in relevance.
-# It also names its break condition: if relevance hardly varies within a title, grouping by token is
-# pointless. That can be measured. The squares around the grand mean split exactly in two:
+# The paper groups *tokens*, not titles, because tokens of one title differ in relevance. The summary of the paper that we have
+# read also names a *break condition*: if relevance hardly varies within a title, grouping by token is pointless. That can be
+# measured. The squares around the grand mean split exactly in two:
 #
 # $$\underbrace{\sum_{i,t} (r_{it} - \bar r)^2}_{\text{total}}
 # = \underbrace{\sum_{i,t} (r_{it} - \bar r_i)^2}_{\text{within titles}}
@@ -727,7 +727,7 @@ say(
 # %% [markdown]
 # Two cautions. First, the tuned model was trained *with* histories; a prompt without one is new to it, so
 # some of the change is surprise at an odd prompt. (For the pocket model the package trains a scorer on
-# prompts without history, `training.train_relevance_scorer`.) Second, the paper does not say which scorer it used.
+# prompts without history, `training.train_relevance_scorer`.) Second, the summary that we have read does not say which scorer the paper used.
 # Whoever reports groups should say which $\theta$ made them.
 
 # %% [markdown]

@@ -179,7 +179,7 @@ checks.check("04.2", in_order);
 # ## 2. The real tokens
 #
 # Relevance is $r_t = \log P_\theta(y_t \mid \text{task}, y_{<t})$, the history left out. A title that is the
-# target of many training windows counts as often: groups should describe what training sees. **Predict:**
+# target of many training examples counts as often, since groups should describe what training sees. **Predict:**
 # five groups; which is the largest?
 
 # %%
@@ -423,8 +423,8 @@ costs = pd.DataFrame(costs).set_index("K")
 costs.assign(**{name: costs[name].map("{:.1%}".format) for name in costs.columns[1:]})
 
 # %% [markdown]
-# A handful of groups keeps every group in nearly every batch. The course uses five. The paper's own number is
-# not public to us; notebook 07 sweeps it.
+# A handful of groups keeps every group in nearly every batch. The course uses five. The summary that we have
+# read does not give the paper's number; notebook 07 sweeps it.
 
 # %% [markdown]
 # ## 5. Stability
@@ -531,7 +531,7 @@ assert np.ptp(item.centers) < np.ptp(fitted.centers), "averaging over a title na
 # Group DRO (*distributionally robust optimisation*, notebook 05) gives group $g$ the weight $e^{L(g)/\tau} / \sum_h e^{L(h)/\tau}$, where
 # $L(g)$ is its loss *with* the history present. A small $\tau$ ("tau") listens to the worst group alone, a large one to all alike.
 # GDRT tunes with these weights. So measure the losses: those of the pre-trained
-# model on real windows, for token groups, item groups, and token groups dealt out at random. **Predict:** the
+# model on real examples, for token groups, item groups, and token groups dealt out at random. **Predict:** the
 # order of the losses, and what the random groups will do.
 
 # %%

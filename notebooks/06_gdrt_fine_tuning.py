@@ -113,8 +113,8 @@ assert pull[0] > 2 * pull[1]
 
 # %% [markdown]
 # The louder context gets the larger gradient at each step, and when the error is gone, both gradients are. The quiet one never catches
-# up, although it knows as much. Which context is loud in a language model? The paper's guess is: the one that stands beside every target, task
-# text and prefix. Notebook 02 put the part about the task text to the test.
+# up, although it knows as much. Which context is loud in a language model? The summary that we have read says: the one
+# that occurs with every target, task text and prefix. Notebook 02 put the part about the task text to the test.
 #
 # Now with real films. How much of the cross-entropy can be had **without** knowing the user? Count. Three predictors of the
 # next title: one that knows nothing, one that knows what is popular, and one that also knows which titles follow the titles
@@ -303,14 +303,14 @@ checks.check("06.2", batch_loss);
 #
 # It starts as its own twin: it knows the titles, and has never seen a user. So whatever it learns about users, you see it learn. All its
 # weights are trained, three times from this start, on the same batches in the same order. A callback stops now and then and asks the
-# half-trained model about windows of the test part:
+# half-trained model about examples of the test part:
 #
 # - **nll:** what does the right title cost, in nats? The counts of section 1 draw two lines here.
 # - **coverage:** how many different titles fill all their top-10 lists? A model that does not read its users gives all of them
 #   nearly the same ten (what a user has seen already is left out).
 # - **NDCG@10:** how high does the right title stand?
 # - **user:** how much likelier is the title after the user's own history than after a stranger's, in nats? Zero: not read. With a 95%
-#   interval, since it is small and these windows are few.
+#   interval, since it is small and these examples are few.
 # - **A(HISTORY):** by how much do log-probabilities move when the history is masked (feature ablation, notebook 01)? In either
 #   direction: a history that merely disturbs counts as well.
 # - **bias ratio:** (A(TASK) + A(PREFIX)) / A(HISTORY).
@@ -464,7 +464,7 @@ say("In the last steps group 0 has weight **{gdrt:.2f}** under gdrt, {balanced:.
 #
 # Now SmolLM2-135M, which has read much of the web before it meets our users. Three things change. It is its own relevance
 # scorer. Only LoRA adapters are trained: small matrices beside the query and value projections. And on a
-# CPU we can afford few windows.
+# CPU we can afford few examples.
 
 # %%
 movies = data.load_movielens(500).split("new_users", history=5)
@@ -519,7 +519,7 @@ say("Ten beams find **{same}** of the ten best of all {n} titles, with the very 
 # %% [markdown]
 # A wider search finds other titles, for SmolLM2 more of them (notebook 00). So all lists below belong to a model *with ten beams*, the same for each.
 #
-# **Accuracy.** Each window has one right title. NDCG@k pays $1/\log_2(\text{rank}+2)$ when it stands among the first k (rank
+# **Accuracy.** Each example has one right title. NDCG@k pays $1/\log_2(\text{rank}+2)$ when it stands among the first k (rank
 # from 0), else nothing. HR@k, the hit rate, pays one wherever it stands among the first k.
 
 # %% [markdown]
@@ -601,8 +601,8 @@ checks.check("06.4", unfairness);
 
 # %% [markdown]
 # **Intervals.** A test set is a sample of users. Draw users again with replacement, many times, and see how much the figure
-# moves: the bootstrap. Two models are compared **on the same draws**, so what is hard for both cancels. All windows of a user
-# come along together, since they are not independent.
+# moves: the bootstrap. Two models are compared **on the same draws**, so what is hard for both cancels. All examples of a user
+# are drawn together, since they are not independent.
 #
 # Now all pocket models on the same users, beside two baselines that only count.
 
@@ -651,7 +651,7 @@ for _, row in rows_of[rows_of.model == "gdrt"].iterrows():
 # Read the three together. A *lower* bias ratio has two possible reasons: less weight on task text and prefix, or more on the history. The
 # table in section 3 that has the columns TASK, HISTORY and PREFIX tells which. A *higher* NLL means that the right title as a whole became less likely. Both can be true at
 # once: the first is what GDRT promises, the second is its price, and NDCG says what is left over for the user. (The ratio is measured on
-# fewer windows than the rest.)
+# fewer examples than the rest.)
 
 # %%
 bins = metrics.popularity_groups(splits.train, splits.catalogue)
@@ -742,7 +742,7 @@ else:
 # %% [markdown]
 # ## 5. Failure signatures: the audit
 #
-# The paper's summary names three things to check when GDRT fails: whether the groups capture meaningful variance, whether the
+# The summary of the paper that we have read lists *failure signatures*, three things to check when GDRT fails: whether the groups capture meaningful variance, whether the
 # weights degenerate, and whether the history holds any signal at all. A run that passes its accuracy test but fails these has
 # won by luck. So let code fill in the list. First a tool for the second item.
 

@@ -129,9 +129,9 @@ checks.check("07.1", turned);
 # ### A bench for many small trainings
 #
 # We need some twenty trainings in a few minutes. So all of them share a start: a pocket model that has been tuned by plain SFT, knows its
-# titles, and has hardly begun to read users. Each trial goes on from there by its own objective, on windows that the start has not seen.
+# titles, and has hardly begun to read users. Each trial goes on from there by its own objective, on examples that the start has not seen.
 #
-# What we measure on test windows (all of users that no trial saw):
+# What we measure on test examples (all of users that no trial saw):
 #
 # - **nll:** $-\log P$ of the whole title, in nats. Lower is better.
 # - **hard:** the mean loss of the tokens of group 0, the hardest. GDRT promises to lower it.
@@ -208,7 +208,7 @@ def minus(a: Trial, b: Trial, what: str) -> report.Interval:
 # - **balanced** keeps the groups and drops the DRO: all groups weigh the same, whatever their loss.
 # - **reversed** gives the weight to the easy groups.
 # - **random** keeps the rule and deals the groups out at random. If it does as well, relevance was decoration.
-# - **item** groups whole titles, by their mean relevance. The paper prefers tokens, since tokens of one title differ.
+# - **item** groups whole titles, by their mean relevance. The paper groups tokens, since tokens of one title differ.
 #
 # **Predict** the order of their hard-group losses.
 
@@ -269,7 +269,7 @@ say("And the whole title, the thing we sell? gdrt minus sft is **{nll}** nats a 
 #
 # ## 3. Is it co-occurrence?
 #
-# The paper blames co-occurrence: task words stand beside every target, the user's words beside few. That is easily measured, and nobody
+# The paper blames co-occurrence: task words occur with every target, the user's words with few. That is easily measured, and nobody
 # doubts the rates. But a rate is no information. Five parts of the users give five measurements, and so an interval.
 
 # %% [markdown]
@@ -392,7 +392,7 @@ say("Cheapest for whole titles is {knob} = **{value}**: {found} nats a title aga
 # ## 5. Another seed
 #
 # The intervals so far ask: *would other users tell the same story?* They do not ask whether another training would. Train again, with other
-# seeds for the order of the windows and for K-means.
+# seeds for the order of the examples and for K-means.
 
 # %%
 seeds = pick(quick=(0, 1, 2), standard=(0, 1, 2, 3, 4), full=(0, 1, 2, 3, 4))
@@ -414,7 +414,7 @@ say("Over {n} seeds, gdrt minus sft is **{hard}** nats on the hard group, **{nll
 # %% [markdown]
 # ## 6. Noisy histories
 #
-# Break the link on purpose: half of the training windows get a stranger's history. Now half of what the histories could teach is noise, and we know it; what can
+# Break the link on purpose: half of the training examples get a stranger's history. Now half of what the histories could teach is noise, and we know it; what can
 # be learned without them stays. If weight on hard tokens amplifies noise, GDRT must suffer more than SFT.
 
 # %% [markdown]
@@ -422,8 +422,8 @@ say("Over {n} seeds, gdrt minus sft is **{hard}** nats on the hard group, **{nll
 #
 # *Difficulty 2/5 · importance 4/5 · 8 minutes*
 #
-# A window is a pair (history, target). Return a list of the same length in which window i has the history of window i + 1, for each i below n - 1, and window
-# n - 1 has that of window 0. Windows from n on stay, and no target changes. With n = 2, (h0, t0), (h1, t1), (h2, t2) become (h1, t0), (h0, t1), (h2, t2);
+# An example is a pair (history, target). Return a list of the same length in which example i has the history of example i + 1, for each i below n - 1, and
+# example n - 1 has that of example 0. Examples from n on stay, and no target changes. With n = 2, (h0, t0), (h1, t1), (h2, t2) become (h1, t0), (h0, t1), (h2, t2);
 # with n = 0 nothing changes.
 
 # %% tags=["exercise"]
@@ -435,7 +435,7 @@ def with_strangers(windows: list[tuple[tuple[str, ...], str]], n: int) -> list[t
 checks.check("07.3", with_strangers);
 
 # %% [markdown]
-# <details><summary>The check says that every window is as true as before</summary>
+# <details><summary>The check says that every example is as true as before</summary>
 #
 # Did history and target move together? Then every pair is still true.
 # </details>
@@ -473,8 +473,8 @@ say("Noise costs sft {sft} nats a title and gdrt {gdrt}. GDRT's extra harm is **
     ": it even shields from it" if amplified.high < 0 else ", which does not differ from zero")
 
 # %% [markdown]
-# A model that hardly reads its users can hardly be harmed by wrong histories. So at the quick size an interval that holds zero acquits nobody; look at
-# `GDRT_PROFILE=standard`.
+# A model that hardly reads its users can hardly be harmed by wrong histories. So at the quick size, an interval that includes zero settles
+# nothing; look at `GDRT_PROFILE=standard`.
 
 # %% [markdown]
 # ## 7. The larger study
@@ -519,8 +519,8 @@ if counting:
         n=len(counting), ndcg=sum(ahead(where, "NDCG@10", 1) for where in counting), mgu=sum(ahead(where, "MGU@5 popularity", -1) for where in counting))
 
 # %% [markdown] tags=["paper"]
-# **The paper sums up** (arXiv 2510.10978) in two figures, averages over three data sets and larger models: NDCG@10 24.29% above SFT's, MGU@5 37.43%
-# below. **Predict:** which of the two is more likely to hold for a small model on other data?
+# **The paper sums up** (arXiv 2510.10978) in two figures, averages over three data sets and larger models: NDCG@10 improves by 24.29% on average, as
+# the abstract has it, and MGU@5 falls by 37.43%. **Predict:** which of the two is more likely to hold for a small model on other data?
 
 # %%
 pair = ("NDCG@10", "MGU@5 popularity")
@@ -599,7 +599,7 @@ else:
 
 # %% [markdown]
 # A promise about tokens of the training is not one about titles of new users: the easy tokens, which pay for it, are part of every title too, and
-# what is hard in training may be what cannot be learned from so few windows.
+# what is hard in training may be what cannot be learned from so few examples.
 
 # %% [markdown]
 # Where do these settings come from? From the **valid** part: users of whom neither training nor test saw a thing, one seed. Every training that

@@ -250,7 +250,7 @@ print(lamps.test[0].history, "->", lamps.test[0].target)
 assert "LED Strip & Remote" in lamps.catalogue
 
 # %% [markdown]
-# The windows come ready made, cut by time. Titles are cleaned (see `&amp;` above). The whole chain, from diagnosis to report, then takes
+# The examples come ready made, split by time. Titles are cleaned (see `&amp;` above). The whole chain, from diagnosis to report, then takes
 # one command; it needs a catalogue of ten titles or more:
 #
 # ```
@@ -312,7 +312,7 @@ say("`{name}` has **{p:.0f}** million weights on `{device}`; a window of five fi
     name=model.name, p=parameters / 1e6, device=model.device, t=tokens)
 
 # %% [markdown]
-# **What changes with the model?** Its tokenizer, and with it the tokens per title and the groups: fit the groups anew. Its window
+# **What changes with the model?** Its tokenizer, and with it the tokens per title and the groups: fit the groups anew. Its context length
 # limits the history; the oldest titles are cut first. Relevance is scored by the model itself, before tuning. Llama wants
 # its licence accepted on the hub.
 #
@@ -528,7 +528,8 @@ say("In bfloat16, adding the update changes only **{kept:.0%}** of this layer's 
 #
 # *Difficulty 1/5 · importance 3/5 · 5 minutes*
 #
-# Operations of a training in peta ($10^{15}$): six a weight and token, for every token of every window in every epoch.
+# Operations of a training in peta ($10^{15}$): six per weight and token, for every token of every example (their number is `windows`) in
+# every epoch.
 
 # %% tags=["exercise"]
 def petaflops(windows: int, epochs: float, tokens: float, parameters: float) -> float:
@@ -586,7 +587,7 @@ say("**Memory:** {full:.1f} GB to hold a model of 3.2 billion weights in bfloat1
     full=3.2e9 * 2 / 1e9, adam=3.2e9 * 16 / 1e9, adapter=4 * adapter_bytes / 1e6)
 
 # %% [markdown]
-# Do not trust the table: measure. `tuned.seconds` is the wall time of a training. A short run on your machine, times the windows you have,
+# Do not trust the table: measure. `tuned.seconds` is the wall time of a training. A short run on your machine, times the number of examples that you have,
 # is the best estimate there is. It is printed to the side, since it differs each time:
 
 # %%
