@@ -106,8 +106,9 @@ class Config:
     def _check_type(field: dataclasses.Field, value: Any) -> None:
         default = {} if field.default is dataclasses.MISSING else field.default
         kinds: dict[type, tuple[Any, str]] = {
-                 bool: (bool, "true or false"), str: (str, "text"), float: ((int, float), "a number"),
-                 tuple: (tuple, "a list"), dict: (Mapping, "names with values")}  # fmt: skip
+            bool: (bool, "true or false"), str: (str, "text"), float: ((int, float), "a number"),
+            tuple: (tuple, "a list"), dict: (Mapping, "names with values"),
+        }  # fmt: skip
         kind, word = kinds.get(type(default), (object, ""))
         if not isinstance(value, kind) or (isinstance(value, bool) and kind not in (bool, object)) or value in ("", ()):
             raise ValueError(f"{field.name}={value!r} must be {word}{', and not empty' if kind in (str, tuple) else ''}.")
