@@ -50,8 +50,8 @@ def trainable_copy(model: PreTrainedModel | PeftModel, lora: LoraConfig | None, 
     lora = copy.deepcopy(lora) if lora else LoraConfig(r=8, lora_alpha=16, lora_dropout=0.0, task_type="CAUSAL_LM")
     if lora.init_lora_weights not in (*KEEPS_THE_BASE, *CHANGES_THE_BASE):
         raise ValueError(
-            f"init_lora_weights={lora.init_lora_weights!r} needs data or draws numbers again on loading, so the saved "
-            f"adapter would not be what was learnt; take one of {', '.join(map(repr, (*KEEPS_THE_BASE, *CHANGES_THE_BASE)))}."
+            f"init_lora_weights={lora.init_lora_weights!r} needs data or draws numbers again on loading, so the saved adapter "
+            f"would not be what was learnt; take one of {', '.join(map(repr, (*KEEPS_THE_BASE, *CHANGES_THE_BASE)))}."
         )
     earlier = list(getattr(model, EARLIER, ()))
     if isinstance(model, PeftModel):
@@ -112,7 +112,7 @@ def merge(model: PeftModel) -> PreTrainedModel:
         for module in model.modules():
             base = module.get_base_layer() if isinstance(module, BaseTunerLayer) else None
             weight = getattr(base, "weight", None)
-            if isinstance(weight, torch.nn.Parameter) and uses[weight.data_ptr()] > 1:
+            if base is not None and isinstance(weight, torch.nn.Parameter) and uses[weight.data_ptr()] > 1:
                 base.weight = torch.nn.Parameter(weight.detach().clone(), weight.requires_grad)
                 model.config.tie_word_embeddings = False
         merged = model.merge_and_unload()
