@@ -1,6 +1,8 @@
-"""Try every causal architecture of transformers, small and with random weights: python scripts/model_matrix.py docs/models.md
+"""Try every causal architecture of transformers, small and with random weights: python scripts/model_matrix.py
+docs/models.md
 
-The reference is transformers' own eager forward of one prompt. "right" agrees with it in every check, "refused" ends in a sentence.
+The reference is transformers' own eager forward of one prompt. "right" agrees with it in every check, "refused" ends in a
+sentence.
 """
 
 from __future__ import annotations
