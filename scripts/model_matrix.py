@@ -1,6 +1,8 @@
-"""Try every causal architecture of transformers, small and with random weights: python scripts/model_matrix.py docs/models.md
+"""Try every causal architecture of transformers, small and with random weights: python scripts/model_matrix.py
+docs/models.md
 
-The reference is transformers' own eager forward of one prompt. "right" agrees with it in every check, "refused" ends in a sentence.
+The reference is transformers' own eager forward of one prompt. "right" agrees with it in every check, "refused" ends in a
+sentence.
 """
 
 from __future__ import annotations
@@ -45,17 +47,22 @@ WIDTH = (
     "lru_width",
     "attention_hidden_size",
 )
-INNER = ("intermediate_size", "ffn_dim", "decoder_ffn_dim", "encoder_ffn_dim", "d_inner", "moe_intermediate_size", "ffn_hidden_size",
+INNER = ("intermediate_size", "ffn_dim", "decoder_ffn_dim", "encoder_ffn_dim", "d_inner", "moe_intermediate_size",
+         "ffn_hidden_size",
          "intermediate_size_mlp", "shared_expert_intermediate_size", "expert_ffn_hidden_size", "dense_intermediate_size",
-         "shared_intermediate_size", "mlp_hidden_size", "dff", "n_inner", "moe_shared_expert_intermediate_size", "feed_forward_size",
+         "shared_intermediate_size", "mlp_hidden_size", "dff", "n_inner", "moe_shared_expert_intermediate_size",
+         "feed_forward_size",
          "prefix_dense_intermediate_size", "mlp_intermediate_size", "hidden_dim", "dim_ff", "block_ff_dim")  # fmt: skip
 LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "decoder_layers", "encoder_layers", "num_decoder_layers",
           "num_encoder_layers")  # fmt: skip
 HEADS = ("num_attention_heads", "n_head", "n_heads", "num_heads", "decoder_attention_heads", "encoder_attention_heads",
-         "num_decoder_attention_heads", "num_encoder_attention_heads", "linear_num_value_heads", "mamba_n_heads", "lightning_nh")  # fmt: skip
+         "num_decoder_attention_heads", "num_encoder_attention_heads", "linear_num_value_heads", "mamba_n_heads",
+         "lightning_nh")  # fmt: skip
 GROUPS = ("num_key_value_heads", "linear_num_key_heads", "num_kv_heads")
-HEAD_WIDTH = ("head_dim", "qk_nope_head_dim", "qk_rope_head_dim", "attention_head_dim", "kv_channels", "global_head_dim", "rotary_dim",
-              "linear_key_head_dim", "linear_value_head_dim", "mamba_head_dim", "mamba_d_head", "dim_head", "swa_head_dim", "d_kv",
+HEAD_WIDTH = ("head_dim", "qk_nope_head_dim", "qk_rope_head_dim", "attention_head_dim", "kv_channels", "global_head_dim",
+              "rotary_dim",
+              "linear_key_head_dim", "linear_value_head_dim", "mamba_head_dim", "mamba_d_head", "dim_head", "swa_head_dim",
+              "d_kv",
               "index_head_dim", "attention_head_size")  # fmt: skip
 RANKS = ("q_lora_rank", "kv_lora_rank", "mamba_dt_rank", "time_step_rank", "o_lora_rank", "hidden_size_per_layer_input",
          "mamba_d_state", "state_size", "ssm_state_size")  # fmt: skip
@@ -64,7 +71,8 @@ WINDOWS = ("sliding_window", "window_size", "local_attention", "attention_chunk_
 SIZES: dict[str, Any] = (
     dict.fromkeys(WIDTH, 32) | dict.fromkeys(INNER, 64) | dict.fromkeys(LAYERS, 4) | dict.fromkeys(HEADS, 4)
     | dict.fromkeys(GROUPS, 2) | dict.fromkeys(HEAD_WIDTH, 8) | dict.fromkeys(RANKS, 8) | dict.fromkeys(EXPERTS, 4)
-    | dict.fromkeys(WINDOWS, WINDOW) | {"num_experts_per_tok": 2, "moe_top_k": 2, "v_head_dim": 4, "query_pre_attn_scalar": 8}
+    | dict.fromkeys(WINDOWS, WINDOW) | {"num_experts_per_tok": 2, "moe_top_k": 2, "v_head_dim": 4,
+                                        "query_pre_attn_scalar": 8}
     | {"max_position_embeddings": 512, "n_positions": 512, "vocab_size_per_layer_input": 343, "n_group": 1, "topk_group": 1}
 )  # fmt: skip
 OWN: dict[str, dict[str, Any]] = {
