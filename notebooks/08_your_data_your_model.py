@@ -61,6 +61,7 @@ from IPython.display import display
 from torch import Tensor
 
 from gdrt_lite import baselines, data, decoding, dro, lm, metrics, prompts, training
+from gdrt_lite.objectives import Objective
 from gdrt_lite.system.errors import GdrtError
 
 scratch = Path(tempfile.mkdtemp())  # everything that this notebook writes
@@ -348,7 +349,7 @@ say("Here: `{device}`, bfloat16 {fast}.", device=device, fast="is fast, and take
 # Each process gets its own part of the batch, and the *gradients* are averaged. **Predict:** for plain fine-tuning that is as good as
 # one large batch. Is it for GDRT?
 #
-# The weights depend on the group losses, and **each process sees its own**. They are not gathered. Simulate: 4 processes, 16 tokens
+# The weights depend on the group losses, and **each process sees its own**. Suppose that nobody gathers them. Simulate: 4 processes, 16 tokens
 # each, 5 groups whose true losses we choose.
 
 # %%
@@ -378,8 +379,8 @@ say("True weight of the hardest group: **{true:.2f}**. Gathered over the process
 assert mean_apart[:, 0].mean() < gathered[:, 0].mean() < exact[0]
 
 # %% [markdown]
-# Three remedies. A larger batch on each GPU. A running mean of the group losses, `ema=0.9`, which averages over steps in place of
-# processes. Or gather: send the sums and the counts of each group, then compute the weights from the common losses.
+# A larger batch on each GPU would make this smaller, and so would a running mean of the group losses, `ema=0.9`. The cure is to gather:
+# send the sums and the counts of each group, then compute the weights from the common losses. `finetune` does that by itself.
 
 # %% [markdown]
 # ### Exercise 08.2 · Group losses over several processes
@@ -429,6 +430,17 @@ averaged = torch.stack([torch.autograd.grad(share, parameter, retain_graph=True)
 assert torch.allclose(averaged, reference, atol=1e-6)
 say("The largest difference between the averaged gradient of {p} processes and that of one large batch is {d:.0e}.", p=4,
     d=(averaged - reference).abs().max().item())
+
+# %% [markdown]
+# The package computes the same share, in `objectives.Objective.share`, for processes and for the micro-batches of
+# `gradient_accumulation_steps`. So `batch_size` counts the examples of the whole step, whoever holds them.
+
+# %%
+objective = Objective("gdrt", n_groups=5, tau=1.0)
+per_part = [dro.group_sums(parameter[i] * l, i, 5) for l, i in zip(step_losses, step_ids)]
+step = objective.step(sum(s.detach() for s, _ in per_part), sum(n for _, n in per_part))
+loss = sum(objective.share(parameter[i] * l, i, step) for l, i in zip(step_losses, step_ids))
+assert torch.allclose(torch.autograd.grad(loss, parameter)[0], reference, atol=1e-6)
 
 # %% [markdown]
 # ## 6. Save, load, merge
@@ -605,13 +617,14 @@ print(f"{tuned.seconds / len(examples):.2f} s a window here: 3,000 windows take 
 # and **said** what changes with them, **saved**, **loaded** and **merged** an adapter and **proved** that the recommendations stayed, and **estimated**
 # costs before spending them.
 #
-# **Quick check.** You move from one GPU with batches of 64 to eight with batches of 8 each. SFT gives nearly the same curve; GDRT does not. Why?
+# **Quick check.** In a trainer of your own you move from one GPU with batches of 64 to eight with batches of 8 each. SFT gives nearly the same curve;
+# GDRT does not. Why?
 #
 # <details><summary>Answer</summary>
 #
 # The mean over tokens is linear: its gradients average. The weights are not linear in the losses, and each process now computes them from an eighth of
 # the tokens: groups are absent more often, and what comes out on average is flatter, nearer to the prior. (SFT moves a little too, where processes
-# have unequal numbers of tokens.) Gather the group losses, use `ema`, or raise the batch.
+# have unequal numbers of tokens.) Gather the sums and the counts of the groups, as `finetune` does.
 # </details>
 #
 # **What could still be wrong:** your users. A new data set deserves the audit of notebook 06 and the stress tests of notebook 07 before
