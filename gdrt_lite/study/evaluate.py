@@ -49,7 +49,7 @@ def evaluate(
 def in_float32(model: torch.nn.Module) -> Iterator[None]:
     """Convert the 16-bit weights of a model to float32 within this context, and restore them afterwards.
 
-    In bfloat16 a matrix product is rounded to 8 bits, in a way that depends on its shape. Under SmolLM2, 12 of 20 users' lists
+    In bfloat16 a matrix product is rounded to 8 bits, in a way that depends on its shape. Under SmolLM2, 12 of 20 lists
     differed between batches of 1 and of 16, and titles' scores by up to a nat. In float32 no list did, and scores by 1e-4.
     """
     narrow = [(p, p.data) for p in (*model.parameters(), *model.buffers()) if p.dtype in (torch.bfloat16, torch.float16)]
