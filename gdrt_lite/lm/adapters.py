@@ -50,8 +50,9 @@ def trainable_copy(model: PreTrainedModel | PeftModel, lora: LoraConfig | None, 
     lora = copy.deepcopy(lora) if lora else LoraConfig(r=8, lora_alpha=16, lora_dropout=0.0, task_type="CAUSAL_LM")
     if lora.init_lora_weights not in (*KEEPS_THE_BASE, *CHANGES_THE_BASE):
         raise ValueError(
-            f"init_lora_weights={lora.init_lora_weights!r} needs data or draws numbers again on loading, so the saved adapter "
-            f"would not be what was learnt; take one of {', '.join(map(repr, (*KEEPS_THE_BASE, *CHANGES_THE_BASE)))}."
+            f"init_lora_weights={lora.init_lora_weights!r} needs data or draws numbers again on loading, so the saved "
+            f"adapter would not be what was learnt; take one of "
+            f"{', '.join(map(repr, (*KEEPS_THE_BASE, *CHANGES_THE_BASE)))}."
         )
     earlier = list(getattr(model, EARLIER, ()))
     if isinstance(model, PeftModel):
