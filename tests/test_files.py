@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 
 import numpy as np
@@ -63,3 +64,15 @@ def test_a_folder_to_write_to_is_made_and_left_empty(tmp_path):
     folder = files.writable_folder(tmp_path / "a" / "b")
     assert folder == tmp_path / "a" / "b" and list(folder.iterdir()) == []
     assert files.writable_folder(folder) == folder
+
+
+def test_each_file_of_a_list_of_sums_is_compared(tmp_path):
+    assert files.check_sums(tmp_path) == {"SHA256SUMS": "is missing"}
+    for name in ("good", "changed"):
+        files.write_text(tmp_path / name, name)
+    good = hashlib.sha256(b"good").hexdigest()
+    files.write_text(tmp_path / "SHA256SUMS", f"{good}  good\n{good} *changed\n\n{good}  absent\n")
+    found = files.check_sums(tmp_path)
+    assert found["good"] == "" and "is damaged" in found["changed"] and found["absent"] == "is missing"
+    files.write_text(tmp_path / "SHA256SUMS", "one-word\n")
+    assert "not '<sha256>  <file>'" in files.check_sums(tmp_path)["SHA256SUMS"]

@@ -139,6 +139,11 @@ def test_genres_are_cut_where_the_column_cuts_them(cell):
     assert ("Genres are cut at" in told(found)) == isinstance(cell, str)
 
 
+def test_a_comma_inside_a_genre_cuts_nothing_where_the_column_has_bars():
+    table = pd.DataFrame({"u": "a", "i": ["x", "y"], "t": [1, 2], "g": ["Kids, Family|War", "Kids, Family"]})
+    assert data.from_frame(table, "u", "i", "t", genres="g").genres == {"x": ("Kids, Family", "War"), "y": ("Kids, Family",)}
+
+
 def test_the_first_row_that_names_genres_counts():
     table = pd.DataFrame({"u": ["a", "b", "c"], "i": "x", "t": 1, "g": ["", "Drama", "War"]})
     assert data.from_frame(table, "u", "i", "t", genres="g").genres == {"x": ("Drama",)}
@@ -219,6 +224,7 @@ def test_rows_in_order_stand_for_times(tmp_path):
         data.read_table(path)
     found = data.read_table(path, time="rows")
     assert found.frame.equals(data.from_frame(frame().assign(timestamp=range(70)), "user_id", "title", "timestamp").frame)
+    assert "order of the rows stands for their times" in told(found) and "Unix" not in told(found)
     with pytest.raises(ValueError, match="by='time' needs the time of every item"):
         found.split("time")
 
@@ -376,7 +382,7 @@ broken_lines = st.sampled_from(
 @settings(deadline=None, max_examples=EXAMPLES)
 @given(windows_of, st.none() | st.tuples(st.integers(0, 7), broken_lines))
 def test_a_random_amazon_folder_is_right_or_refused_with_its_line(rows, broken):
-    lines = [f'{user},"{items}",{at}' for user, items, at in rows]
+    lines = [f' {user} ,"{items}",{at}' for user, items, at in rows]
     if broken:
         lines.insert(place := broken[0] % (len(lines) + 1), broken[1])
     with tempfile.TemporaryDirectory() as name:
