@@ -475,42 +475,59 @@ def test_a_notebook_is_paired_whatever_the_root_of_the_server(root, name, tmp_pa
     assert paired["source"] == "1 + 1"
 
 
+DRIVER = """
+import functools, sys
+sys.path.insert(0, "tests")
+from gdrt_lite import training
+from gdrt_lite.study import run
+from test_faults import TINY, small_data
+training.arguments = functools.partial(training.arguments, save_every=3)  # so that many kills hit a checkpoint
+whole = training.train_relevance_scorer
+training.train_relevance_scorer = lambda lm, examples, seed=0: whole(lm, examples, max_steps=2, seed=seed)
+print("ready", flush=True)
+run.run(("sft", "gdrt"), out=sys.argv[1], resume=True, progress=False, splits=small_data(),
+        **TINY | dict(epochs=15, curve_examples=4))
+"""
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL is of POSIX")
 def test_ten_kills_at_random_moments_change_no_figure(tmp_path):
-    """Also between a checkpoint and the result: every file that `run` leaves is equal, but for times and memory."""
-    command = [sys.executable, "-m", "gdrt_lite", "run", "--objectives", "sft,gdrt", "--resume"]
-    for name, value in {**TINY, "train_examples": 2000, "curve_examples": 4}.items():
-        command += [f"--{name}", *map(str, value if isinstance(value, tuple) else (value,))]
+    """Also while a checkpoint is written, and between the last one and the result."""
 
     def start(out: str) -> subprocess.Popen:
-        return subprocess.Popen(
-            [*command, "--out", tmp_path / out], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-        )
+        command = [sys.executable, "-c", DRIVER, str(tmp_path / out)]
+        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        assert process.stdout.readline() == "ready\n", process.communicate()[1]
+        return process
 
-    whole, began = start("whole"), time.monotonic()
-    assert whole.wait() == 0, whole.stderr.read()
-    seconds, draw = time.monotonic() - began, random.Random(0)
-    for _ in range(10):
+    whole, began, draw, killed = start("whole"), time.monotonic(), random.Random(0), 0
+    error = whole.communicate()[1]
+    assert whole.returncode == 0, error
+    seconds = time.monotonic() - began
+    while killed < 10:
         process = start("killed")
         try:
-            process.wait(timeout=draw.uniform(0.1, 0.9) * seconds)
+            error = process.communicate(timeout=draw.uniform(0, 0.4) * seconds)[1]
         except subprocess.TimeoutExpired:
             process.kill()
-        error = process.communicate()[1]
+            error = process.communicate()[1]
+            killed += 1
         assert process.returncode in (0, -signal.SIGKILL), error
+        if process.returncode == 0:
+            shutil.move(tmp_path / "killed", tmp_path / f"done after {killed} kills")
     last = start("killed")
-    assert last.wait() == 0, last.stderr.read()
+    error = last.communicate()[1]
+    assert last.returncode == 0, error
 
-    def figures(out: str) -> dict:
-        found = {}
-        for path in sorted((tmp_path / out / "cells").glob("*.json")):
-            values = json.loads(path.read_text())
-            for name in ("seconds", "training_seconds", "peak_memory_gib"):
-                values.pop(name)
-            found[path.name] = values
-        return found
+    def figures(folder: Path) -> dict:
+        cells = {path.name: json.loads(path.read_text()) for path in (folder / "cells").glob("*.json")}
+        timed = ("seconds", "training_seconds", "peak_memory_gib")
+        return {name: {key: value for key, value in cell.items() if key not in timed} for name, cell in cells.items()}
 
-    assert figures("killed") == figures("whole")
-    left = {str(path.relative_to(tmp_path / "killed")) for path in (tmp_path / "killed").rglob("*")}
-    assert left == {str(path.relative_to(tmp_path / "whole")) for path in (tmp_path / "whole").rglob("*")}
+    def names(folder: Path) -> set[str]:
+        return {str(path.relative_to(folder)) for path in folder.rglob("*") if not path.name.endswith(".checkpoints")}
+
+    for folder in [*tmp_path.glob("done*"), tmp_path / "killed"]:
+        assert figures(folder) == figures(tmp_path / "whole") and len(figures(folder)) == 5
+        assert names(folder) == names(tmp_path / "whole")
