@@ -1,7 +1,8 @@
 """Memory and hours of a model with 3 billion weights, worked out for docs/platforms.md; nothing of it is run.
 
 Measured are the tokens of an example, how memory grows with the batch, and which share of a matrix product's speed a
-training step reaches (data/results/benchmarks.json, SmolLM2 on a CPU). Memory is scaled to the larger model by layers times width.
+training step reaches (data/results/benchmarks.json, SmolLM2 on a CPU). Memory is scaled to the larger model by layers times
+width.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -25,6 +26,8 @@ SCENARIOS = {
     "accumulation": dict(objective="gdrt", tau=0.2, gradient_accumulation_steps=2),
     "accumulation, sft": dict(objective="sft", gradient_accumulation_steps=4),
     "resumed": dict(objective="gdrt", ema=0.9, kill=3),
+    "growing windows": dict(objective="gdrt", part="growing"),
+    "batches of similar length": dict(objective="gdrt", part="many", max_steps=3),
     "adapter": dict(objective="gdrt", lora=True),
 }
 
@@ -47,26 +50,33 @@ class Gradients(TrainerCallback):
 def setting():
     splits = data.load_movielens(500).split(history=5)
     pocket = lm.pocket(splits.catalogue)
-    examples = data.sample(splits.train, 19, seed=1)
-    return pocket, examples, training.make_groups("gdrt", pocket, examples)
+    parts = {
+        "few": data.sample(splits.train, 19, seed=1),
+        "growing": splits.train[:19],
+        "many": data.sample(splits.train, 100, seed=2),
+    }
+    return pocket, parts, training.make_groups("gdrt", pocket, sum(parts.values(), []))
 
 
-def train(pocket, examples, groups, folder, objective, tau=1.0, ema=None, kill=None, lora=False, **settings):
-    """One training; what is compared of it, as tensors."""
+def train(
+    pocket, parts, groups, folder, objective, tau=1.0, ema=None, kill=None, left=None, lora=False, part="few", **settings
+):
+    """One training; what is compared of it, as tensors. `kill`: killed at a step, then resumed; `left`: resumed there."""
+    examples = parts[part]
     if lora:
         pocket = lm.LanguageModel(pocket.model, pocket.tokenizer, pocket.prompt, "small")
     rest = dict(groups=groups, progress=False)
     settings = (
         dict(batch_size=16, epochs=2, optim="adamw_torch" if lora else "sgd", learning_rate=1e-3 if lora else 0.1) | settings
     )
-    args = training.arguments(pocket, output=folder if kill else None, save_every=2, **settings)
+    args = training.arguments(pocket, output=folder if kill else left, save_every=2, **settings)
     own, watch = Objective(objective, tau=tau, ema=ema), Gradients(kill)
     if kill:
         with pytest.raises(KeyboardInterrupt):
             training.finetune(pocket, examples, own, args, callbacks=[watch], **rest)
-    run = training.finetune(
-        pocket, examples, own, args, callbacks=[Gradients()] if kill else [watch], resume=bool(kill), **rest
-    )
+        left = Path(shutil.copytree(folder, folder.with_name(f"{folder.name}, left"), dirs_exist_ok=True))
+        watch.kill = None
+    run = training.finetune(pocket, examples, own, args, callbacks=[watch], resume=bool(left), **rest)
     return {
         "gradient": torch.cat([g.flatten() for g in watch.first]),
         "losses": torch.tensor(run.history[["loss", *(f"loss_g{g}" for g in range(5))]].to_numpy()),
@@ -83,9 +93,10 @@ def scores(pocket, examples):
 
 def work(folder):
     """What one process of several does."""
-    pocket, examples, groups = setting()
+    pocket, parts, groups = setting()
+    examples = parts["few"]
     rank = int(os.environ["RANK"])
-    found = {name: train(pocket, examples, groups, folder / name, **own) for name, own in SCENARIOS.items()}
+    found = {name: train(pocket, parts, groups, folder / name, **own) for name, own in SCENARIOS.items()}
     found["groups"] = torch.tensor([g for e in examples for g in groups.of(e.target)])
     seen = []
     with sharing():
@@ -117,7 +128,7 @@ def two(tmp_path_factory):
     environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=500)
     assert not done.returncode, done.stderr[-3000:]
-    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
+    return [torch.load(folder / f"{rank}.pt", weights_only=True) | {"folder": str(folder)} for rank in (0, 1)]
 
 
 @pytest.fixture(scope="module")
@@ -133,6 +144,7 @@ def agree(ours, expected):
         torch.testing.assert_close(ours[part], expected[part], atol=atol, rtol=0, equal_nan=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_two_processes_train_as_one(one, two, name, tmp_path):
     settings = {k: v for k, v in SCENARIOS[name].items() if k not in ("kill", "gradient_accumulation_steps")}
@@ -145,8 +157,21 @@ def test_two_processes_train_as_one(one, two, name, tmp_path):
         assert (alone["weights"] == 0).any()
 
 
+@pytest.mark.slow
+def test_what_two_processes_left_one_finishes(one, two, tmp_path):
+    settings = {k: v for k, v in SCENARIOS["resumed"].items() if k != "kill"}
+    left = Path(two[0]["folder"]) / "resumed, left"
+    whole, resumed = train(*one, tmp_path, **settings), train(*one, tmp_path, left=left, **settings)
+    assert len(resumed["losses"]) == len(whole["losses"]) and torch.equal(
+        resumed["losses"][:2], two[0]["resumed"]["losses"][:2]
+    )
+    agree(resumed | {"gradient": whole["gradient"]}, whole)
+
+
+@pytest.mark.slow
 def test_scores_are_shared_out_and_come_back_in_order_bit_for_bit(one, two):
-    pocket, examples, groups = one
+    pocket, parts, groups = one
+    examples = parts["few"]
     expected = scores(pocket, examples)
     for rank, found in enumerate(two):
         assert torch.equal(found["scores"], expected)
@@ -172,6 +197,7 @@ def test_the_shares_of_a_step_add_up_to_its_gradient(name):
     torch.testing.assert_close(ours, exact)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective, ema", [("gdrt", None), ("gdrt", 0.9), ("balanced", None), ("sft", None)])
 def test_micro_batches_change_nothing(one, tmp_path, objective, ema):
     whole, divided = (
