@@ -81,7 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_settings(run)
     run.set_defaults(command=_run)
 
-    study = commands.add_parser("study", help="run the declared grid, one JSON a cell; skips what is done")
+    study = commands.add_parser("study", help="run the declared grid, one JSON file per cell; skips what is done")
     study.add_argument("--grid", type=Path, help="grid file (default: data/results/grid.yaml)")
     study.add_argument("--results", type=_folder, help="folder of the cells (default: data/results/cells)")
     study.add_argument("--only", default="", help="run the cells whose key contains this text")

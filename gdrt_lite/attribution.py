@@ -3,7 +3,7 @@
     A_g(t) = log P(y_t | x) - log P(y_t | x without g),   g in {TASK, HISTORY, PREFIX}
 
 captum's `FeatureAblation` does the ablating: its input is a vector that says which features are present, and its forward
-function builds the prompt that has just these. "Without" has four meanings (`ABLATIONS`), since the answer depends on it.
+function builds the prompt that has just these. "Without" has several meanings (`ablation.ABLATIONS`), since the answer depends on it.
 Source: arXiv 2510.10978, section 2. Derived in notebook 01, sections 2 to 4.
 """
 
@@ -38,7 +38,7 @@ def feature_ablation(
         lm: the model with its prompt.
         examples: at least two for "resample", whose donors are drawn among them.
         ablation: one of `ABLATIONS`.
-        seed: of the draw of donors.
+        seed: random seed for drawing donors.
         batch_size: examples handed to captum at once.
         progress: show a progress bar.
 
@@ -133,7 +133,7 @@ def token_attribution(lm: LanguageModel, example: Example) -> pd.DataFrame:
 
 
 def neutral_id(lm: LanguageModel) -> int:
-    """The token that stands for nothing, see `prompts.neutral_id`."""
+    """The neutral token that replaces an ablated one, see `prompts.neutral_id`."""
     return prompts.neutral_id(lm.tokenizer)
 
 

@@ -22,7 +22,7 @@ def popularity(
     k: int = 10,
     exclude_history: bool = False,
 ) -> list[Ranked]:
-    """The titles that most windows end in, the same for everybody.
+    """The most frequent targets of the training examples, the same for everybody.
 
     Args:
         train: training windows.
@@ -51,7 +51,7 @@ def item_transitions(
 
     Args:
         train, catalogue, histories, k, exclude_history: as in `popularity`.
-        shrinkage: 0 or more; added to the denominator, so that a pair seen once does not count as twins.
+        shrinkage: 0 or more; added to the denominator, so that rare pairs do not get a high similarity.
 
     Returns:
         Per user k pairs (title, similarity), best first; what no similarity reaches is filled up by popularity.

@@ -2,7 +2,7 @@
 
     rate(s, v) = P(s in segment | v in target)          PMI(s, v) = log P(s, v) / (P(s) P(v))
 
-counted over examples. A token that stands in every example has rate 1 and PMI 0: it says nothing about the target. So the
+counted over examples. A token that occurs in every example has rate 1 and PMI 0: it says nothing about the target. So the
 two are always shown side by side. Derived in notebook 02, sections 1 and 2.
 """
 

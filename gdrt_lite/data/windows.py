@@ -1,4 +1,4 @@
-"""Time-ordered windows, and their split into train, valid and test. `gdrt_lite.data` is the door.
+"""Time-ordered windows, and their split into train, valid and test. The public entry point is `gdrt_lite.data`.
 
 Every interaction with at least `min_history` earlier ones of its user is a window: it is the target, and the
 last earlier items, `history` at most, are its history, oldest first.

@@ -1,4 +1,4 @@
-"""Load a causal language model by name: every fault of a folder is one sentence. Used in notebook 01, section 1."""
+"""Load a causal language model by name: faults of a folder raise errors of one sentence. Used in notebook 01, section 1."""
 
 from __future__ import annotations
 

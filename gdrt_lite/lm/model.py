@@ -64,7 +64,7 @@ def pocket(titles: Sequence[str], prompt: Prompt = prompts.DEFAULT, seed: int = 
     Args:
         titles: the catalogue; its words make the vocabulary.
         prompt: the wording (or wordings), whose words join the vocabulary.
-        seed: of the initial weights.
+        seed: random seed for the initial weights.
     """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 

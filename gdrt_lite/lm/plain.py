@@ -1,6 +1,6 @@
 """One prompt at a time through transformers' own forward: slow, and right for every causal model.
 
-The reference of `verify`, and the way to read models and prompts that bear no company in a batch.
+The reference of `verify`, and the way to read models and prompts that cannot share a batch.
 """
 
 from __future__ import annotations

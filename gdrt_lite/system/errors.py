@@ -1,4 +1,4 @@
-"""The error for what the surroundings got wrong: network, disk, a damaged file. Wrong arguments are ValueErrors."""
+"""Raised for problems of the environment: network, disk, damaged files. Wrong arguments raise ValueError: network, disk, a damaged file. Wrong arguments are ValueErrors."""
 
 
 class GdrtError(RuntimeError):

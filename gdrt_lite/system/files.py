@@ -77,7 +77,7 @@ def check_sums(folder: Path) -> dict[str, str]:
 
 
 def writable_folder(folder: str | Path) -> Path:
-    """Make `folder` where it is missing, and see that a file can be written there: said before a long work, not after it.
+    """Create `folder` if missing and check that it is writable, before a long run rather than after it.
 
     Raises:
         GdrtError: it is a file, lies below one, or is closed to us.

@@ -131,7 +131,7 @@ def sha256(path: Path) -> str:
 
 
 def is_terminal() -> bool:
-    """Whether somebody watches stderr."""
+    """Whether stderr is a terminal."""
     return bool(sys.stderr and sys.stderr.isatty())
 
 

@@ -23,7 +23,7 @@ class SeededLengthGroups(LengthGroupedSampler):
     Args:
         batch_size: examples of an optimiser step: however many processes and micro-batches share it, the order is the same.
         lengths: one per example.
-        seed: of the order.
+        seed: random seed for the order.
         multiple: the epoch is filled up to a multiple of this with indices from `len(lengths)` on, which stand for fillers:
             each process then holds equally many examples, and none is seen twice.
     """
@@ -97,7 +97,7 @@ class TokenisedExamples(torch.utils.data.Dataset):
 
 @dataclass
 class Collator:
-    """Batches rows into the tensors of `packing.collate`, with the group of each label beside: group_ids (N,).
+    """Batches rows into the tensors of `packing.collate`, plus the group id of each label: group_ids (N,).
 
     A batch with a row that the model must read alone becomes a `plain_batch`.
     """

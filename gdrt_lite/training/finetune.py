@@ -45,7 +45,7 @@ class TuningResult:
     Attributes:
         lm: the tuned model, with the prompt it was tuned on.
         objective: name of the objective.
-        history: one row a step: step, loss, learning_rate, loss_g0.., weight_g0...
+        history: one row per step: step, loss, learning_rate, loss_g0.., weight_g0...
         groups: the token groups, or None for "sft" without groups.
         seconds: wall time of the training.
         settings: every argument that shaped the run.
