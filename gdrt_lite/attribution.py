@@ -3,7 +3,7 @@
     A_g(t) = log P(y_t | x) - log P(y_t | x without g),   g in {TASK, HISTORY, PREFIX}
 
 captum's `FeatureAblation` does the ablating: its input is a vector that says which features are present, and its forward
-function builds the prompt that has just these. "Without" has several meanings (`ablation.ABLATIONS`), since the answer depends on it.
+function builds the prompt that has just these. "Without" has several meanings, see `ablation`.
 Source: arXiv 2510.10978, section 2. Derived in notebook 01, sections 2 to 4.
 """
 

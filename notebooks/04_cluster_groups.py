@@ -46,7 +46,8 @@ if not found():
     if (done := subprocess.run(pip, capture_output=True, text=True)).returncode:
         raise RuntimeError(f"cannot install {source}; set GDRT_LITE_SOURCE\n{done.stdout}{done.stderr}")
     invalidate_caches()
-from gdrt_lite import plots; from gdrt_lite.course import checks; from gdrt_lite.course.notebook import card, pick, say
+from gdrt_lite import plots; from gdrt_lite.course import checks
+from gdrt_lite.course.notebook import card, pick, say
 
 # %% tags=["card"]
 card("04")

@@ -169,7 +169,7 @@ def test_an_objective_stands_against_its_reference_in_every_protocol_that_has_bo
 def test_one_objective_and_seed_at_two_learning_rates_is_refused():
     cells = [make("sft", 0, 0.5, learning_rate=rate) for rate in (0.1, 0.2)]
     assert len(protocols.by_protocol(cells)) == 1
-    with pytest.raises(GdrtError, match="two cells are sft with seed 0, at two learning rates"):
+    with pytest.raises(GdrtError, match="two cells have method sft and seed 0, at two learning rates"):
         compare.table(cells)
 
 

@@ -1,4 +1,4 @@
-"""Raised for problems of the environment: network, disk, damaged files. Wrong arguments raise ValueError: network, disk, a damaged file. Wrong arguments are ValueErrors."""
+"""Raised for problems of the environment: network, disk, damaged files. Wrong arguments raise ValueError."""
 
 
 class GdrtError(RuntimeError):

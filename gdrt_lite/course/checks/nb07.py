@@ -149,7 +149,7 @@ EXERCISES = [
         cases=[(0.1, 0.3, "higher"), (-0.3, -0.1, "higher"), (-0.1, 0.3, "higher"), (-0.3, 0.1, "lower"),
                (-0.3, -0.1, "lower"), (0.1, 0.3, "lower")],
         mistakes=[
-            Mistake("You judge by the middle of the interval; an interval that includes zero decides nothing.", _by_the_middle),
+            Mistake("You judge by the middle of the interval; one that includes zero decides nothing.", _by_the_middle),
             Mistake("Not shown is not the same as shown not to be: an interval that includes zero is 'undecided'.",
                     _absence_as_evidence),
             Mistake("The claim says which direction counts; 'lower' is supported by values below zero.", _always_higher),
