@@ -17,7 +17,9 @@ PROMPT = Prompt(before="the user saw", bullet=" -", after=" next -")
 class Words:
     """A tokenizer with one token a word."""
 
-    eos_token_id = 0
+    eos_token_id, all_special_ids, all_special_tokens = 0, [0], ["<eos>"]
+    unk_token_id = chat_template = None
+    added_tokens_decoder: dict = {}
 
     def __init__(self):
         self.known = ["<eos>"]
