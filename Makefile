@@ -1,4 +1,4 @@
-# make setup | run | lint | check | test | lab | bench | study | notebooks | clean
+# make setup | run | lint | check | test | long | lab | bench | study | notebooks | clean
 #   make run ARGS="--profile standard"     make setup PYTHON=python3.12     make setup TORCH_FLAGS="--index-url ..."
 PYTHON ?= python3
 TORCH_FLAGS ?=
@@ -7,7 +7,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup run lint check test lab bench study notebooks clean
+.PHONY: help setup run lint check test long lab bench study notebooks clean
 .DELETE_ON_ERROR:
 
 help:
@@ -43,7 +43,11 @@ check: lint
 	$(PY) -m pytest -m "not slow and not model" tests $(ARGS)
 
 test: setup
-	GDRT_PROFILE=quick $(PY) -m pytest --nbmake --nbmake-timeout=900 tests $(wildcard notebooks) $(ARGS)
+	GDRT_PROFILE=quick $(PY) -m pytest -m "not long" --nbmake --nbmake-timeout=900 tests $(wildcard notebooks) $(ARGS)
+
+# What takes many minutes: every architecture of transformers, and a run that is killed ten times.
+long: setup
+	$(PY) -m pytest -m long tests $(ARGS)
 
 lab: setup
 	$(PY) -m jupyter lab --notebook-dir=notebooks $(ARGS)

@@ -490,6 +490,7 @@ run.run(("sft", "gdrt"), out=sys.argv[1], resume=True, progress=False, splits=sm
 """
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL is of POSIX")
 def test_ten_kills_at_random_moments_change_no_figure(tmp_path):

@@ -429,6 +429,7 @@ def test_a_tokenizer_that_grows_is_read_anew(tokenizer):
 # ----------------------------------------------------------------------------------------------- the slow lane
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_every_causal_architecture_is_right_or_refused():
     script = Path(__file__).resolve().parents[1] / "scripts" / "model_matrix.py"
