@@ -79,7 +79,8 @@ def read_table(path: str | Path, **said: str | None) -> Interactions:
     if "item" not in asked and cells.looks_like_ids(interactions.titles):
         raise GdrtError(f"{path}: column {columns['item']!r} seems to hold ids and no titles. {_TITLES}")
     if numbered:
-        report = [sentence for sentence in interactions.report if "'rows'" not in sentence]  # not that these are no Unix seconds
+        # What is said of its numbers is left out: they are no times.
+        report = [sentence for sentence in interactions.report if "'rows'" not in sentence]
         return replace(interactions, dated=False, report=(*report, "The order of the rows stands for their times."))
     return interactions
 
