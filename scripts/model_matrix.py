@@ -1,8 +1,10 @@
-"""Try every causal architecture of transformers, small and with random weights: python scripts/model_matrix.py
-docs/models.md
+"""Try every causal architecture of transformers, small and with random weights, and write docs/models.md.
 
-The reference is transformers' own eager forward of one prompt. "right" agrees with it in every check, "refused" ends in a
-sentence.
+    python scripts/model_matrix.py               all, and the page
+    python scripts/model_matrix.py llama mpt     these two, to the screen
+
+The reference is transformers' own eager forward of one prompt. "right" agrees with it in every check, and "refused" ends
+in a sentence.
 """
 
 from __future__ import annotations
@@ -75,8 +77,13 @@ SIZES: dict[str, Any] = (
                                         "query_pre_attn_scalar": 8}
     | {"max_position_embeddings": 512, "n_positions": 512, "vocab_size_per_layer_input": 343, "n_group": 1, "topk_group": 1}
 )  # fmt: skip
+HYBRID = {"mamba_n_heads": 8, "mamba_d_head": 8, "mamba_n_groups": 1, "mamba_expand": 2, "mamba_d_ssm": 64}
 OWN: dict[str, dict[str, Any]] = {
     "gpt_neo": {"attention_types": [[["global", "local"], 2]]},
+    "bamba": HYBRID | {"attn_layer_indices": [1, 3]},
+    "falcon_h1": HYBRID,
+    "granitemoehybrid": HYBRID | {"layer_types": ["mamba", "attention"] * 2},
+    "dots1": {"moe_intermediate_size": 32, "n_routed_experts": 4, "n_shared_experts": 1, "first_k_dense_replace": 2},
 }
 
 
@@ -276,11 +283,33 @@ def matrix(kinds: list[str]) -> dict[str, tuple[str, str]]:
     return verdicts
 
 
-def main(page: str | None, *kinds: str) -> None:
+PAGE = """# Which models are read right
+
+`python scripts/model_matrix.py` builds every causal architecture of transformers {version} that it can build small, with
+random weights and windows of {window} tokens. It compares this package with transformers' own eager forward of one prompt:
+scores in batches and alone, three ablations, token relevance, rankings, and two trainings with LoRA one after the other.
+
+{counts}.
+
+"together" prompts share a batch; "each prompt alone" is slower and just as right. What is refused ends in one sentence.
+An architecture is "not built" where the script has no small configuration for it, which says nothing about the model.
+
+{table}
+"""
+
+
+def main(*kinds: str) -> None:
     """Write the page, or print the verdicts on the kinds that are named."""
     verdicts = matrix(list(kinds) or sorted(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES))
-    print(Counter(verdict for verdict, _ in verdicts.values()))
+    count = Counter(verdict for verdict, _ in verdicts.values())
+    counts = ", ".join(f"{count[name]} {name}" for name in ("right", "refused", "wrong", "traceback", "not built"))
+    print(counts)
+    if not kinds:
+        rows = ["| architecture | verdict | how |", "|---|---|---|"]
+        rows += [f"| {kind} | {verdict} | {note} |" for kind, (verdict, note) in verdicts.items()]
+        table = PAGE.format(version=transformers.__version__, window=WINDOW, counts=counts, table="\n".join(rows))
+        (Path(__file__).resolve().parents[1] / "docs" / "models.md").write_text(table, encoding="utf-8")
 
 
 if __name__ == "__main__":
-    main(*(sys.argv[1:] or [None]))
+    main(*sys.argv[1:])
