@@ -5,6 +5,7 @@ The method lies flat, one file per idea, in the order in which data flows throug
     prompts        an example becomes token ids, each labelled TASK, HISTORY or TARGET
     ablation       diagnosis: the four meanings of "without a segment"
     attribution    diagnosis: what each segment contributes to the prediction (FAA)
+    stranger       diagnosis: own minus stranger, what a user's own history is worth in nats
     cooccurrence   diagnosis: how often source and target tokens meet, beside PMI
     relevance      cure, step 1: how far the prompt without the history predicts each target token
     groups         cure, step 2: K-means groups of target tokens by relevance
@@ -55,6 +56,7 @@ _MODULES = (
     "prompts",
     "relevance",
     "sasrec",
+    "stranger",
     "study",
     "system",
     "training",

@@ -29,7 +29,7 @@ def feature_ablation(
     examples: Sequence[Example],
     ablation: str = "attention",
     seed: int = 0,
-    batch_size: int = 16,
+    batch_size: int = 64,
     progress: bool = False,
 ) -> pd.DataFrame:
     """FAA of the three segments on every target token.
@@ -39,7 +39,7 @@ def feature_ablation(
         examples: at least two for "resample", whose donors are drawn among them.
         ablation: one of `ABLATIONS`.
         seed: random seed for drawing donors.
-        batch_size: examples handed to captum at once.
+        batch_size: examples handed to captum at once, those of a user together: what their prompts share is read once.
         progress: show a progress bar.
 
     Returns:
@@ -63,15 +63,16 @@ def feature_ablation(
 
     encoded = [lm.encode(example.history, example.target) for example in examples]
     donors = _donors(len(examples), seed)
-    frames = []
+    by_user = sorted(range(len(examples)), key=lambda i: (examples[i].user, i))
+    frames = {}
     for start in tqdm(range(0, len(examples), batch_size), desc=f"FAA ({ablation})", disable=not progress):
-        index = range(start, min(start + batch_size, len(examples)))
+        index = by_user[start : start + batch_size]
         rows = [encoded[i] for i in index]
         others = [encoded[donors[i]] for i in index]
         attributions, logprobs = _captum_ablation(lm, rows, others, ablation)
         for i, row, attribution, logprob in zip(index, rows, attributions, logprobs, strict=True):
-            frames.append(_tidy(lm, i, examples[i].user, row, attribution, logprob))
-    return pd.concat(frames, ignore_index=True)
+            frames[i] = _tidy(lm, i, examples[i].user, row, attribution, logprob)
+    return pd.concat([frames[i] for i in range(len(examples))], ignore_index=True)
 
 
 def segment_table(frame: pd.DataFrame) -> pd.DataFrame:
@@ -148,8 +149,7 @@ def _captum_ablation(
         gone = [segment for segment, keep in zip(FEATURES, present, strict=True) if not keep]
         return ablate(rows[i], gone[0], ablation, neutral, donors[i]) if gone else rows[i]
 
-    # captum asks for one set of features after another. Scored together, a prompt and the one without PREFIX are read as
-    # one.
+    # captum asks for one set of features after another. Scored together, prompts that begin alike are read as one tree.
     one_gone = [[segment != gone for segment in FEATURES] for gone in FEATURES]
     wanted = {prompt_with(present, i): None for i in range(len(rows)) for present in [[True] * len(FEATURES), *one_gone]}
     scored = dict(zip(wanted, target_logprobs(lm, list(wanted)), strict=True))

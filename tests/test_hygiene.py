@@ -26,7 +26,7 @@ LAYERS = [
     {"data", "prompts"},
     {"ablation"},
     {"lm"},
-    {"attribution", "cooccurrence", "relevance"},
+    {"attribution", "cooccurrence", "relevance", "stranger"},
     {"groups"},
     {"dro"},
     {"objectives"},

@@ -10,10 +10,12 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch.utils.checkpoint import checkpoint
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import eager_mask
 
 NAME = "grouped_cpu"
+KEPT = 500_000  # weights of a layer that training keeps for its backward pass; where there are more, they are computed again
 UNSUPPORTED = ("softcap", "s_aux", "sinks", "position_bias")  # what some models hand over that would change the weights
 
 
@@ -48,13 +50,20 @@ def grouped_attention(
     scale = width**-0.5 if scaling is None else scaling
     exact = torch.promote_types(query.dtype, torch.float32)  # float64 stays what it is
     rows = query.to(exact).reshape(batch, groups, heads // groups * length, width) * scale
-    scores = rows @ key.to(exact).transpose(-1, -2)  # (B, G, H/G * Q, K)
-    if attention_mask is not None:
-        scores = scores.view(batch, groups, heads // groups, length, -1) + attention_mask[:, None]
-        scores = scores.view(batch, groups, heads // groups * length, -1)
-    weights = torch.nn.functional.dropout(scores.softmax(-1), dropout, module.training)
-    output = (weights @ value.to(exact)).view(batch, heads, length, -1)
-    return output.to(query.dtype).transpose(1, 2).contiguous(), None
+
+    def attend(rows: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+        scores = rows @ key.to(exact).transpose(-1, -2)  # (B, G, H/G * Q, K)
+        if attention_mask is not None:
+            scores = scores.view(batch, groups, heads // groups, length, -1) + attention_mask[:, None]
+            scores = scores.view(batch, groups, heads // groups * length, -1)
+        weights = torch.nn.functional.dropout(scores.softmax(-1), dropout, module.training)
+        return weights @ value.to(exact)  # (B, G, H/G * Q, E)
+
+    if torch.is_grad_enabled() and batch * heads * length * key.shape[2] > KEPT:
+        output = checkpoint(attend, rows, key, value, use_reentrant=False)
+    else:
+        output = attend(rows, key, value)
+    return output.view(batch, heads, length, -1).to(query.dtype).transpose(1, 2).contiguous(), None
 
 
 AttentionInterface.register(NAME, grouped_attention)

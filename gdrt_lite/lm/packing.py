@@ -26,7 +26,7 @@ from gdrt_lite.prompts import Encoded
 
 Batch = dict[str, torch.Tensor]
 Path = np.ndarray  # one number per token that the model reads, equal where position, id and visibility are equal
-LAYERS_COST = 1000  # what the linear layers cost per token, in attended keys
+LAYERS_COST = 1500  # what the linear layers cost per token, in attended keys
 TRUNK_COST = 32  # what a second forward pass costs, in tokens
 PARTS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)  # how many rows a batch is tried in
 
