@@ -60,6 +60,36 @@ def test_windows_agree_with_a_naive_loop(rows, min_history, more):
     assert data.windows(interactions.frame, min_history + more, min_history) == expected
 
 
+def test_growing_windows_by_hand():
+    frame = toy(users=1, items=7).frame
+    found = [(len(e.history), e.history[0], e.target) for e in data.windows(frame, history=3, min_history=2, growing=True)]
+    assert found == [(2, "T00", "T02"), (3, "T00", "T03"), (2, "T02", "T04"), (3, "T02", "T05"), (2, "T04", "T06")]
+
+
+@settings(deadline=None, max_examples=60)
+@given(interaction_rows, st.integers(1, 4), st.integers(0, 4))
+def test_growing_windows_have_the_targets_of_sliding_ones_and_the_end_of_their_histories(rows, min_history, more):
+    frame = data.from_frame(pd.DataFrame(rows, columns=["u", "i", "t"]), "u", "i", "t").frame
+    sliding = data.windows(frame, min_history + more, min_history)
+    growing = data.windows(frame, min_history + more, min_history, growing=True)
+    assert [(e.user, e.target, e.time) for e in growing] == [(e.user, e.target, e.time) for e in sliding]
+    for long, short in zip(sliding, growing, strict=True):
+        assert min_history <= len(short.history) and short.history == long.history[-len(short.history) :]
+    for chunk in data.chunks_of(growing):
+        # Each history is the one before it with its target behind: a model reads them as one.
+        windows = [growing[i] for i in chunk]
+        assert all(b.history == (*a.history, a.target) for a, b in zip(windows, windows[1:], strict=False))
+        assert len(windows[0].history) == min_history and len(windows) <= more + 1
+    assert sorted(i for chunk in data.chunks_of(growing) for i in chunk) == list(range(len(growing)))
+
+
+def test_a_sample_of_whole_chunks_takes_them_from_the_users_in_turn():
+    examples = toy(users=6, items=10).split("new_users", history=5, min_history=2, growing=True).train
+    drawn = data.sample(examples, 15, seed=1, whole_chunks=True)
+    assert len(drawn) == 15 and sorted(map(len, data.chunks_of(drawn))) == [3, 4, 4, 4]
+    assert len({e.user for e in drawn}) == 4 and data.sample(examples, 9, seed=1, whole_chunks=True) == drawn[:9]
+
+
 def test_from_frame_keeps_first_of_a_pair_and_row_order_in_ties():
     df = pd.DataFrame({"who": [2, 1, 1, 1, 1], "what": ["x", " b", "a", "c", "b"], "when": [9, 5, 5, 1, 2]})
     frame = data.from_frame(df, "who", "what", "when").frame

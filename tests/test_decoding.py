@@ -64,6 +64,36 @@ def test_a_beam_as_wide_as_the_catalogue_is_exhaustive(pocket, splits, seed, siz
         assert_same(ranked, decoding.score_catalogue(pocket, history, catalogue))
 
 
+@given(st.integers(0, 1000), st.integers(2, 40), st.booleans())
+@settings(max_examples=8, deadline=None)
+def test_the_exact_ranking_equals_one_forward_pass_for_each_title(pocket, splits, seed, size, exclude):
+    catalogue = random.Random(seed).sample(splits.catalogue, size)
+    histories = [history[: size - 1] for history in histories_from(catalogue, 2, seed)]
+    lists = decoding.rank_catalogue(pocket, histories, catalogue, k=size, exclude_history=exclude)
+    for history, ranked in zip(histories, lists, strict=True):
+        expected = []
+        for title in catalogue:
+            prompt = pocket.encode(history, title)
+            with torch.no_grad():
+                logprobs = pocket.model(torch.tensor([prompt.ids])).logits[0].log_softmax(-1)
+            expected.append((title, float(logprobs[list(prompt.predict_at), list(prompt.labels)].sum())))
+        kept = [pair for pair in expected if not (exclude and pair[0] in history)]
+        assert_same(ranked, sorted(kept, key=lambda pair: (-pair[1], pair[0])))
+
+
+def test_titles_of_one_score_are_ranked_by_name(pocket, splits):
+    flat = copy.deepcopy(pocket.model)
+    for parameter in flat.parameters():
+        parameter.data.zero_()  # every token is as likely as any other
+    by_tokens: dict[int, list[str]] = {}
+    for title in splits.catalogue:
+        by_tokens.setdefault(len(target_ids(pocket.tokenizer, title)), []).append(title)
+    titles = max(by_tokens.values(), key=len)[::-1]
+    model = lm.LanguageModel(flat, pocket.tokenizer, pocket.prompt, "flat")
+    (ranked,) = decoding.rank_catalogue(model, [titles[:2]], titles, k=5)
+    assert [title for title, _ in ranked] == sorted(titles)[:5]
+
+
 def test_exhaustive_on_the_real_model(smollm2, splits):
     catalogue = splits.catalogue[100:112]
     histories = histories_from(catalogue, 2, seed=3)

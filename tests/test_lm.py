@@ -164,6 +164,17 @@ def test_grouped_attention_equals_torchs_own(heads, groups):
     torch.testing.assert_close(ours, theirs.transpose(1, 2), atol=1e-5, rtol=1e-5)
 
 
+def test_weights_that_are_computed_again_in_the_backward_pass_change_no_gradient(monkeypatch):
+    torch.manual_seed(0)
+    tensors = [torch.randn(2, heads, n, 8, requires_grad=True) for heads, n in ((4, 5), (2, 7), (2, 7))]
+    gradients = []
+    for kept in (10**9, 0):
+        monkeypatch.setattr(attention, "KEPT", kept)
+        output, _ = attention.grouped_attention(torch.nn.Module().train(), *tensors, torch.zeros(2, 1, 5, 7))
+        gradients.append(torch.autograd.grad(output.square().sum(), tensors))
+    assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
+
+
 @pytest.mark.parametrize("name", ["softcap", "s_aux", "position_bias"])
 def test_grouped_attention_refuses_what_it_does_not_compute(name):
     tensors = [torch.randn(1, 2, 3, 4) for _ in range(3)]

@@ -16,6 +16,7 @@ from gdrt_lite import data, dro, lm, training
 from gdrt_lite.groups import LEVELS, fit
 from gdrt_lite.objectives import OBJECTIVES, Objective
 from gdrt_lite.relevance import token_relevance
+from gdrt_lite.training.batches import SeededChunks
 
 
 def weights_of(run):
@@ -129,6 +130,20 @@ def test_every_objective_trains(pocket, examples, objective):
     first, last = (float(torch.cat(lm.target_logprobs(m, [m.encode(e.history, e.target) for e in examples[:32]])).mean())
                    for m in (pocket, run.lm))  # fmt: skip
     assert last > first + 0.05
+
+
+def test_the_examples_of_a_chunk_come_one_after_the_other_in_an_order_of_seed_and_epoch():
+    growing = data.load_movielens(500).split(history=6, growing=True).train
+    chunks = data.chunks_of(data.sample(growing, 48, seed=1, whole_chunks=True))
+    sampler = SeededChunks(chunks, seed=0, multiple=5)
+    order = list(sampler)
+    assert len(order) == len(sampler) == 50 and sorted(order) == list(range(50))  # the last two are fillers
+    for chunk in chunks:
+        start = order.index(chunk[0])
+        assert order[start : start + len(chunk)] == chunk
+    assert list(SeededChunks(chunks, seed=0, multiple=5)) == order != list(SeededChunks(chunks, seed=1, multiple=5))
+    sampler.set_epoch(1)
+    assert list(sampler) != order
 
 
 def test_same_seed_same_weights_and_the_given_model_stays_as_it_is(pocket, examples):
