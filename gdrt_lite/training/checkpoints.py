@@ -76,6 +76,10 @@ def _is_whole_zip(path: Path) -> bool:
         return file.testzip() is None
 
 
+# How a step is divided, which changes no result: a run may go on with another number of processes.
+DIVISION = ("processes", "gradient_accumulation_steps")
+
+
 def own_checkpoint(folder: str | Path, facts: Mapping[str, Any]) -> str | None:
     """`newest_checkpoint` of a folder, if the run that wrote it had the same facts.
 
@@ -88,7 +92,7 @@ def own_checkpoint(folder: str | Path, facts: Mapping[str, Any]) -> str | None:
     state = json.loads((Path(newest) / STATE).read_text(encoding="utf-8"))
     theirs = state.get("stateful_callbacks", {}).get("RunRecord", {}).get("args", {}).get("facts", {})
     ours = RunRecord(facts).facts
-    differ = [name for name in ours if name not in theirs or theirs[name] != ours[name]]
+    differ = [name for name in ours if name not in DIVISION and (name not in theirs or theirs[name] != ours[name])]
     if differ:
         was = {name: theirs.get(name, "not recorded") for name in differ}
         said = "; ".join(f"{name} was {_short(was[name])} and is {_short(ours[name])}" for name in differ)
