@@ -719,7 +719,7 @@ if studied:
     larger = compare.table(found).set_index("method")
     counted = max((c.train_examples for c in found if c.method in baseline_names()), default=0)
     say("**{n}** cells, tuned on {windows:,} windows (the two that count read all {counted:,}), tau {tau:g}, {test} test windows; in brackets: minus SFT.", n=len(found),
-        windows=settings.train_examples, counted=counted, tau=settings.tau, test=len(found[0]["users"]))
+        windows=settings.train_examples, counted=counted, tau=settings.tau, test=len(found[0].users))
     display(larger[[c for c in ("seeds", "NDCG@10", "NLL", "bias attention", "MGU@5 popularity") if c in larger]])
     first_seed = {c.method: report.cell_metrics(c) for c in reversed(found) if c.config.seed == 0}
     if {"sft", "gdrt"} <= set(first_seed):
