@@ -843,7 +843,7 @@ if "verdict of seeds alone" in claims:
     lost = int((clear["verdict of seeds alone"] == "undecided").sum())
     say("And drawing two or three seeds anew gives too narrow an interval (exercise 07.2). So beside it stands Student's t of the seeds alone: by that, **{lost}** of the {n} clear "
         "verdicts with several seeds would be undecided. Trust most what both call clear: {both}.", lost=lost, n=len(clear),
-        both="; ".join(f"{row.claim} ({row.compare.split(', ', 1)[1].split(':')[0]})" for row in clear[clear["verdict of seeds alone"] == clear.verdict].itertuples()) or "nothing")
+        both="; ".join(f"{row.claim} ({row.evidence.split(', ', 1)[1].split(':')[0]})" for row in clear[clear["verdict of seeds alone"] == clear.verdict].itertuples()) or "nothing")
 
 # %% [markdown]
 # *Undecided* is no failure: it says what to measure next. More users narrow the intervals of section 2, more seeds those of section 5, a larger
