@@ -10,9 +10,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from scipy import sparse
 
-from gdrt_lite.data import Example
-
-Ranked = list[tuple[str, float]]
+from gdrt_lite.data import Example, Ranked
 
 
 def popularity(

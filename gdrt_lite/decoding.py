@@ -14,6 +14,7 @@ import torch
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
+from gdrt_lite.data import Ranked
 from gdrt_lite.lm import (
     LanguageModel,
     additive,
@@ -26,8 +27,6 @@ from gdrt_lite.lm import (
 )
 from gdrt_lite.prompts import Encoded, normal_title, target_ids
 from gdrt_lite.trie import TitleTrie, trie_of
-
-Ranked = list[tuple[str, float]]
 
 
 def recommend(

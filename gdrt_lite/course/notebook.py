@@ -7,9 +7,10 @@ import os
 from pathlib import Path
 from typing import Any, TypeVar
 
+from gdrt_lite.study.config import PROFILES
+
 T = TypeVar("T")
 
-PROFILES = ("quick", "standard", "full")
 # Time budget per notebook in seconds, for the quick profile on two cores.
 BUDGETS = {**{f"{n:02}": 120 for n in range(6)}, "06": 360, "07": 180, "08": 180}
 TOTAL_BUDGET = 1200

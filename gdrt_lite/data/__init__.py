@@ -13,7 +13,7 @@ from gdrt_lite.data.sources import (
     write_amazon,
 )
 from gdrt_lite.data.tables import read_table
-from gdrt_lite.data.windows import SPLITS, Example, Splits, chunks_of, sample, windows
+from gdrt_lite.data.windows import SPLITS, Example, Ranked, Splits, chunks_of, sample, windows
 
 __all__ = [
     "NAMED",
@@ -21,6 +21,7 @@ __all__ = [
     "TIES",
     "Example",
     "Interactions",
+    "Ranked",
     "Splits",
     "amazon_interactions",
     "chunks_of",

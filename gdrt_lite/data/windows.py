@@ -19,6 +19,7 @@ import pandas as pd
 SPLITS = ("new_users", "time", "leave_one_out")
 HELD_OUT = 0.1  # the share of users (new_users) or windows (time) in each of valid and test
 LOWER = "lower min_history (in a Config: a history below 3)"
+Ranked = list[tuple[str, float]]  # a recommended list: titles with their scores, best first
 Parts = tuple[list["Example"], list["Example"], list["Example"]]
 
 
