@@ -119,6 +119,16 @@ def test_built_package_holds_modules_and_data(tmp_path):
     assert "gdrt-lite = gdrt_lite.__main__:main" in scripts.read_text(encoding="utf-8")
 
 
+def test_an_editable_installation_copies_neither_modules_nor_data(tmp_path):
+    """A copy of data/ would be out of date after the next change, and hide that the clone is gone."""
+    build = "import sys, hatchling.build; print(hatchling.build.build_editable(sys.argv[1]))"
+    subprocess.run([sys.executable, "-c", build, str(tmp_path)], cwd=ROOT, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    assert "_gdrt_lite.pth" in names
+    assert not [name for name in names if name.startswith("gdrt_lite/")]
+
+
 def test_the_citation_names_this_version_and_its_licence(project):
     citation = yaml.safe_load(read("CITATION.cff"))
     assert citation["version"] == gdrt_lite.__version__

@@ -63,8 +63,8 @@ def _run(python: Path | str, folder: Path, cell: str, **environment: str) -> sub
 
 def test_in_an_empty_folder_it_installs_keeps_torch_and_runs_twice(fresh: Path, tmp_path: Path) -> None:
     wheel = _wheel(tmp_path)
-    missing = _run(fresh, tmp_path / "work", "import gdrt_lite")
-    assert "No module named 'gdrt_lite'" in missing.stderr, "the environment must start without the package"
+    missing = _run(fresh, tmp_path / "work", "import gdrt_lite.course")  # an empty folder of that name has no course
+    assert "ModuleNotFoundError: No module named 'gdrt_lite" in missing.stderr, "it must start without the package"
     cell = f"{setup_cell.SETUP}\n{setup_cell.SETUP}\n{REPORT}"
     for _ in range(2):  # a second kernel, too
         done = _run(fresh, tmp_path / "work", cell, GDRT_LITE_SOURCE=str(wheel))
