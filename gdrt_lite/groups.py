@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from sklearn.cluster import KMeans
 
-LEVELS = ("token", "item")
+LEVELS = ("token", "item")  # of K-means; `by_openness` has the level "open"
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class TokenGroups:
         ids: {title: group of each of its target tokens, EOS included}.
         relevance: {title: relevance of each token, nats}.
         counts: {title: how often it is a training target}; 0 for titles that never are.
-        level: "token" or "item".
+        level: "token", "item" or "open".
     """
 
     centers: np.ndarray
@@ -40,6 +40,14 @@ class TokenGroups:
         """Number of groups."""
         return len(self.centers)
 
+    @property
+    def sizes(self) -> np.ndarray:
+        """Training tokens of each group, shape (K,)."""
+        sizes = np.zeros(self.n_groups, dtype=np.int64)
+        for title, own in self.ids.items():
+            np.add.at(sizes, own, self.counts[title])
+        return sizes
+
     def of(self, title: str) -> np.ndarray:
         """Group of each target token of a title, shape (T,), int64, EOS last.
 
@@ -51,15 +59,18 @@ class TokenGroups:
         return self.ids[title]
 
     def shuffled(self, seed: int) -> TokenGroups:
-        """Permute the group ids randomly over all tokens: a control that keeps the group sizes but not their meaning.
+        """Deal all tokens at random into K groups of equal size: a control without the groups' meaning and unequal sizes.
 
-        The sizes are kept exactly if every title counts once. Weighted by how often each title is a target, they are kept
-        only on average, because the permutation ignores which titles are popular.
+        The training tokens of the groups differ by at most those of one token of the most frequent title.
         """
-        titles = sorted(self.ids)
-        lengths = [len(self.ids[title]) for title in titles]
-        dealt = np.random.default_rng(seed).permutation(np.concatenate([self.ids[title] for title in titles]))
-        ids = dict(zip(titles, np.split(dealt, np.cumsum(lengths)[:-1]), strict=True))
+        places = [(title, t) for title in sorted(self.ids) for t in range(len(self.ids[title]))]
+        order = np.random.default_rng(seed).permutation(len(places))
+        weight = np.array([self.counts[places[i][0]] for i in order], dtype=float)
+        before = np.cumsum(weight) - weight / 2 if weight.any() else np.arange(len(order)) + 0.5
+        group = np.minimum(before / max(weight.sum() or len(order), 1) * self.n_groups, self.n_groups - 1).astype(np.int64)
+        ids = {title: np.empty(len(own), dtype=np.int64) for title, own in self.ids.items()}
+        for i, g in zip(order, group, strict=True):
+            ids[places[i][0]][places[i][1]] = g
         return TokenGroups(self.centers, ids, self.relevance, self.counts, self.level)
 
     def table(self) -> pd.DataFrame:
@@ -123,3 +134,21 @@ def fit(
         nearest = np.abs(own[:, None] - centers).argmin(1).astype(np.int64)
         ids[title] = np.broadcast_to(nearest, scores[title].shape).copy() if level == "item" else nearest
     return TokenGroups(centers, ids, scores, {title: counts[title] for title in scores}, level)
+
+
+def by_openness(legal: Mapping[str, list[np.ndarray]], targets: Iterable[str]) -> TokenGroups:
+    """Two groups by the catalogue alone: 0, tokens that it leaves open, and 1, tokens that are forced by those before them.
+
+    The relevance is that of a guess among the legal tokens: log(1 / their number), so 0 nats for a forced token.
+
+    Args:
+        legal: {title: for each token the tokens that may stand there}, from `TitleTrie.legal`.
+        targets: titles of the training targets, with repeats.
+    """
+    counts = Counter(targets)
+    guess = {title: -np.log([float(len(choices)) for choices in own]) for title, own in legal.items()}
+    ids = {title: (values == 0).astype(np.int64) for title, values in guess.items()}
+    values, group = (np.concatenate([own[title] for title in counts]) for own in (guess, ids))
+    weights = np.concatenate([np.full(len(guess[title]), n) for title, n in counts.items()])
+    mean = float(np.average(values, weights=weights * (group == 0))) if (group == 0).any() else 0.0
+    return TokenGroups(np.array([mean, 0.0]), ids, guess, {title: counts[title] for title in guess}, "open")

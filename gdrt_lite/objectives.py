@@ -27,6 +27,7 @@ class BatchGroups:
         present: whether the batch holds the group, shape (K,), bool.
         tau: temperature, nats.
         prior: P(g), shape (K,), or None for a uniform one.
+        sizes: training tokens of each group, shape (K,), or None where they are unknown.
         parameters: the objective's own parameters, by name.
     """
 
@@ -36,6 +37,7 @@ class BatchGroups:
     tau: float
     prior: torch.Tensor | None
     parameters: Mapping[str, float]
+    sizes: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -45,8 +47,10 @@ class ObjectiveSpec:
     Attributes:
         description: one line for tables and for the command line.
         weights: from the groups of a batch to Q, shape (K,), which sums to 1; None is the plain mean over tokens.
-        level: "token", or "item" where all tokens of a title share a group.
-        shuffled: whether the groups are dealt at random over the tokens.
+        level: "token", "item" where all tokens of a title share a group, or "open" for `groups.by_openness`.
+        shuffled: whether the tokens are dealt at random into groups of equal size.
+        token_loss: changes the loss of each token, shape (N,), given the objective's parameters.
+        legal: whether the softmax is taken over the tokens that the catalogue allows alone.
         uses: the settings that change the result; cells that differ in other settings may be compared.
         parameters: parameters of the objective's own, with their defaults.
     """
@@ -57,6 +61,8 @@ class ObjectiveSpec:
     shuffled: bool = False
     uses: tuple[str, ...] = GROUPING + WEIGHING
     parameters: Mapping[str, float] = field(default_factory=dict)
+    token_loss: Callable[[torch.Tensor, Mapping[str, float]], torch.Tensor] | None = None
+    legal: bool = False
 
 
 def _gdrt(batch: BatchGroups) -> torch.Tensor:
@@ -71,12 +77,36 @@ def _balanced(batch: BatchGroups) -> torch.Tensor:
     return batch.present / batch.present.sum()
 
 
+def _inverse(batch: BatchGroups) -> torch.Tensor:
+    if batch.sizes is None:
+        raise ValueError("the objective 'inverse' needs Objective.sizes, the training tokens of each group.")
+    weight = batch.counts / batch.sizes.to(batch.losses).clamp(min=1)
+    return weight / weight.sum()
+
+
+def _open_only(batch: BatchGroups) -> torch.Tensor:
+    return torch.tensor([1.0, 0.0]).to(batch.losses)
+
+
+def _focal(losses: torch.Tensor, parameters: Mapping[str, float]) -> torch.Tensor:
+    return (1 - (-losses).exp()) ** parameters["gamma"] * losses
+
+
 OBJECTIVES = {
     "sft": ObjectiveSpec("mean over tokens: plain supervised fine-tuning", None, uses=()),
+    "sft-at-nll": ObjectiveSpec("sft, stopped where its item NLL on valid users is that of gdrt", None, uses=()),
+    "forced": ObjectiveSpec("sft without the tokens that the catalogue forces", _open_only, level="open", uses=()),
+    "msl": ObjectiveSpec(
+        "sft with the softmax over the catalogue's legal tokens (arXiv 2504.04178)", None, uses=(), legal=True
+    ),
+    "focal": ObjectiveSpec(
+        "sft with each token's loss times (1 - p)^gamma", None, uses=(), parameters={"gamma": 2.0}, token_loss=_focal
+    ),
+    "inverse": ObjectiveSpec("each token weighs 1 / the training share of its group", _inverse, uses=GROUPING),
     "balanced": ObjectiveSpec("uniform weights over the groups: the grouping without the DRO", _balanced, uses=GROUPING),
     "gdrt": ObjectiveSpec("weights Q* proportional to P exp(L/tau): the paper's method", _gdrt),
     "reversed": ObjectiveSpec("weights proportional to P exp(-L/tau): the noise-amplification test", _reversed),
-    "random": ObjectiveSpec("as gdrt, with the groups shuffled over the tokens", _gdrt, shuffled=True),
+    "random": ObjectiveSpec("as gdrt, with the tokens dealt at random into groups of equal size", _gdrt, shuffled=True),
     "item": ObjectiveSpec("as gdrt, with one group for all tokens of a title", _gdrt, level="item"),
 }
 
@@ -116,6 +146,7 @@ class Objective:
     prior: Any = None
     ema: float | None = None
     parameters: Mapping[str, float] = field(default_factory=dict)
+    sizes: Any = field(default=None, repr=False)  # training tokens of each group, (K,); `finetune` fills it in
     estimate: torch.Tensor | None = field(default=None, repr=False)  # running mean of L(g); NaN where never seen
 
     def __post_init__(self) -> None:
@@ -138,9 +169,15 @@ class Objective:
             token_losses: cross-entropy per target token, shape (N,), nats.
             group_ids: group of each token, shape (N,).
         """
+        token_losses = self.of_tokens(token_losses)
         sums, counts = dro.group_sums(token_losses, group_ids, self.n_groups)
         step = self.step(sums.detach(), counts)
         return self.share(token_losses, group_ids, step), self.log(sums.detach(), counts, step)
+
+    def of_tokens(self, cross_entropy: torch.Tensor) -> torch.Tensor:
+        """The losses of tokens that the objective takes for their cross-entropy, both (N,), nats."""
+        change = self.spec.token_loss
+        return cross_entropy if change is None else change(cross_entropy, self.parameters)
 
     def step(self, sums: torch.Tensor, counts: torch.Tensor) -> Step:
         """The weights of an optimiser step, from S(g) and N(g) of all its tokens, each (K,); moves the running mean on."""
@@ -148,7 +185,9 @@ class Objective:
             return Step(counts, counts / counts.sum())
         present = counts > 0
         known = self._running_mean(sums / counts.clamp(min=1), present)
-        return Step(counts, self.spec.weights(BatchGroups(known, counts, present, self.tau, self.prior, self.parameters)))
+        sizes = None if self.sizes is None else torch.as_tensor(self.sizes)
+        batch = BatchGroups(known, counts, present, self.tau, self.prior, self.parameters, sizes)
+        return Step(counts, self.spec.weights(batch))
 
     def share(self, token_losses: torch.Tensor, group_ids: torch.Tensor, step: Step) -> torch.Tensor:
         """What some tokens of a step add to its loss, a scalar in nats: sum_g Q(g) S_p(g) / N(g).
@@ -180,15 +219,23 @@ class Objective:
 
 
 def groups_for(
-    objective: str, relevance: Mapping[str, Any], targets: Iterable[str], n_groups: int = 5, seed: int = 0
+    objective: str,
+    relevance: Mapping[str, Any],
+    targets: Iterable[str],
+    n_groups: int = 5,
+    seed: int = 0,
+    legal: Mapping[str, list[Any]] | None = None,
 ) -> groups.TokenGroups:
     """The groups that an objective is trained with: `groups.fit` at the objective's level, shuffled where it says so.
 
     Args:
         objective: one of `OBJECTIVES`.
         relevance, targets, n_groups, seed: as in `groups.fit`; the seed also shuffles.
+        legal: for the level "open", see `groups.by_openness`.
     """
     spec = check_objective(objective)
+    if spec.level == "open":
+        return groups.by_openness(legal or {}, targets)
     fitted = groups.fit(relevance, targets, n_groups, spec.level, seed)
     return fitted.shuffled(seed) if spec.shuffled else fitted
 

@@ -8,7 +8,7 @@ common to all users (the task, popularity, the wording of titles) cancels. Deriv
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -18,7 +18,7 @@ from gdrt_lite.data import Example
 from gdrt_lite.lm import LanguageModel, target_logprobs
 
 
-def title_logprobs(lm: LanguageModel, histories: Sequence[Sequence[str]], titles: Sequence[str]) -> np.ndarray:
+def title_logprobs(lm: LanguageModel, histories: Iterable[Sequence[str]], titles: Sequence[str]) -> np.ndarray:
     """log P(title | history) of every title after every history, each history read once.
 
     Args:
@@ -30,12 +30,12 @@ def title_logprobs(lm: LanguageModel, histories: Sequence[Sequence[str]], titles
         Shape (U, V), nats a title, EOS included.
     """
     distinct = sorted(set(titles))
-    column = [distinct.index(title) for title in titles]
+    column = np.searchsorted(distinct, titles)
     rows = []
     for history in histories:
         scores = target_logprobs(lm, [lm.encode(history, title) for title in distinct])
         rows.append([float(score.sum()) for score in scores])
-    return np.array(rows).reshape(len(histories), len(distinct))[:, column]
+    return np.array(rows).reshape(-1, len(distinct))[:, column]
 
 
 def own_minus_stranger(lm: LanguageModel, examples: Sequence[Example], strangers: int = 5, seed: int = 0) -> pd.DataFrame:

@@ -83,6 +83,11 @@ class TitleTrie:
             nodes.append(int(self.parent[nodes[-1]]))
         return nodes[::-1]
 
+    def legal(self, title: str) -> list[np.ndarray]:
+        """For each token of a title the tokens that the catalogue allows in its place, itself among them, T arrays."""
+        above = self.parent[self.path(title)]
+        return [self.token[self.first[node] : self.first[node + 1]] for node in above]
+
     def closed_nodes(self, banned: Sequence[str]) -> np.ndarray:
         """Nodes below which every title is banned, ascending."""
         nodes, counts = np.unique([node for title in set(banned) for node in self.path(title)], return_counts=True)

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
 from peft.tuners.tuners_utils import BaseTunerLayer
-from peft.utils import get_peft_model_state_dict
+from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
 from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -33,13 +33,16 @@ QUERY_OR_VALUE = re.compile(r"(^|_)(q|v|kv|qkv|query|value)(_|$|lin)|wqkv|c_attn
 KEEPS_THE_BASE, CHANGES_THE_BASE = (True, False, "gaussian", "orthogonal"), ("olora", "pissa")
 
 
-def trainable_copy(model: PreTrainedModel | PeftModel, lora: LoraConfig | None, seed: int) -> PeftModel:
+def trainable_copy(
+    model: PreTrainedModel | PeftModel, lora: LoraConfig | None, seed: int, start: PeftModel | None = None
+) -> PeftModel:
     """The model with a fresh LoRA adapter; adapters that it has already are merged first. `model` itself stays as it is.
 
     Args:
         model: what to tune; its weights stay frozen, and are shared in memory where nothing can change them.
         lora: default r=8, alpha=16. Without `target_modules` it adapts the layers of `default_targets`.
         seed: of the adapter's initial weights.
+        start: a tuned copy of the same model, whose adapter gives the initial weights instead.
 
     Raises:
         ValueError: an initialisation that changes the frozen weights, or a model that cannot be trained.
@@ -68,6 +71,10 @@ def trainable_copy(model: PreTrainedModel | PeftModel, lora: LoraConfig | None, 
         warnings.simplefilter("ignore")
         torch.manual_seed(seed)
         tuned = get_peft_model(model, lora)
+    if start is not None:
+        surplus = set_peft_model_state_dict(tuned, _state(start)).unexpected_keys
+        if surplus or lora_summary(start) != lora_summary(tuned):
+            raise ValueError("the adapter to start from has another rank or other layers; train it with the same `lora`.")
     setattr(tuned, EARLIER, earlier)
     return tuned
 

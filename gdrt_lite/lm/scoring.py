@@ -60,6 +60,8 @@ def target_logprobs(lm: LanguageModel, encoded: Sequence[Encoded], batch_tokens:
 def batch_logprobs(model: torch.nn.Module, batch: packing.Batch) -> torch.Tensor:
     """Log-probabilities of the labels of a collated batch, shape (N,), float32, differentiable."""
     if "lengths" in batch:  # a `plain_batch`
+        if "legal" in batch:
+            raise ValueError("this model reads its prompts one by one, which a softmax over legal tokens alone cannot do.")
         return plain_batch_logprobs(model, batch)
     past, trunk_logits = read_trunk(model, batch)
     with only_rows(model, batch["row"], batch["column"]):
@@ -72,7 +74,26 @@ def batch_logprobs(model: torch.nn.Module, batch: packing.Batch) -> torch.Tensor
         ).logits  # (M - R, vocabulary)
     if len(trunk_logits):
         logits = torch.cat([trunk_logits, logits])  # (M, vocabulary)
+    if "legal" in batch:
+        return legal_logprobs(logits.float(), batch["place"], batch["labels"], batch["legal"], batch["legal_of"])
     return F.log_softmax(logits.float(), -1)[batch["place"], batch["labels"]]  # (N,)
+
+
+def legal_logprobs(
+    logits: torch.Tensor, place: torch.Tensor, labels: torch.Tensor, legal: torch.Tensor, legal_of: torch.Tensor
+) -> torch.Tensor:
+    """Log-probabilities of labels under a softmax over their legal tokens alone, shape (N,).
+
+    Args:
+        logits: (M, vocabulary).
+        place, labels: for each label the row of `logits` that predicts it, and its token, both (N,).
+        legal, legal_of: the legal tokens of all labels one behind the other, and the label that each belongs to, both (L,).
+    """
+    of_label = logits[place, labels]  # (N,)
+    scores = logits[place[legal_of], legal]  # (L,)
+    top = torch.full_like(of_label, -torch.inf).scatter_reduce(0, legal_of, scores.detach(), "amax")
+    total = torch.zeros_like(of_label).index_add(0, legal_of, (scores - top[legal_of]).exp())
+    return of_label - top - total.log()
 
 
 def attention_mask(batch: packing.Batch, dtype: torch.dtype) -> torch.Tensor:

@@ -32,6 +32,8 @@ class Evaluation:
         targets: number of the target in the catalogue, per example.
         histories, lists: numbers of the history's and of the recommended titles, per example.
         nll: item NLL per example, nats per title; None for a recommender without a language model.
+        own_minus_stranger: log P(target | own history) less its mean after strangers' histories, nats, per example.
+        ndcg_minus_stranger: the same difference in NDCG@10. Both are known where the whole catalogue was scored.
         faa: per ablation a table of mean |A| by user and segment, nats per target token.
         dtype: number format of the weights.
     """
@@ -43,6 +45,8 @@ class Evaluation:
     histories: list[list[int]]
     lists: list[list[int]]
     nll: list[float] | None = None
+    own_minus_stranger: list[float] | None = None
+    ndcg_minus_stranger: list[float] | None = None
     faa: dict[str, dict[str, list]] = field(default_factory=dict)
     dtype: str = ""
 
@@ -123,6 +127,8 @@ class Cell(Evaluation):
             "histories": self.histories,
             "lists": self.lists,
             "nll": self.nll,
+            "own_minus_stranger": self.own_minus_stranger,
+            "ndcg_minus_stranger": self.ndcg_minus_stranger,
         }
         for name, column in columns.items():
             if column is not None and len(column) != len(self.users):

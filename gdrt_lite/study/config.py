@@ -90,6 +90,16 @@ class Config:
     beam_width: int = _setting(0, "beams of the search; 0: as many as the list is long", least=0, added=True)
     parameters: Mapping[str, float] = _setting({}, "parameters of the method's own, as name=value", added=True)
     columns: Mapping[str, str] = _setting({}, "user, item, time, noun or verb of a table, as name=value", added=True)
+    ranking: str = _setting(
+        "beam",
+        "beam search, or exact: all titles, also after strangers' histories",
+        choices=("beam", "exact"),
+        added=True,
+    )
+    growing: bool = _setting(False, "histories that grow up to the length and then begin anew, read once", added=True)
+    lora_rank: int = _setting(8, "rank of the LoRA adapter; its alpha is twice as much", least=1, added=True)
+    lora_targets: str = _setting("attention", "layers that LoRA adapts", choices=("attention", "all-linear"), added=True)
+    warm_start: int = _setting(0, "steps on targets without histories that every method starts from", least=0, added=True)
 
     def __post_init__(self) -> None:
         from gdrt_lite.study.methods import check_method  # here, since it loads torch

@@ -6,9 +6,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
+from tqdm.auto import tqdm
 
-from gdrt_lite import attribution, data, decoding, lm, metrics
+from gdrt_lite import attribution, data, decoding, lm, metrics, stranger
 from gdrt_lite.data import Example, Splits
 from gdrt_lite.study.cell import Evaluation
 from gdrt_lite.study.config import Config
@@ -19,6 +21,9 @@ def evaluate(
 ) -> Evaluation:
     """Recommendation lists, item NLL and attribution of a model for each test example, all scored `in_float32`.
 
+    With `ranking="exact"` the whole catalogue is scored after each history. The lists are then exact, and scores after
+    strangers' histories are known too.
+
     Args:
         model: the language model, fine-tuned or not.
         test: test examples; a seeded sample of `config.faa_examples` of them is attributed.
@@ -27,22 +32,55 @@ def evaluate(
         progress: show progress bars.
     """
     with in_float32(model.model):
-        lists = decoding.recommend(
-            model, [e.history for e in test], splits.catalogue, k=config.list_length, beams=config.beam_width or None,
-            exclude_history=config.exclude_history, progress=progress,
-        )  # fmt: skip
-        scores = lm.target_logprobs(model, [model.encode(e.history, e.target) for e in test])
+        if config.ranking == "exact":
+            found = _exact(model, test, splits, config, progress)
+        else:
+            lists = decoding.recommend(
+                model, [e.history for e in test], splits.catalogue, k=config.list_length, beams=config.beam_width or None,
+                exclude_history=config.exclude_history, progress=progress,
+            )  # fmt: skip
+            scores = lm.target_logprobs(model, [model.encode(e.history, e.target) for e in test])
+            found = as_numbers(lists, test, splits) | {"nll": [round(-float(score.sum()), 5) for score in scores]}
         explained = data.sample(test, config.faa_examples, seed=0)
         faa = {}
         for ablation in config.ablations:
             frame = attribution.feature_ablation(model, explained, ablation, progress=progress)
             faa[ablation] = attribution.mean_abs_per_user(frame).round(6).reset_index().to_dict("list")
-        return Evaluation(
-            **as_numbers(lists, test, splits),
-            nll=[round(-float(score.sum()), 5) for score in scores],
-            faa=faa,
-            dtype=str(model.model.dtype).removeprefix("torch."),
-        )
+        return Evaluation(**found, faa=faa, dtype=str(model.model.dtype).removeprefix("torch."))
+
+
+STRANGERS = 5  # histories of other users that each target is scored after
+
+
+def _exact(
+    model: lm.LanguageModel, test: Sequence[Example], splits: Splits, config: Config, progress: bool
+) -> dict[str, Any]:
+    """The fields of an `Evaluation` from the scores of the whole catalogue after each history, (N, V)."""
+    histories = tqdm([example.history for example in test], desc="rank", disable=not progress)
+    scores = stranger.title_logprobs(model, histories, splits.catalogue)  # (N, V)
+    known = as_numbers([], test, splits)
+    targets, n = np.array(known["targets"]), np.arange(len(test))
+    drawn = np.array(stranger.strangers_of(test, STRANGERS, seed=0))  # (N, S)
+    left_out = np.zeros_like(scores, dtype=bool)
+    for i, history in enumerate(known["histories"] if config.exclude_history else ()):
+        left_out[i, history] = True
+
+    def gain(after: np.ndarray) -> np.ndarray:
+        """NDCG@10 of each example's target among the titles that its user may be shown, by scores of shape (N, V)."""
+        better = (np.where(left_out, -np.inf, after) > after[n, targets][:, None]).sum(1)
+        return np.where((better < 10) & ~left_out[n, targets], 1 / np.log2(better + 2.0), 0.0)
+
+    own = scores[n, targets]
+    others = np.mean([scores[drawn[:, s], targets] for s in range(STRANGERS)], axis=0)
+    gains = gain(scores) - np.mean([gain(scores[drawn[:, s]]) for s in range(STRANGERS)], axis=0)
+    order = np.argsort(-np.where(left_out, -np.inf, scores), axis=1, kind="stable")[:, : config.list_length]
+    lists = [[int(title) for title in row if not left_out[i, title]] for i, row in enumerate(order)]
+    return known | {
+        "lists": lists,
+        "nll": (-own).round(5).tolist(),
+        "own_minus_stranger": (own - others).round(5).tolist(),
+        "ndcg_minus_stranger": gains.round(5).tolist(),
+    }
 
 
 @contextmanager

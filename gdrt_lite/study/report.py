@@ -90,6 +90,17 @@ def likelihood(cell: Evaluation) -> dict[str, Metric]:
     return {} if cell.nll is None else {"NLL": mean_metric(cell.nll, cell.users)}
 
 
+def reading(cell: Evaluation) -> dict[str, Metric]:
+    """Own minus stranger in nats and in NDCG@10, and the share of examples whose first title is the commonest one."""
+    firsts = np.array([ranked[0] for ranked in cell.lists])
+    numbers, first = np.unique(firsts, return_inverse=True)
+    found = {"same first title": Metric(np.eye(len(numbers))[first], cell.users, lambda means: means.max(-1))}
+    if cell.own_minus_stranger and cell.ndcg_minus_stranger:
+        found["own minus stranger"] = mean_metric(cell.own_minus_stranger, cell.users)
+        found["NDCG@10 own minus stranger"] = mean_metric(cell.ndcg_minus_stranger, cell.users)
+    return found
+
+
 def fairness(cell: Evaluation) -> dict[str, Metric]:
     """MGU@k and DGU@k for each grouping of the items."""
     found = {}
@@ -108,10 +119,12 @@ def reliance(cell: Evaluation) -> dict[str, Metric]:
     for ablation, table in cell.faa.items():
         rows = np.array([table["TASK"], table["PREFIX"], table["HISTORY"]], dtype=float).T
         found[f"bias {ablation}"] = Metric(rows, table["user"], _ratio)
+        found[f"log bias {ablation}"] = Metric(rows, table["user"], _log_ratio)
+        found[f"TASK/HISTORY {ablation}"] = Metric(rows, table["user"], _task_ratio)
     return found
 
 
-FAMILIES: list[Callable[[Evaluation], dict[str, Metric]]] = [accuracy, likelihood, fairness, reliance]
+FAMILIES: list[Callable[[Evaluation], dict[str, Metric]]] = [accuracy, likelihood, reading, fairness, reliance]
 
 
 def warm_and_cold(cell: Evaluation, splits: Splits) -> dict[str, tuple[float, int]]:
@@ -177,6 +190,14 @@ def _ratio(means: np.ndarray) -> np.ndarray:
     task, prefix, history = np.moveaxis(means, -1, 0)
     with np.errstate(divide="ignore", invalid="ignore"):
         return (task + prefix) / history
+
+
+def _log_ratio(means: np.ndarray) -> np.ndarray:
+    return np.log(_ratio(means))
+
+
+def _task_ratio(means: np.ndarray) -> np.ndarray:
+    return means[..., 0] / means[..., 2]
 
 
 def _number(value: float, digits: int) -> str:

@@ -19,7 +19,7 @@ from gdrt_lite.study.cell import Cell, Evaluation
 from gdrt_lite.study.config import Config
 from gdrt_lite.study.evaluate import as_numbers, evaluate
 from gdrt_lite.study.methods import check_method
-from gdrt_lite.study.workspace import Workspace
+from gdrt_lite.study.workspace import Workspace, lora_config
 from gdrt_lite.system import files, machine
 from gdrt_lite.training import learning_curve
 
@@ -85,12 +85,11 @@ def group_prior(config: Config, fitted: groups.TokenGroups) -> list[float] | Non
     """P(g) as the configuration names it, see `config.PRIORS`; None is uniform. A group without a training token gets 0."""
     if config.prior == "uniform":
         return None
-    table = fitted.table()
-    count = table.groupby("group")["count"].sum().reindex(range(fitted.n_groups), fill_value=0)
-    weight = count.astype(float)
+    weight = fitted.sizes.astype(float)
     if config.prior == "relevance":
-        total = (table.relevance * table["count"]).groupby(table.group).sum().reindex(range(fitted.n_groups), fill_value=0.0)
-        weight = np.exp(total / count / config.tau).fillna(0.0)  # 0 / 0 where no token is
+        table = fitted.table()
+        total = np.bincount(table.group, table.relevance * table["count"], minlength=fitted.n_groups)
+        weight = np.exp(total / weight.clip(min=1) / config.tau) * (weight > 0)
     return (weight / weight.sum()).tolist()
 
 
@@ -124,11 +123,6 @@ def _tune(
     callbacks: Sequence[learning_curve.LearningCurve],
 ) -> training.TuningResult:
     fitted = bench.groups(config, train)
-    lora = None
-    if config.dropout:
-        from peft import LoraConfig
-
-        lora = LoraConfig(r=8, lora_alpha=16, lora_dropout=config.dropout, task_type="CAUSAL_LM")
     objective = Objective(
         config.method, config.n_groups, config.tau, group_prior(config, fitted), config.ema or None, config.parameters
     )
@@ -137,5 +131,6 @@ def _tune(
         seed=config.seed, output=_checkpoints(folder, config),
     )  # fmt: skip
     return training.finetune(
-        bench.base, train, objective, args, groups=fitted, lora=lora, resume=resume, progress=progress, callbacks=callbacks
-    )
+        bench.base, train, objective, args, groups=fitted, lora=lora_config(config), start=bench.start,
+        catalogue=bench.splits.catalogue, resume=resume, progress=progress, callbacks=callbacks,
+    )  # fmt: skip

@@ -9,10 +9,11 @@ from collections.abc import Sequence
 from functools import cached_property
 
 import torch
+from peft import LoraConfig
 
 from gdrt_lite import data, groups, lm, prompts, relevance, training
 from gdrt_lite.data import Example, Splits
-from gdrt_lite.objectives import groups_for
+from gdrt_lite.objectives import check_objective, groups_for
 from gdrt_lite.study.config import Config
 from gdrt_lite.system import files
 
@@ -28,7 +29,9 @@ class Workspace:
     def __init__(self, config: Config, splits: Splits | None = None) -> None:
         self.config = config
         if splits is None:
-            splits = data.open_data(config.data, config.split, config.top_items, config.history, config.columns)
+            splits = data.open_data(
+                config.data, config.split, config.top_items, config.history, config.columns, growing=config.growing
+            )
         self.splits = splits
 
     @cached_property
@@ -65,6 +68,16 @@ class Workspace:
         return lm.load(self.config.model, self.prompt)
 
     @cached_property
+    def start(self) -> lm.LanguageModel | None:
+        """The warm start of all methods and seeds: the catalogue learned without histories; None without `warm_start`."""
+        config = self.config
+        if not config.warm_start:
+            return None
+        train = data.sample(self.splits.train, 10_000, 0)
+        lora = lora_config(config)
+        return training.train_relevance_scorer(self.base, train, config.warm_start, lora=lora, batch_size=256).lm
+
+    @cached_property
     def relevance(self) -> dict[str, torch.Tensor]:
         """Token relevance of every catalogue title under the scorer."""
         scorer, config = self.base, self.config
@@ -80,7 +93,7 @@ class Workspace:
 
     def train(self, config: Config) -> list[Example]:
         """The training examples, drawn with the seed of the cell."""
-        return data.sample(self.splits.train, config.train_examples, config.seed)
+        return data.sample(self.splits.train, config.train_examples, config.seed, whole_chunks=config.growing)
 
     def test(self, config: Config) -> list[Example]:
         """The examples to measure on: the same for every cell."""
@@ -90,4 +103,15 @@ class Workspace:
     def groups(self, config: Config, train: Sequence[Example]) -> groups.TokenGroups:
         """Token groups as the objective wants them."""
         targets = [example.target for example in train]
+        if check_objective(config.method).level == "open":
+            return training.make_groups(config.method, self.base, train, catalogue=self.splits.catalogue)
         return groups_for(config.method, self.relevance, targets, config.n_groups, config.seed)
+
+
+def lora_config(config: Config) -> LoraConfig:
+    """The adapter that the settings ask for; without `target_modules`, `finetune` takes those of the attention."""
+    targets = "all-linear" if config.lora_targets == "all-linear" else None
+    return LoraConfig(
+        r=config.lora_rank, lora_alpha=2 * config.lora_rank, lora_dropout=config.dropout, target_modules=targets,
+        task_type="CAUSAL_LM",
+    )  # fmt: skip

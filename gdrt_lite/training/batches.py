@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,8 +75,15 @@ class TokenisedExamples(torch.utils.data.Dataset):
     chunks of growing windows.
     """
 
-    def __init__(self, lm: LanguageModel, examples: Sequence[Example], groups: TokenGroups | None) -> None:
+    def __init__(
+        self,
+        lm: LanguageModel,
+        examples: Sequence[Example],
+        groups: TokenGroups | None,
+        legal: Mapping[str, list[np.ndarray]] | None = None,
+    ) -> None:
         self.packed = lm.packed
+        self.legal = None if legal is None else [legal[example.target] for example in examples]
         self.chunks = chunks_of(examples)
         self.rows = [lm.encode(example.history, example.target) for example in examples]
         self.group_ids = [
@@ -92,7 +99,8 @@ class TokenisedExamples(torch.utils.data.Dataset):
             index, group_ids = 0, np.full_like(self.group_ids[0], -1)
         else:
             group_ids = self.group_ids[index]
-        return {"encoded": self.rows[index], "group_ids": group_ids, "alone": len(self.rows[index]) > self.packed}
+        row = {"encoded": self.rows[index], "group_ids": group_ids, "alone": len(self.rows[index]) > self.packed}
+        return row if self.legal is None else row | {"legal": self.legal[index]}
 
 
 @dataclass
@@ -111,4 +119,8 @@ class Collator:
             batch = plain_batch(prompts, self.pad_id)
         else:
             batch = collate(prompts) if self.packed else unpacked(prompts, self.pad_id)
+        if "legal" in items[0]:
+            choices = [tokens for item in items for tokens in item["legal"]]  # of each label
+            of = np.repeat(np.arange(len(choices)), [len(tokens) for tokens in choices])
+            batch |= {"legal": torch.from_numpy(np.concatenate(choices)), "legal_of": torch.from_numpy(of)}
         return batch | {"group_ids": torch.from_numpy(np.concatenate([item["group_ids"] for item in items]))}

@@ -11,11 +11,12 @@ import json
 import tempfile
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from accelerate import PartialState
@@ -28,7 +29,7 @@ from gdrt_lite.data import Example
 from gdrt_lite.groups import TokenGroups
 from gdrt_lite.lm import LanguageModel, shares_prefix
 from gdrt_lite.lm.adapters import lora_summary, save_adapter, trainable_copy
-from gdrt_lite.objectives import Objective, groups_for
+from gdrt_lite.objectives import Objective, check_objective, groups_for
 from gdrt_lite.relevance import token_relevance
 from gdrt_lite.system.files import full_disk_said, replace_folder
 from gdrt_lite.system.processes import sharing, warn_of_one_process
@@ -36,6 +37,7 @@ from gdrt_lite.training.arguments import NOT_KEPT, arguments
 from gdrt_lite.training.batches import Collator, TokenisedExamples
 from gdrt_lite.training.checkpoints import RunRecord, data_facts, own_checkpoint
 from gdrt_lite.training.trainer import GroupTrainer, ProgressBar
+from gdrt_lite.trie import trie_of
 
 
 @dataclass
@@ -80,13 +82,29 @@ class TuningResult:
 
 
 def make_groups(
-    objective: str, lm: LanguageModel, examples: Sequence[Example], n_groups: int = 5, seed: int = 0
+    objective: str,
+    lm: LanguageModel,
+    examples: Sequence[Example],
+    n_groups: int = 5,
+    seed: int = 0,
+    catalogue: Sequence[str] | None = None,
 ) -> TokenGroups:
     """Token groups for an objective, with relevance scored by `lm`, each process a part (see `objectives.groups_for`)."""
     targets = [example.target for example in examples]
+    if check_objective(objective).level == "open":
+        return groups_for(objective, {}, targets, legal=legal_tokens(lm, targets, catalogue))
     with sharing():
         relevance = token_relevance(lm, targets)
     return groups_for(objective, relevance, targets, n_groups, seed)
+
+
+def legal_tokens(
+    lm: LanguageModel, targets: Iterable[str], catalogue: Sequence[str] | None = None
+) -> dict[str, list[np.ndarray]]:
+    """For each target the tokens that the catalogue (default: the targets) allows in the place of each of its tokens."""
+    distinct = sorted(set(targets))
+    trie = trie_of(tuple(catalogue or distinct), lm.tokenizer)
+    return {title: trie.legal(title) for title in distinct}
 
 
 def finetune(
@@ -97,6 +115,8 @@ def finetune(
     *,
     groups: TokenGroups | None = None,
     lora: LoraConfig | None = None,
+    start: LanguageModel | None = None,
+    catalogue: Sequence[str] | None = None,
     resume: bool = False,
     progress: bool = True,
     callbacks: Sequence[TrainerCallback] = (),
@@ -114,6 +134,8 @@ def finetune(
         args: transformers' training arguments; default `training.arguments(lm)`.
         groups: token groups from another scorer; by default `make_groups` with `lm` as the scorer.
         lora: default r=8, alpha=16 on the attention's query and value projections, see `lm.adapters.default_targets`.
+        start: a model tuned from `lm` with the same `lora`, whose adapter the training starts from.
+        catalogue: the titles that "forced" and "msl" choose among; default the distinct targets.
         resume: continue from the newest whole checkpoint in `args.output_dir`, if there is one, to the same result.
         progress: show a progress bar.
         callbacks: transformers callbacks, for example to measure along the way.
@@ -129,9 +151,14 @@ def finetune(
     args = arguments(lm) if args is None else args
     warn_of_one_process()
     if groups is None and objective.spec.weights is not None:
-        groups = make_groups(objective.name, lm, examples, objective.n_groups, args.seed)
-    objective = dataclasses.replace(objective, n_groups=groups.n_groups if groups else 1, estimate=None)
-    model = trainable_copy(lm.model, lora, args.seed) if lm.name != "pocket" else copy.deepcopy(lm.model)
+        groups = make_groups(objective.name, lm, examples, objective.n_groups, args.seed, catalogue)
+    sizes = groups.sizes if groups else None
+    objective = dataclasses.replace(objective, n_groups=groups.n_groups if groups else 1, sizes=sizes, estimate=None)
+    legal = legal_tokens(lm, (e.target for e in examples), catalogue) if objective.spec.legal else None
+    if lm.name == "pocket":
+        model = copy.deepcopy((start or lm).model)
+    else:
+        model = trainable_copy(lm.model, lora, args.seed, start.model if start else None)
     settings = _settings(lm, model, objective, args, len(examples))
     facts = settings | data_facts(lm.model, examples, groups)
     with tempfile.TemporaryDirectory() as scratch:
@@ -144,7 +171,7 @@ def finetune(
             objective,
             model=model,
             args=args,
-            train_dataset=TokenisedExamples(lm, examples, groups),
+            train_dataset=TokenisedExamples(lm, examples, groups, legal),
             data_collator=Collator(lm.tokenizer.pad_token_id or 0, shares_prefix(model) and args.world_size == 1),
             callbacks=[
                 RunRecord(facts),
@@ -154,12 +181,12 @@ def finetune(
         )
         trainer.remove_callback(PrinterCallback)
         checkpoint = own_checkpoint(args.output_dir, facts)
-        start = time.perf_counter()
+        began = time.perf_counter()
         # Under autocast peft's own copies of every activation to the adapters' float32 are not needed.
         with warnings.catch_warnings(), disable_input_dtype_casting(model), full_disk_said(args.output_dir):
             warnings.filterwarnings("ignore", message=".*(pin_memory|lr_scheduler|is_gradient_checkpointing).*")
             trainer.train(resume_from_checkpoint=checkpoint if resume else None)
-        seconds = time.perf_counter() - start
+        seconds = time.perf_counter() - began
     history = pd.DataFrame([row for row in trainer.state.log_history if "loss" in row])
     tuned = dataclasses.replace(lm, model=trainer.accelerator.unwrap_model(model).eval())
     return TuningResult(tuned, objective.name, history, groups, seconds, settings)
@@ -181,13 +208,19 @@ def _settings(
 
 
 def train_relevance_scorer(
-    lm: LanguageModel, examples: Sequence[Example], max_steps: int = 150, seed: int = 0
+    lm: LanguageModel,
+    examples: Sequence[Example],
+    max_steps: int = 150,
+    seed: int = 0,
+    lora: LoraConfig | None = None,
+    batch_size: int = 64,
 ) -> TuningResult:
-    """The model tuned to predict targets from the task text alone: the relevance scorer of a model trained from scratch.
+    """The model tuned to predict targets from the task text alone, which is cheap: equal targets are read once.
 
-    A pre-trained model can score token relevance as it is (Eq. 3). An untrained model does not know the titles yet, and
-    a model tuned with histories has never seen a prompt without one. Used in notebook 06, section 2.
+    It is the relevance scorer of a model trained from scratch. A pre-trained model can score relevance as it is (Eq. 3).
+    An untrained model does not know the titles yet, and a model tuned with histories has never seen a prompt without one.
+    It is also the warm start of a study. Used in notebook 06, section 2.
     """
     blind = [dataclasses.replace(example, history=()) for example in examples]
-    args = arguments(lm, max_steps=max_steps, batch_size=64, seed=seed)
-    return finetune(lm, blind, "sft", args, progress=False)
+    args = arguments(lm, max_steps=max_steps, batch_size=batch_size, seed=seed)
+    return finetune(lm, blind, "sft", args, lora=lora, progress=False)

@@ -77,6 +77,7 @@ class GroupTrainer(Trainer):
         """Loss and group of each target token, both (N,); those of fillers are left out."""
         group_ids = inputs["group_ids"]
         losses = -batch_logprobs(model, {name: value for name, value in inputs.items() if name != "group_ids"})
+        losses = self.objective.of_tokens(losses)
         return losses[group_ids >= 0], group_ids[group_ids >= 0]
 
     def _sums(self, token_losses: torch.Tensor, group_ids: torch.Tensor) -> torch.Tensor:
