@@ -8,7 +8,7 @@ common to all users (the task, popularity, the wording of titles) cancels. Deriv
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -18,22 +18,29 @@ from gdrt_lite.data import Example
 from gdrt_lite.lm import LanguageModel, target_logprobs
 
 
-def title_logprobs(lm: LanguageModel, histories: Iterable[Sequence[str]], titles: Sequence[str]) -> np.ndarray:
+def title_logprobs(
+    lm: LanguageModel,
+    histories: Iterable[Sequence[str]],
+    titles: Sequence[str],
+    legal: Mapping[str, Sequence[np.ndarray]] | None = None,
+) -> np.ndarray:
     """log P(title | history) of every title after every history, each history read once.
 
     Args:
         lm: the model with its prompt.
         histories: titles, oldest first, U of them.
         titles: distinct or not, V of them.
+        legal: {title: for each token those that the softmax is taken over}, see `TitleTrie.legal`; default all tokens.
 
     Returns:
         Shape (U, V), nats a title, EOS included.
     """
     distinct = sorted(set(titles))
     column = np.searchsorted(distinct, titles)
+    choices = None if legal is None else [legal[title] for title in distinct]
     rows = []
     for history in histories:
-        scores = target_logprobs(lm, [lm.encode(history, title) for title in distinct])
+        scores = target_logprobs(lm, [lm.encode(history, title) for title in distinct], legal=choices)
         rows.append([float(score.sum()) for score in scores])
     return np.array(rows).reshape(-1, len(distinct))[:, column]
 

@@ -72,9 +72,9 @@ def trainable_copy(
         torch.manual_seed(seed)
         tuned = get_peft_model(model, lora)
     if start is not None:
-        surplus = set_peft_model_state_dict(tuned, _state(start)).unexpected_keys
-        if surplus or lora_summary(start) != lora_summary(tuned):
+        if lora_summary(start) != lora_summary(tuned):
             raise ValueError("the adapter to start from has another rank or other layers; train it with the same `lora`.")
+        set_peft_model_state_dict(tuned, _state(start))
     setattr(tuned, EARLIER, earlier)
     return tuned
 

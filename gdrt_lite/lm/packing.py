@@ -100,6 +100,12 @@ def unpacked(prompts: Sequence[Encoded], pad_id: int | None) -> Batch:
     return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
 
+def legal_tensors(legal: Sequence[np.ndarray]) -> Batch:
+    """What a softmax over each label's legal tokens needs, see `scoring.legal_logprobs`: legal and legal_of, both (L,)."""
+    of = np.repeat(np.arange(len(legal)), [len(tokens) for tokens in legal])
+    return {"legal": torch.from_numpy(np.concatenate(legal)), "legal_of": torch.from_numpy(of)}
+
+
 def _lay_out(prompts: Sequence[Encoded], paths: list[Path], rows: Sequence[Sequence[int]], trunk: Path) -> Batch:
     """The tensors of a batch of B rows of W tokens, which attend to a trunk of P tokens and to their own row.
 

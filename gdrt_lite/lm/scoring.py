@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from transformers import DynamicCache
@@ -19,8 +20,15 @@ from gdrt_lite.lm.plain import plain_batch_logprobs, plain_logprobs
 from gdrt_lite.prompts import Encoded
 from gdrt_lite.system.processes import over_processes
 
+ALONE = "this model reads its prompts one by one, where the softmax cannot be taken over the legal tokens alone."
 
-def target_logprobs(lm: LanguageModel, encoded: Sequence[Encoded], batch_tokens: int = 2048) -> list[torch.Tensor]:
+
+def target_logprobs(
+    lm: LanguageModel,
+    encoded: Sequence[Encoded],
+    batch_tokens: int = 2048,
+    legal: Sequence[Sequence[np.ndarray]] | None = None,
+) -> list[torch.Tensor]:
     """log P(label | what stands before it) for every label of every prompt.
 
     Prompts that share beginnings are read as one tree, every token once (see `lm.packing`). The result depends neither on
@@ -29,12 +37,15 @@ def target_logprobs(lm: LanguageModel, encoded: Sequence[Encoded], batch_tokens:
     Args:
         encoded: prompts, see `LanguageModel.encode`.
         batch_tokens: tokens that are read together: bounds the memory.
+        legal: for each label of each prompt the tokens that the softmax is taken over; default the whole vocabulary.
 
     Returns:
         One float32 tensor per prompt, shape (T,), in nats, in the order of `encoded`.
     """
     scores: list[torch.Tensor] = [torch.empty(0)] * len(encoded)
     lm.model.eval()
+    if legal is not None and any(len(prompt) > lm.packed for prompt in encoded):
+        raise ValueError(ALONE)
     alone = [i for i, prompt in enumerate(encoded) if len(prompt) > lm.packed]
     together = [i for i, prompt in enumerate(encoded) if len(prompt) <= lm.packed]
     packed = shares_prefix(lm.model)
@@ -44,6 +55,8 @@ def target_logprobs(lm: LanguageModel, encoded: Sequence[Encoded], batch_tokens:
         for chosen in batches:
             prompts = [encoded[i] for i in chosen]
             batch = packing.collate(prompts) if packed else packing.unpacked(prompts, lm.tokenizer.pad_token_id)
+            if legal is not None:
+                batch |= packing.legal_tensors([tokens for i in chosen for tokens in legal[i]])
             yield batch_logprobs(lm.model, {name: tensor.to(lm.device) for name, tensor in batch.items()}).cpu()
 
     cuts = cut([encoded[i] for i in together], batch_tokens) if together else ()
@@ -61,7 +74,7 @@ def batch_logprobs(model: torch.nn.Module, batch: packing.Batch) -> torch.Tensor
     """Log-probabilities of the labels of a collated batch, shape (N,), float32, differentiable."""
     if "lengths" in batch:  # a `plain_batch`
         if "legal" in batch:
-            raise ValueError("this model reads its prompts one by one, which a softmax over legal tokens alone cannot do.")
+            raise ValueError(ALONE)
         return plain_batch_logprobs(model, batch)
     past, trunk_logits = read_trunk(model, batch)
     with only_rows(model, batch["row"], batch["column"]):

@@ -92,8 +92,8 @@ class Config:
     columns: Mapping[str, str] = _setting({}, "user, item, time, noun or verb of a table, as name=value", added=True)
     ranking: str = _setting(
         "beam",
-        "beam search, or exact: all titles, also after strangers' histories",
-        choices=("beam", "exact"),
+        "beam search; exact: all titles, also after strangers' histories; legal: the same by legal softmax",
+        choices=("beam", "exact", "legal"),
         added=True,
     )
     growing: bool = _setting(False, "histories that grow up to the length and then begin anew, read once", added=True)

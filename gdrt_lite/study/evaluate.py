@@ -14,6 +14,7 @@ from gdrt_lite import attribution, data, decoding, lm, metrics, stranger
 from gdrt_lite.data import Example, Splits
 from gdrt_lite.study.cell import Evaluation
 from gdrt_lite.study.config import Config
+from gdrt_lite.trie import trie_of
 
 
 def evaluate(
@@ -21,8 +22,8 @@ def evaluate(
 ) -> Evaluation:
     """Recommendation lists, item NLL and attribution of a model for each test example, all scored `in_float32`.
 
-    With `ranking="exact"` the whole catalogue is scored after each history. The lists are then exact, and scores after
-    strangers' histories are known too.
+    With `ranking="exact"` or "legal" the whole catalogue is scored after each history. The lists are then exact, and scores
+    after strangers' histories are known too.
 
     Args:
         model: the language model, fine-tuned or not.
@@ -32,7 +33,7 @@ def evaluate(
         progress: show progress bars.
     """
     with in_float32(model.model):
-        if config.ranking == "exact":
+        if config.ranking in ("exact", "legal"):
             found = _exact(model, test, splits, config, progress)
         else:
             lists = decoding.recommend(
@@ -57,7 +58,9 @@ def _exact(
 ) -> dict[str, Any]:
     """The fields of an `Evaluation` from the scores of the whole catalogue after each history, (N, V)."""
     histories = tqdm([example.history for example in test], desc="rank", disable=not progress)
-    scores = stranger.title_logprobs(model, histories, splits.catalogue)  # (N, V)
+    trie = trie_of(tuple(splits.catalogue), model.tokenizer)
+    legal = {title: trie.legal(title) for title in splits.catalogue} if config.ranking == "legal" else None
+    scores = stranger.title_logprobs(model, histories, splits.catalogue, legal)  # (N, V)
     known = as_numbers([], test, splits)
     targets, n = np.array(known["targets"]), np.arange(len(test))
     drawn = np.array(stranger.strangers_of(test, STRANGERS, seed=0))  # (N, S)

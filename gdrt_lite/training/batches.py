@@ -13,7 +13,7 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 from gdrt_lite.data import Example, chunks_of
 from gdrt_lite.groups import TokenGroups
 from gdrt_lite.lm import LanguageModel
-from gdrt_lite.lm.packing import collate, unpacked
+from gdrt_lite.lm.packing import collate, legal_tensors, unpacked
 from gdrt_lite.lm.plain import plain_batch
 
 
@@ -120,7 +120,5 @@ class Collator:
         else:
             batch = collate(prompts) if self.packed else unpacked(prompts, self.pad_id)
         if "legal" in items[0]:
-            choices = [tokens for item in items for tokens in item["legal"]]  # of each label
-            of = np.repeat(np.arange(len(choices)), [len(tokens) for tokens in choices])
-            batch |= {"legal": torch.from_numpy(np.concatenate(choices)), "legal_of": torch.from_numpy(of)}
+            batch |= legal_tensors([tokens for item in items for tokens in item["legal"]])
         return batch | {"group_ids": torch.from_numpy(np.concatenate([item["group_ids"] for item in items]))}
