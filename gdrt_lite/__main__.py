@@ -86,6 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     study.add_argument("--results", type=_folder, help="folder of the cells (default: data/results/cells)")
     study.add_argument("--only", default="", help="run the cells whose key contains this text")
     study.add_argument("--report", action="store_true", help="render tables and figures from the cells, run nothing")
+    study.add_argument("--registered", action="store_true", help="the registered study, with its six verdicts")
     study.set_defaults(command=_study)
     return parser
 
@@ -159,6 +160,10 @@ def _run(options: argparse.Namespace) -> int:
 def _study(options: argparse.Namespace) -> int:
     from gdrt_lite.study import grid
 
+    if options.registered:
+        if options.grid or options.results:
+            raise ValueError("--registered has its own grid and its own folder of cells; leave --grid and --results out.")
+        return grid.registered(options.only, options.report)
     return grid.main(options.grid, options.results, options.only, options.report)
 
 

@@ -56,6 +56,7 @@ WINGS = {
         "trial",
         "protocols",
         "compare",
+        "verdicts",
         "run",
         "grid",
     ],

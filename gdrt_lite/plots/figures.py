@@ -263,6 +263,45 @@ def differences(
     return figure
 
 
+VERDICTS = {"supported": ("#0173b2", "o"), "contradicted": ("#d55e00", "s"), "undecided": ("#777777", "D")}
+
+
+def forest(table: pd.DataFrame, title: str = "") -> Figure:
+    """The registered hypotheses, one a row: the effect with its 95% interval, in units of the interval's half width.
+
+    The units differ between hypotheses (nats, percent): each row is scaled by its interval, and its figures stand beside it.
+
+    Args:
+        table: the hypotheses of `study.verdicts.judge`.
+    """
+    canvas.need(table, "id", "text", "verdict", "effect", "low", "high", "relative")
+    shown = table.dropna(subset="effect").reset_index(drop=True)
+    if not title:
+        counts = shown.verdict.value_counts()
+        title = "Registered hypotheses: " + ", ".join(f"{counts.get(name, 0)} {name}" for name in VERDICTS)
+    figure, (ax,) = canvas.axes(title, (9.5, 0.6 * len(shown) + 1.3))
+    for place, row in shown.iterrows():
+        colour, marker = VERDICTS[row.verdict]
+        half = (row.high - row.low) / 2 or 1.0
+        ax.plot([row.low / half, row.high / half], [place, place], color=colour, linewidth=2.4)
+        ax.plot(
+            row.effect / half,
+            place,
+            marker=marker,
+            ms=9,
+            color=colour,
+            mfc="white" if row.verdict == "undecided" else colour,
+            mew=1.8,
+        )
+        form = "{:+.1%} [{:+.1%}, {:+.1%}]" if row.relative else "{:+.2f} [{:+.2f}, {:+.2f}]"
+        told = f"{row.verdict}: " + form.format(row.effect, row.low, row.high)
+        ax.annotate(told, (1.01, place), xycoords=("axes fraction", "data"), va="center", fontsize=9, color=colour)
+    ax.axvline(0, color="black", linewidth=1.2, ls=":", zorder=0)
+    ax.set(xlabel="effect, in half widths of its 95% interval", yticks=range(len(shown)), ylim=(len(shown) - 0.5, -0.5))
+    ax.set_yticklabels([f"{row.id}  {row.text}" for row in shown.itertuples()])
+    return figure
+
+
 def unfairness_bars(frame: pd.DataFrame, title: str = "") -> Figure:
     """GU per group and model; above zero, a group is recommended more often than users chose it.
 

@@ -2,12 +2,15 @@
 
 The grid (data/results/grid.yaml) is a list of blocks; the cells of a block are the product of its `vary` lists. Cells that
 exist are skipped, so a study survives a kill at any moment. It can also run in parts on several machines: copy the
-JSON files into one folder.
+JSON files into one folder. A block with `chosen` takes settings from the best trial on valid users once all are done:
+
+    chosen: {settings: [learning_rate, epochs], by: NDCG@10, like: gdrt}    # like: whose trials; default the method's own
 Used in notebook 07.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
@@ -17,7 +20,7 @@ import pandas as pd
 import yaml
 
 from gdrt_lite import data, plots
-from gdrt_lite.study import compare, protocols
+from gdrt_lite.study import compare, protocols, report, verdicts
 from gdrt_lite.study.cell import Cell, read_cells
 from gdrt_lite.study.config import Config
 from gdrt_lite.study.methods import methods
@@ -39,9 +42,25 @@ def main(grid: Path | None = None, results: Path | None = None, only: str = "", 
     folder = data.data_folder() / "results"
     grid, results = grid or folder / "grid.yaml", results or folder / "cells"
     if not report_only:
-        configs = [config for config in read_grid(grid) if only in config.key]
-        _run_missing(configs, results)
+        for _ in range(2):  # the trials, and then what they choose
+            configs = [config for config in read_grid(grid, results) if only in config.key]
+            _run_missing(configs, results)
     print(write_report(results, results.parent))
+    return 0
+
+
+def registered(only: str = "", report_only: bool = False) -> int:
+    """Run what is missing of the registered study (data/results/registration.md), then write its verdicts.
+
+    Args:
+        only, report_only: as in `main`.
+    """
+    folder = data.data_folder() / "results"
+    grid, results = folder / "registered.yaml", folder / "registered"
+    for _ in range(0 if report_only else 2):
+        _run_missing([config for config in read_grid(grid, results) if only in config.key], results)
+    told = verdicts.write(read_cells(results), folder)
+    print(verdicts.table(told).to_markdown(index=False, disable_numparse=True))
     return 0
 
 
@@ -88,7 +107,7 @@ def _checked_data(configs: Sequence[Config], done: Collection[str], results: Pat
 
 
 def _data_key(config: Config) -> tuple:
-    return config.data, config.split, config.top_items, config.history, *sorted(config.columns.items())
+    return config.data, config.split, config.top_items, config.history, config.growing, *sorted(config.columns.items())
 
 
 def write_report(cells_folder: Path, folder: Path) -> str:
@@ -130,8 +149,12 @@ def write_report(cells_folder: Path, folder: Path) -> str:
     return text
 
 
-def read_grid(path: Path) -> list[Config]:
+def read_grid(path: Path, results: Path | None = None) -> list[Config]:
     """The configurations that a grid file declares.
+
+    Args:
+        path: the file.
+        results: folder of the cells, for blocks with `chosen`; such a block is empty until its trials are there.
 
     Raises:
         GdrtError: the file is missing or malformed, or a block has an unknown setting or a value out of range.
@@ -147,7 +170,10 @@ def read_grid(path: Path) -> list[Config]:
     configs: list[Config] = []
     for i, block in enumerate(blocks, 1):
         try:
-            configs += _product(block)
+            own = list(_product(block))
+            if rule := block.get("chosen"):
+                own = [made for config in own if (made := _chosen(config, rule, configs, results)) is not None]
+            configs += own
         except (TypeError, ValueError) as error:
             raise GdrtError(f"block {i} of the grid {path} is malformed: {error}") from error
     return configs
@@ -159,15 +185,50 @@ def _product(block: Any) -> Iterator[Config]:
     for name, values in block["vary"].items():
         if not isinstance(values, list) or not values:
             raise ValueError(f"`vary` needs a list of values for {name!r}, and has {values!r}.")
-    if unknown := sorted(set(map(str, block)) - {"set", "vary"}):
-        raise ValueError(f"a block has `set` and `vary` alone, and this one has {', '.join(unknown)}.")
+    if unknown := sorted(set(map(str, block)) - {"set", "vary", "chosen"}):
+        raise ValueError(f"a block has `set`, `vary` and `chosen` alone, and this one has {', '.join(unknown)}.")
     for values in itertools.product(*block["vary"].values()):
         yield Config.of({**block["set"], **dict(zip(block["vary"], values, strict=True))})
 
 
+PLACE = ("model", "data", "split", "top_items", "history", "growing", "lora_rank", "lora_targets", "warm_start")
+
+
+def _chosen(config: Config, rule: dict[str, Any], before: Sequence[Config], results: Path | None) -> Config | None:
+    """The configuration with the settings of the best trial of its place; None while a trial is missing.
+
+    `by: NDCG@10` takes the highest. `by: NLL` takes the own trial whose item NLL is nearest to that of the best trial `of`.
+    """
+    trials = [trial for trial in before if trial.part == "valid" and _place(trial) == _place(config)]
+    of = {
+        name: [t for t in trials if t.method == name] for name in {rule.get("like", config.method), rule.get("of", "gdrt")}
+    }
+    own = of[rule.get("like", config.method)]
+    if not own:
+        raise ValueError(f"`chosen` finds no trial of {rule.get('like', config.method)} on valid users in an earlier block.")
+    files_of = {trial.key: results / f"{trial.key}.json" for trial in trials} if results else {}
+    if not files_of or not all(file.exists() for file in files_of.values()):
+        return None
+    known = {key: report.cell_metrics(Cell.read(file)) for key, file in files_of.items()}
+
+    def best(among: Sequence[Config]) -> Config:
+        return max(among, key=lambda trial: known[trial.key]["NDCG@10"].value)
+
+    if rule["by"] == "NLL":
+        aim = known[best(of[rule.get("of", "gdrt")]).key]["NLL"].value
+        taken = min(own, key=lambda trial: abs(known[trial.key]["NLL"].value - aim))
+    else:
+        taken = best(own)
+    return dataclasses.replace(config, **{name: getattr(taken, name) for name in rule["settings"]})
+
+
+def _place(config: Config) -> tuple:
+    return tuple(getattr(config, name) for name in PLACE)
+
+
 def workspace_key(config: Config) -> tuple[tuple[str, Any], ...]:
     """What the cells of one `Workspace` share."""
-    names = ["model", "data", "columns", "split", "top_items", "history", "scorer"]
+    names = [*PLACE, "columns", "scorer"]
     # A pocket model is made with the seed, and its relevance scorer is trained on the windows of the seed.
     names += ["seed", "train_examples"] if config.model == "pocket" or config.scorer == "sft" else []
     names += ["epochs", "batch_size", "learning_rate"] if config.scorer == "sft" else []

@@ -1,0 +1,223 @@
+"""The verdicts of the registered study (data/results/registration.md), computed from its cells alone.
+
+A place is a model on a data set. It takes part only when its SFT passes the gate. Per place and seed, a hypothesis compares
+two methods on the same test users. The standard error adds what the seeds spread and what other users would change. The
+places are averaged with equal weight, by Student's t, and the six p-values are corrected by Holm.
+Used in notebook 07.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from gdrt_lite.study import compare, report
+from gdrt_lite.study.cell import Cell
+from gdrt_lite.system import files
+
+Found = Mapping[str, compare.BySeed]  # method -> seed -> name -> metric
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """One registered hypothesis: `method` minus each of `against` in `metric` has the `sign`.
+
+    Attributes:
+        relative: whether the difference is divided by the mean of SFT in the place, since scales differ between places.
+    """
+
+    id: str
+    text: str
+    metric: str
+    method: str
+    against: tuple[str, ...]
+    sign: int
+    relative: bool = False
+
+
+HYPOTHESES = (
+    Hypothesis("H1", "SFT raises the reliance on auxiliary tokens", "log bias attention", "sft", ("pre-trained",), +1),
+    Hypothesis("H2", "GDRT lowers it at equal item NLL", "log bias attention", "gdrt", ("sft-at-nll",), -1),
+    Hypothesis("H3", "GDRT ranks better than SFT", "NDCG@10", "gdrt", ("sft",), +1, relative=True),
+    Hypothesis("H4", "GDRT reads the user more than SFT", "own minus stranger", "gdrt", ("sft",), +1),
+    Hypothesis("H5", "GDRT is fairer than SFT", "MGU@5 popularity", "gdrt", ("sft",), -1, relative=True),
+    Hypothesis(
+        "H6", "It is the DRO and the groups", "NDCG@10", "gdrt", ("balanced", "random", "forced"), +1, relative=True
+    ),
+)  # fmt: skip
+
+
+class Effect(NamedTuple):
+    """A difference with its standard error, the degrees of freedom of it, and what it rests on."""
+
+    value: float
+    error: float
+    freedom: float
+    users: int
+    seeds: int
+
+    @property
+    def t(self) -> float:
+        """The difference in standard errors; 0 where all is equal."""
+        if not self.error:
+            return float(np.copysign(np.inf, self.value)) if self.value else 0.0
+        return self.value / self.error
+
+    @property
+    def p(self) -> float:
+        """Two-sided p-value of a difference of zero."""
+        return float(2 * stats.t.sf(abs(self.t), self.freedom))
+
+    def interval(self) -> tuple[float, float]:
+        """The 95% interval."""
+        half = stats.t.ppf(0.975, self.freedom) * self.error
+        return self.value - half, self.value + half
+
+
+def by_place(cells: Iterable[Cell]) -> dict[str, list[Cell]]:
+    """The test cells of each place, by its name: the model and the data set in words."""
+    found: dict[str, list[Cell]] = defaultdict(list)
+    for cell in cells:
+        if cell.config.part == "test":
+            found[f"{Path(cell.config.model).name}, {cell.data.rpartition(',')[0] or cell.data}"].append(cell)
+    return dict(found)
+
+
+def effect(one: compare.BySeed, other: compare.BySeed, metric: str, scale: float = 1.0) -> Effect | None:
+    """One method minus another in one place; None where no seed has the metric for both. `scale` divides it.
+
+    A method without seeds (the pre-trained model) is compared with every seed of the other.
+    """
+    if len(other) == 1 and len(one) > 1:
+        other = dict.fromkeys(one, next(iter(other.values())))
+    seeds = [seed for seed in one if seed in other and metric in one[seed] and metric in other[seed]]
+    if not seeds:
+        return None
+    pairs = [(one[seed][metric], other[seed][metric]) for seed in seeds]
+    values = np.array([a.value - b.value for a, b in pairs])
+    draws = np.mean([a.draws() - b.draws() for a, b in pairs], axis=0)  # the same users for all seeds
+    users = len(set(pairs[0][0].users))
+    variance = float(np.var(draws, ddof=1)) + (float(np.var(values, ddof=1)) / len(seeds) if len(seeds) > 1 else 0.0)
+    freedom = len(seeds) - 1 if len(seeds) > 1 else users - 1
+    return Effect(values.mean() / scale, variance**0.5 / scale, freedom, users, len(seeds))
+
+
+def pooled(effects: Sequence[Effect]) -> Effect:
+    """The mean over places, each with the same weight; the degrees of freedom by Satterthwaite."""
+    errors = np.array([e.error for e in effects]) / len(effects)
+    by = (errors**4 / [e.freedom for e in effects]).sum()
+    freedom = float((errors**2).sum() ** 2 / by) if by else float(min(e.freedom for e in effects))
+    value = float(np.mean([e.value for e in effects]))
+    return Effect(
+        value, float((errors**2).sum() ** 0.5), freedom, sum(e.users for e in effects), min(e.seeds for e in effects)
+    )
+
+
+def gate(found: Found) -> dict[str, Any]:
+    """Whether SFT ranks above popularity and reads the user, both with a 95% interval above zero."""
+    known = found.get("sft", {})
+    above = effect(known, found.get("popularity", {}), "NDCG@10") if known else None
+    if above is None:
+        return {"passed": False}
+    zero = {
+        seed: {name: report.Metric(0 * m.rows, m.users, m.of_means) for name, m in own.items()}
+        for seed, own in known.items()
+    }
+    reads = effect(known, zero, "own minus stranger")
+    mean = {name: float(np.mean([own["NDCG@10"].value for own in found[name].values()])) for name in ("sft", "popularity")}
+    told = {
+        "ndcg_sft": mean["sft"],
+        "ndcg_popularity": mean["popularity"],
+        "above_popularity": [above.value, *above.interval()],
+    }
+    told |= {
+        "own_minus_stranger": [reads.value, *reads.interval()] if reads else None,
+        "seeds": above.seeds,
+        "users": above.users,
+    }
+    return {"passed": bool(above.interval()[0] > 0 and reads and reads.interval()[0] > 0)} | told
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """P-values corrected for their number by Holm's step-down procedure, in the order given."""
+    order = np.argsort(p)
+    raised = np.maximum.accumulate([(len(p) - i) * p[j] for i, j in enumerate(order)])
+    corrected = np.empty(len(p))
+    corrected[order] = np.minimum(raised, 1)
+    return corrected.tolist()
+
+
+def judge(cells: Iterable[Cell]) -> dict[str, Any]:
+    """Gates and hypotheses, as data/results/verdicts.json has them.
+
+    Returns:
+        gates: per place whether it passed, with what that rests on; hypotheses: id, text, metric, verdict ("supported",
+        "contradicted", "undecided" or "not tested"), effect, low, high, p, p_holm, users, seeds, places.
+    """
+    places = {name: compare.metrics_by_method(own) for name, own in by_place(cells).items()}
+    gates = [{"place": name} | gate(found) for name, found in places.items()]
+    passed = {told["place"]: places[told["place"]] for told in gates if told["passed"]}
+    rows = [_tested(hypothesis, passed) for hypothesis in HYPOTHESES]
+    tested = [row for row in rows if "p" in row]
+    for row, p in zip(tested, holm([row["p"] for row in tested]), strict=True):
+        with_it = row["effect"] * row.pop("sign") > 0
+        row |= {"p_holm": p, "verdict": "undecided" if p >= 0.05 else "supported" if with_it else "contradicted"}
+    return {"gates": gates, "hypotheses": rows}
+
+
+def _tested(hypothesis: Hypothesis, places: Mapping[str, Found]) -> dict[str, Any]:
+    """The hypothesis over the places that have all it needs; of several comparisons, the one that speaks for it least."""
+    row: dict[str, Any] = {"id": hypothesis.id, "text": hypothesis.text, "metric": hypothesis.metric}
+    least: tuple[Effect, str, list[str]] | None = None
+    for other in hypothesis.against:
+        effects = {}
+        for place, found in places.items():
+            scale = np.mean([own[hypothesis.metric].value for own in found["sft"].values()]) if hypothesis.relative else 1.0
+            apart = effect(found.get(hypothesis.method, {}), found.get(other, {}), hypothesis.metric, float(scale))
+            if apart is not None:
+                effects[place] = apart
+        if not effects:
+            return row | {"verdict": "not tested"}
+        over = pooled(list(effects.values()))
+        if least is None or hypothesis.sign * over.t < hypothesis.sign * least[0].t:
+            least = over, other, list(effects)
+    assert least is not None
+    over, other, where = least
+    low, high = over.interval()
+    row |= {"effect": over.value, "low": low, "high": high, "p": over.p, "sign": hypothesis.sign, "against": other}
+    return row | {"relative": hypothesis.relative, "users": over.users, "seeds": over.seeds, "places": where}
+
+
+def table(verdicts: Mapping[str, Any]) -> pd.DataFrame:
+    """The hypotheses as a table for readers: percentages where the effect is relative."""
+    rows = []
+    for told in verdicts["hypotheses"]:
+        if "effect" not in told:
+            rows.append({"": told["id"], "hypothesis": told["text"], "verdict": told["verdict"]})
+            continue
+        form = "{:+.1%}" if told["relative"] else "{:+.2f}"
+        effect, low, high = (form.format(told[name]) for name in ("effect", "low", "high"))
+        rows.append({
+            "": told["id"], "hypothesis": told["text"], "verdict": told["verdict"], "measure": told["metric"],
+            "against": told["against"], "effect [95%]": f"{effect} [{low}, {high}]", "p (Holm)": f"{told['p_holm']:.3f}",
+            "users": told["users"], "seeds": told["seeds"],
+        })  # fmt: skip
+    return pd.DataFrame(rows).astype(object).fillna("-")
+
+
+def write(cells: Iterable[Cell], folder: Path) -> dict[str, Any]:
+    """Write verdicts.json and forest.png into `folder`; return the verdicts."""
+    from gdrt_lite import plots
+
+    verdicts = judge(cells)
+    files.write_json(folder / "verdicts.json", verdicts, indent=1)
+    if any("effect" in told for told in verdicts["hypotheses"]):
+        plots.save(plots.forest(pd.DataFrame(verdicts["hypotheses"])), folder / "forest.png")
+    return verdicts
