@@ -24,9 +24,9 @@ What surrounds the method lies in wings:
     training       finetune, trainer, arguments, batches, checkpoints, learning_curve: fine-tuning
     plots          figures, canvas: one function per figure
     study          methods, config, workspace, cell, evaluate, trial: an experiment;
-                   protocols, compare, report, run, grid: many of them
+                   protocols, compare, report, verdicts, run, grid: many
     course         notebook, doctor, checks: what the notebooks share
-    system         errors, files, machine, processes, wheels, assets: below all the others
+    system         errors, files, machine, processes, wheels, assets, amazon: below all the others
 
 Modules load when first used, so that importing the package is instant: `from gdrt_lite import data, lm`.
 """

@@ -70,7 +70,8 @@ def _parser() -> argparse.ArgumentParser:
     doctor = commands.add_parser("doctor", help="check this machine, with a remedy for what is missing")
     doctor.set_defaults(command=_doctor)
 
-    fetch = commands.add_parser("fetch", help="fetch and convert the embedded model into the cache")
+    fetch = commands.add_parser("fetch", help="fetch and convert the embedded model into the cache, or the Amazon data sets")
+    fetch.add_argument("what", nargs="?", default="model", choices=("model", "amazon"), help="default: %(default)s")
     fetch.set_defaults(command=_fetch)
 
     run = commands.add_parser("run", help="diagnose, tune by each objective, compare; write a report")
@@ -97,9 +98,12 @@ def _doctor(_: argparse.Namespace) -> int:
     return doctor.main()
 
 
-def _fetch(_: argparse.Namespace) -> int:
-    from gdrt_lite.system import assets
+def _fetch(options: argparse.Namespace) -> int:
+    from gdrt_lite.system import amazon, assets
 
+    if options.what == "amazon":
+        print(f"data ready: {amazon.fetch()}. Name a set as amazon/Book, amazon/Office or amazon/Clothing.")
+        return 0
     print(f"model ready: {assets.smollm2_folder(verify=True)}")
     return 0
 

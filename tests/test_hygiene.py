@@ -41,7 +41,7 @@ LAYERS = [
 ]
 # The same inside each wing.
 WINGS = {
-    "system": ["errors", "files", "machine", "processes", "wheels", "assets"],
+    "system": ["errors", "files", "machine", "processes", "wheels", "assets", "amazon"],
     "data": ["windows", "cells", "loaders", "interactions", "tables", "sources"],
     "lm": ["attention", "packing", "adapters", "model", "plain", "scoring", "verify", "loading"],
     "training": ["arguments", "batches", "checkpoints", "learning_curve", "trainer", "finetune"],

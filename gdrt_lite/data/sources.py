@@ -18,7 +18,7 @@ import pandas as pd
 from gdrt_lite.data import loaders, tables
 from gdrt_lite.data.interactions import Interactions, of_rows
 from gdrt_lite.data.windows import Example, Splits, cut
-from gdrt_lite.system import files
+from gdrt_lite.system import assets, files
 from gdrt_lite.system.errors import GdrtError
 
 TRAIN, VALID, TEST = "train_10000.csv", "valid_5000.csv", "test_5000.csv"
@@ -41,8 +41,6 @@ def load_movielens(top_items: int | None = 500) -> Interactions:
 
 def load_movielens_100k(top_items: int | None = None) -> Interactions:
     """MovieLens-100k, fetched once into the cache because its terms do not let us ship it."""
-    from gdrt_lite.system import assets
-
     rows = loaders.read_movielens_100k(assets.movielens_100k())
     everything = of_rows(*rows, "MovieLens-100k", "movie", "watched")
     return everything if top_items is None else everything.top_items(top_items)
@@ -144,7 +142,8 @@ def is_here(source: str | Path | Interactions) -> bool:
 
 
 def _path(source: str | Path) -> Path | None:
-    return next((path for path in (Path(source), data_folder() / source) if str(source) and path.exists()), None)
+    places = (Path(source), data_folder() / source, assets.cache_dir() / source)
+    return next((path for path in places if str(source) and path.exists()), None)
 
 
 def open_data(

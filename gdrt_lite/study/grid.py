@@ -71,7 +71,10 @@ def _run_missing(configs: Sequence[Config], results: Path) -> None:
     print(f"{len(configs)} cells, {len(configs) - len(missing)} done")
     absent = sorted({config.data for config in missing if not data.is_here(config.data)})
     if absent:
-        print(f"Left out, since their data is not here: {', '.join(absent)}. Put the folders under {data.data_folder()}.")
+        print(
+            f"Left out, since their data is not here: {', '.join(absent)}. "
+            "`python -m gdrt_lite fetch amazon` gets the Amazon sets."
+        )
         missing = [config for config in missing if config.data not in absent]
     if not missing:
         return
