@@ -94,6 +94,11 @@ def _focal(losses: torch.Tensor, parameters: Mapping[str, float]) -> torch.Tenso
 
 OBJECTIVES = {
     "sft": ObjectiveSpec("mean over tokens: plain supervised fine-tuning", None, uses=()),
+    "balanced": ObjectiveSpec("uniform weights over the groups: the grouping without the DRO", _balanced, uses=GROUPING),
+    "gdrt": ObjectiveSpec("weights Q* proportional to P exp(L/tau): the paper's method", _gdrt),
+    "reversed": ObjectiveSpec("weights proportional to P exp(-L/tau): the noise-amplification test", _reversed),
+    "random": ObjectiveSpec("as gdrt, with the tokens dealt at random into groups of equal size", _gdrt, shuffled=True),
+    "item": ObjectiveSpec("as gdrt, with one group for all tokens of a title", _gdrt, level="item"),
     "sft-at-nll": ObjectiveSpec("sft, stopped where its item NLL on valid users is that of gdrt", None, uses=()),
     "forced": ObjectiveSpec("sft without the tokens that the catalogue forces", _open_only, level="open", uses=()),
     "msl": ObjectiveSpec(
@@ -103,11 +108,6 @@ OBJECTIVES = {
         "sft with each token's loss times (1 - p)^gamma", None, uses=(), parameters={"gamma": 2.0}, token_loss=_focal
     ),
     "inverse": ObjectiveSpec("each token weighs 1 / the training share of its group", _inverse, uses=GROUPING),
-    "balanced": ObjectiveSpec("uniform weights over the groups: the grouping without the DRO", _balanced, uses=GROUPING),
-    "gdrt": ObjectiveSpec("weights Q* proportional to P exp(L/tau): the paper's method", _gdrt),
-    "reversed": ObjectiveSpec("weights proportional to P exp(-L/tau): the noise-amplification test", _reversed),
-    "random": ObjectiveSpec("as gdrt, with the tokens dealt at random into groups of equal size", _gdrt, shuffled=True),
-    "item": ObjectiveSpec("as gdrt, with one group for all tokens of a title", _gdrt, level="item"),
 }
 
 

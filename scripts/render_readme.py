@@ -27,7 +27,7 @@ import study_tables  # noqa: E402
 
 from benchmarks.__main__ import table as benchmark_table  # noqa: E402
 from gdrt_lite.course import notebook  # noqa: E402
-from gdrt_lite.study import report  # noqa: E402
+from gdrt_lite.study import compare, report, verdicts  # noqa: E402
 from gdrt_lite.study.cell import Cell, read_cells  # noqa: E402
 
 RESULTS = ROOT / "data" / "results"
@@ -154,6 +154,38 @@ def run() -> str:
     )
 
 
+REGISTERED = ("NDCG@10", "own minus stranger", "NDCG@10 own minus stranger", "NLL", "MGU@5 popularity", "same first title",
+              "bias attention", "TASK/HISTORY attention")  # fmt: skip
+
+
+def registered() -> str:
+    """Gates, verdicts and figures of the registered study, with what of its grid has been run."""
+    own = read_cells(RESULTS / "registered")
+    if not own:
+        return "No cell of it has been run yet."
+    told = json.loads((RESULTS / "verdicts.json").read_text(encoding="utf-8"))
+    lines = []
+    for gate in told["gates"]:
+        if "above_popularity" not in gate:
+            lines.append(f"- {gate['place']}: not past the gate, since its SFT has not been run.")
+            continue
+        above, reads = gate["above_popularity"], gate["own_minus_stranger"] or [float("nan")] * 3
+        passed = "past" if gate["passed"] else "not past"
+        lines.append(
+            f"- {gate['place']}: {passed} the gate. Exact NDCG@10 of SFT {gate['ndcg_sft']:.3f}, of popularity "
+            f"{gate['ndcg_popularity']:.3f}, difference {above[0]:+.3f} [{above[1]:+.3f}, {above[2]:+.3f}]; own minus stranger "
+            f"{reads[0]:+.2f} nats [{reads[1]:+.2f}, {reads[2]:+.2f}]; {gate['users']} users, {gate['seeds']} seeds."
+        )
+    lines += ["", verdicts.table(told).to_markdown(index=False, disable_numparse=True), ""]
+    if (RESULTS / "forest.png").exists():
+        lines += ["![Effect and 95% interval of each hypothesis](../data/results/forest.png)", ""]
+    for place, cells_there in verdicts.by_place(own).items():
+        lines += [f"{place}: mean over seeds, and in brackets the difference to SFT with its 95% interval.", ""]
+        lines += [compare.table(cells_there, metrics=REGISTERED).to_markdown(index=False, disable_numparse=True), ""]
+    trials = sum(cell.config.part == "valid" for cell in own)
+    return "\n".join([*lines, f"{len(own)} cells: {trials} trials on valid users, and {len(own) - trials} on test users."])
+
+
 def study() -> str:
     """The main figures of the study's test cells."""
     return study_tables.tables(cells(), read_cells(RESULTS / "reruns" / "cells"))
@@ -184,7 +216,7 @@ def benchmarks() -> str:
 PAGES: dict[str, list[Callable[[], str]]] = {
     "README.md": [badges, figure, answer, course, draw_house.house],
     "docs/run.md": [run],
-    "docs/study.md": [study],
+    "docs/study.md": [registered, study],
     "docs/speed.md": [benchmarks],
     "docs/instructor/README.md": [sheet],
 }

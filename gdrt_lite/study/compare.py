@@ -56,6 +56,8 @@ def difference(one: BySeed, other: BySeed, metric: str) -> Interval | None:
     seeds = _shared_seeds(one, other, metric)
     if not seeds:
         return None
+    if len(seeds) == 1:
+        return one[seeds[0]][metric].minus(other[seeds[0]][metric])
     draws = np.array([one[s][metric].draws() - other[s][metric].draws() for s in seeds])  # (seeds, draws)
     value = float(np.mean([one[s][metric].value - other[s][metric].value for s in seeds]))
     return report.interval(value, _mean_of_drawn_seeds(draws, np.random.default_rng(0)))

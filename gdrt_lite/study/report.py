@@ -45,16 +45,28 @@ class Metric:
         """The metric on `DRAWS` bootstrap samples of users."""
         return self.of_means(metrics.resampled_means(self.rows, self.users, DRAWS, seed))
 
+    def left_out(self) -> np.ndarray:
+        """The metric without one user after another, shape (users,)."""
+        return self.of_means(metrics.left_out_means(self.rows, self.users))
+
     def interval(self) -> Interval:
-        """The estimate with its 95% bootstrap interval."""
-        return interval(self.value, self.draws())
+        """The estimate with its 95% interval, bias-corrected and accelerated: see `metrics.bca_interval`."""
+        return _bca(self.value, self.draws(), self.left_out)
 
     def minus(self, other: Metric) -> Interval:
         """Difference to another model on the same test examples, with its 95% interval, paired by user."""
         if list(self.users) != list(other.users):
             raise ValueError("the two models were measured on different test examples, so their figures cannot be paired.")
         with np.errstate(invalid="ignore"):  # inf - inf, if both denominators are zero
-            return interval(self.value - other.value, self.draws() - other.draws())
+            draws = self.draws() - other.draws()
+            return _bca(self.value - other.value, draws, lambda: self.left_out() - other.left_out())
+
+
+def _bca(value: float, draws: np.ndarray, left_out: Callable[[], np.ndarray]) -> Interval:
+    """The interval of `metrics.bca_interval`; that of the percentiles where a figure is infinite."""
+    if not (np.isfinite(value) and np.isfinite(draws).all()):
+        return interval(value, draws)
+    return metrics.bca_interval(value, draws, left_out())
 
 
 def interval(value: float, draws: np.ndarray) -> Interval:
@@ -193,11 +205,12 @@ def _ratio(means: np.ndarray) -> np.ndarray:
 
 
 def _log_ratio(means: np.ndarray) -> np.ndarray:
-    return np.log(_ratio(means))
+    with np.errstate(divide="ignore"):
+        return np.log(_ratio(means))
 
 
 def _task_ratio(means: np.ndarray) -> np.ndarray:
-    return means[..., 0] / means[..., 2]
+    return _ratio(means * [1, 0, 1])
 
 
 def _number(value: float, digits: int) -> str:

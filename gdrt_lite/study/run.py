@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from gdrt_lite import plots
+from gdrt_lite import metrics, plots
 from gdrt_lite.data import Splits
 from gdrt_lite.objectives import Objective, check_objective
 from gdrt_lite.study import report
@@ -163,9 +163,13 @@ def _markdown(config: Config, profile: str, table: pd.DataFrame, bench: Workspac
         f"{len(set(cells['sft'].users))} users, {len(splits.catalogue)} titles. "
         f"Titles of the history are {'not ' if config.exclude_history else ''}recommended again. "
         "A title's score is the sum of its unmasked token log-probabilities. "
-        "Intervals: 95%, bootstrap over users, paired for the differences.",
+        "Intervals: 95%, bootstrap over users (BCa), paired for the differences.",
+        "",
+        *(f"- {note}" for note in splits.report),
         "",
         report.headline(table, config.ablations[0]).to_markdown(index=False, disable_numparse=True),
+        "",
+        _floor(cells["sft"]),
         "",
         "## Warm and cold targets",
         "",
@@ -187,6 +191,16 @@ def _markdown(config: Config, profile: str, table: pd.DataFrame, bench: Workspac
         "",
     ]
     return "\n".join(lines)
+
+
+def _floor(cell: Cell) -> str:
+    """What a fair system would show in the table, so that noise is not taken for unfairness."""
+    credit = metrics.fractional_credit(dict(enumerate(cell.item_groups["popularity"])))
+    floor = metrics.fair_floor(cell.histories, credit, 5)
+    return (
+        f"A perfectly fair system would show MGU@5 {floor.mgu.estimate:.3f} [{floor.mgu.low:.3f}, {floor.mgu.high:.3f}] and "
+        f"DGU@5 {floor.dgu.estimate:.3f} [{floor.dgu.low:.3f}, {floor.dgu.high:.3f}] among these users, by chance alone."
+    )
 
 
 def _plots(out: Path, cells: dict[str, Cell], table: pd.DataFrame) -> None:
