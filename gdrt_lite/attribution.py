@@ -115,8 +115,7 @@ def token_attribution(lm: LanguageModel, example: Example) -> pd.DataFrame:
     def forward(present: torch.Tensor) -> torch.Tensor:
         rows = [
             replace(
-                whole,
-                ids=tuple(i if keep else neutral for i, keep in zip(whole.ids, row, strict=False)) + whole.ids[n:],
+                whole, ids=tuple(i if keep else neutral for i, keep in zip(whole.ids, row, strict=False)) + whole.ids[n:]
             )
             for row in present.bool().tolist()
         ]
@@ -125,11 +124,7 @@ def token_attribution(lm: LanguageModel, example: Example) -> pd.DataFrame:
     attribution = FeatureAblation(forward).attribute(torch.ones(1, n), perturbations_per_eval=n)[0]
     tokens = [lm.tokenizer.decode([i]) for i in whole.ids[:n]]
     return pd.DataFrame(
-        {
-            "token": tokens,
-            "segment": [SEGMENT_NAMES[s] for s in whole.segments[:n]],
-            "attribution": attribution.numpy(),
-        }
+        {"token": tokens, "segment": [SEGMENT_NAMES[s] for s in whole.segments[:n]], "attribution": attribution.numpy()}
     )
 
 
@@ -162,9 +157,7 @@ def _captum_ablation(
     index = torch.arange(len(rows))
     whole = forward(torch.ones(len(rows), len(FEATURES)), index)
     drop = FeatureAblation(forward).attribute(
-        torch.ones(len(rows), len(FEATURES)),
-        additional_forward_args=(index,),
-        perturbations_per_eval=len(FEATURES),
+        torch.ones(len(rows), len(FEATURES)), additional_forward_args=(index,), perturbations_per_eval=len(FEATURES)
     )
     drop = drop.reshape(len(rows), longest, len(FEATURES))
     lengths = [len(row.labels) for row in rows]

@@ -92,11 +92,7 @@ def _pairs_in_order(targets: Sequence[list[int]]) -> sparse.coo_matrix:
 
 
 def _frame(
-    segment: int,
-    together: sparse.coo_matrix,
-    sources: sparse.csr_matrix,
-    targets: sparse.csr_matrix,
-    n_examples: int,
+    segment: int, together: sparse.coo_matrix, sources: sparse.csr_matrix, targets: sparse.csr_matrix, n_examples: int
 ) -> pd.DataFrame:
     source_count = np.asarray(sources.sum(0)).ravel()[together.row]
     target_count = np.asarray(targets.sum(0)).ravel()[together.col]

@@ -39,11 +39,7 @@ def show(figure: Figure, alt: str) -> None:
     data = base64.b64encode(_png(figure)).decode()
     _close(figure)
     tag = f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{data}" style="max-width: 100%">'
-    display(
-        {"text/html": tag, "image/png": data, "text/plain": alt},
-        metadata={"image/png": {"alt": alt}},
-        raw=True,
-    )
+    display({"text/html": tag, "image/png": data, "text/plain": alt}, metadata={"image/png": {"alt": alt}}, raw=True)
 
 
 def save(figure: Figure, path: str | Path) -> Path:
