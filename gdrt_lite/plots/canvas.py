@@ -61,9 +61,8 @@ def bars(ax: Axes, frame: pd.DataFrame, x: str, y: str, hue: str | None, order: 
         for bar in container:
             bar.set_hatch(hatch)
     if hue:
-        ax.legend(
-            ax.containers, hues, title=hue, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=4, frameon=False, fontsize=9
-        )
+        place: dict[str, Any] = dict(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=4)
+        ax.legend(ax.containers, hues, title=hue, frameon=False, fontsize=9, **place)
 
 
 def axes(title: str, size: tuple[float, float], columns: int = 1) -> tuple[Figure, list[Axes]]:
@@ -103,9 +102,8 @@ def need(frame: pd.DataFrame, *columns: str) -> None:
 
 def _png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
-    figure.savefig(
-        buffer, format="png", dpi=DPI, facecolor="white", pil_kwargs={"optimize": True}, metadata={"Software": None}
-    )
+    options: dict[str, Any] = dict(pil_kwargs={"optimize": True}, metadata={"Software": None})
+    figure.savefig(buffer, format="png", dpi=DPI, facecolor="white", **options)
     return buffer.getvalue()
 
 
