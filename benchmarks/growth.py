@@ -38,7 +38,7 @@ def synthetic_titles(n: int) -> list[str]:
     """n distinct titles, made of the words of MovieLens' titles."""
     words = sorted({word for title in data.load_movielens(None).titles for word in title[:-7].split() if word.isalpha()})
     size = len(words)
-    spread = [(i * 7919 % size, i * 104_729 // 3 % size, i // 100 % size) for i in range(n)]
+    spread = ((i * 7919 % size, i * 104_729 // 3 % size, i // 100 % size) for i in range(n))  # holds no memory
     return [f"{words[a]} {words[b]} and {words[c]} {i} ({1920 + i % 100})" for i, (a, b, c) in enumerate(spread)]
 
 

@@ -15,7 +15,7 @@ from gdrt_lite import data, decoding, lm, metrics, plots, training
 from gdrt_lite.lm import target_logprobs
 from gdrt_lite.training.learning_curve import LearningCurve
 
-SEEDS, TARGETS, EPOCHS, VALID = (0, 1, 2), 3000, 4, 300
+SEEDS, TARGETS, EPOCHS, VALID = (0, 1, 2), 2000, 4, 300
 SIZE = dict(history=10, titles=100)  # a catalogue from which the pocket model learns something in this time
 
 
