@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from benchmarks.common import compare, examples, forward_gflop, matmul_gflops, splits
+from benchmarks.common import DEVICE, compare, examples, language_model, roofline, splits
 from gdrt_lite import decoding, lm
 from gdrt_lite.trie import TitleTrie
 
@@ -29,7 +29,8 @@ def generate(model: lm.LanguageModel, trie: TitleTrie, histories: list, beams: i
 
         with torch.inference_mode():
             output = model.model.generate(
-                torch.tensor([prompt]), attention_mask=torch.ones(1, len(prompt), dtype=torch.long), num_beams=beams,
+                torch.tensor([prompt], device=DEVICE), num_beams=beams,
+                attention_mask=torch.ones(1, len(prompt), dtype=torch.long, device=DEVICE),
                 num_return_sequences=beams, max_new_tokens=64, prefix_allowed_tokens_fn=allowed, length_penalty=0.0,
                 do_sample=False, return_dict_in_generate=True, output_scores=True,
             )  # fmt: skip
@@ -38,19 +39,21 @@ def generate(model: lm.LanguageModel, trie: TitleTrie, histories: list, beams: i
     return lists
 
 
-def run() -> dict:
+def run(tiny: bool = False) -> dict:
     """Ratio, equality in float32, and the fraction of the matmul roofline."""
     catalogue = splits().catalogue
-    histories = [e.history for e in examples(32)]
-    exact = lm.load(dtype=torch.float32, device="cpu")
+    histories = [e.history for e in examples(4 if tiny else 32)]
+    exact, model = language_model(tiny, torch.float32), language_model(tiny)
     trie = TitleTrie(catalogue, exact.tokenizer)
     mine, theirs = decoding.recommend(exact, histories[:3], trie), generate(exact, trie, histories[:3])
     same = all([t for t, _ in a] == [t for t, _ in b] for a, b in zip(mine, theirs, strict=True))
-    model = lm.load(device="cpu")
     found = compare(
-        lambda: decoding.recommend(model, histories, trie), lambda: generate(model, trie, histories[:3]), len(histories), 3
+        lambda units: decoding.recommend(model, units, trie),
+        lambda units: generate(model, trie, units),
+        histories,
+        histories[:3],
     )
     prompt = sum(len(model.encode(h, None)) for h in histories) / len(histories)
     steps = sum(len(trie.path(title)) for title in catalogue) / len(catalogue)
-    gflop = forward_gflop(model, prompt + 10 * steps, 1 + 10 * steps)
-    return found | {"same_lists_fp32": same, "roofline": gflop / found["ours_s"] / matmul_gflops(model.model.dtype)}
+    share = roofline(model, prompt + 10 * steps, 1 + 10 * steps, found["ours_s"])
+    return found | {"same_lists_fp32": same, "roofline": share}

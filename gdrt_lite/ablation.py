@@ -53,9 +53,8 @@ def _attention(encoded: Encoded, label: int, neutral: int, _: Encoded | None) ->
 
 def _token(encoded: Encoded, label: int, neutral: int, _: Encoded | None) -> Encoded:
     """Put the neutral token in place of each token."""
-    return replace(
-        encoded, ids=tuple(neutral if s == label else i for i, s in zip(encoded.ids, encoded.segments, strict=True))
-    )
+    places = zip(encoded.ids, encoded.segments, strict=True)
+    return replace(encoded, ids=tuple(neutral if segment == label else i for i, segment in places))
 
 
 def _delete(encoded: Encoded, label: int, _: int, __: Encoded | None) -> Encoded:
@@ -65,13 +64,8 @@ def _delete(encoded: Encoded, label: int, _: int, __: Encoded | None) -> Encoded
     slot = np.searchsorted(kept, encoded.predict_at, side="right") - 1
     if slot[0] < 0:
         raise ValueError("ablation='delete' leaves no token before the first target token; use 'token' or 'attention'.")
-    return Encoded(
-        ids=tuple(encoded.ids[p] for p in kept),
-        segments=tuple(encoded.segments[p] for p in kept),
-        predict_at=tuple(int(s) for s in slot),
-        labels=encoded.labels,
-        attend=tuple(encoded.attend[p] for p in kept),
-    )
+    ids, segments, attend = (tuple(part[p] for p in kept) for part in (encoded.ids, encoded.segments, encoded.attend))
+    return Encoded(ids, segments, tuple(int(s) for s in slot), encoded.labels, attend)
 
 
 def _resample(encoded: Encoded, label: int, _: int, donor: Encoded | None) -> Encoded:
@@ -107,12 +101,8 @@ def _shuffle(encoded: Encoded, label: int, _: int, __: Encoded | None) -> Encode
 
 Ablation = Callable[[Encoded, int, int, Encoded | None], Encoded]  # (prompt, segment label, neutral id, donor)
 ABLATIONS: dict[str, Ablation] = {
-    "attention": _attention,
-    "token": _token,
-    "delete": _delete,
-    "resample": _resample,
-    "shuffle": _shuffle,
-}
+    "attention": _attention, "token": _token, "delete": _delete, "resample": _resample, "shuffle": _shuffle,
+}  # fmt: skip
 MEANINGS = ("attention", "token", "delete", "resample")  # those that take a segment away; "shuffle" takes its order
 
 

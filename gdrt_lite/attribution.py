@@ -2,8 +2,7 @@
 
     A_g(t) = log P(y_t | x) - log P(y_t | x without g),   g in {TASK, HISTORY, PREFIX}
 
-captum's `FeatureAblation` does the ablating: its input is a vector that says which features are present, and its forward
-function builds the prompt that has just these. "Without" has several meanings, see `ablation`.
+"Without" has several meanings, see `ablation`. The result is that of captum's `LLMAttribution`.
 Source: arXiv 2510.10978, section 2. Derived in notebook 01, sections 2 to 4.
 """
 
@@ -15,7 +14,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import torch
-from captum.attr import FeatureAblation
+from tqdm.auto import tqdm
 
 from gdrt_lite import prompts
 from gdrt_lite.ablation import ABLATIONS, FEATURES, ablate
@@ -36,11 +35,9 @@ def feature_ablation(
 
     Args:
         lm: the model with its prompt.
-        examples: at least two for "resample", whose donors are drawn among them.
+        examples: at least two for "resample", whose donors are drawn among them by `seed`.
         ablation: one of `ABLATIONS`.
-        seed: random seed for drawing donors.
-        batch_size: examples handed to captum at once, those of a user together: what their prompts share is read once.
-        progress: show a progress bar.
+        batch_size: examples scored at once, those of a user together: what their prompts share is read once.
 
     Returns:
         One row per example, target token and segment: example (index), user, position (t, from 0), token, segment (name),
@@ -59,20 +56,23 @@ def feature_ablation(
     for i, example in enumerate(examples):
         if not example.history:
             raise ValueError(f"examples[{i}] (user {example.user}) has an empty history: there is nothing to ablate.")
-    from tqdm.auto import tqdm
-
-    encoded = [lm.encode(example.history, example.target) for example in examples]
-    donors = _donors(len(examples), seed)
+    encoded, neutral = [lm.encode(example.history, example.target) for example in examples], neutral_id(lm)
+    order = np.random.default_rng(seed).permutation(len(examples))
+    donors = dict(zip(order.tolist(), np.roll(order, -1).tolist(), strict=True))  # a random cycle through all examples
     by_user = sorted(range(len(examples)), key=lambda i: (examples[i].user, i))
     frames = {}
     for start in tqdm(range(0, len(examples), batch_size), desc=f"FAA ({ablation})", disable=not progress):
         index = by_user[start : start + batch_size]
-        rows = [encoded[i] for i in index]
-        others = [encoded[donors[i]] for i in index]
-        attributions, logprobs = _captum_ablation(lm, rows, others, ablation)
-        for i, row, attribution, logprob in zip(index, rows, attributions, logprobs, strict=True):
-            frames[i] = _tidy(lm, i, examples[i].user, row, attribution, logprob)
-    return pd.concat([frames[i] for i in range(len(examples))], ignore_index=True)
+        without = {i: [ablate(encoded[i], g, ablation, neutral, encoded[donors[i]]) for g in FEATURES] for i in index}
+        # Scored together, prompts that begin alike are read as one tree.
+        asked = list(dict.fromkeys(prompt for i in index for prompt in (encoded[i], *without[i])))
+        scored = dict(zip(asked, target_logprobs(lm, asked), strict=True))
+        for i in index:
+            whole = scored[encoded[i]]
+            drops = [whole - scored[prompt] for prompt in without[i]]
+            frames[i] = _tidy(lm, encoded[i], whole, drops).assign(example=i, user=examples[i].user)
+    columns = ["example", "user", "position", "token", "segment", "attribution", "logprob", "n_tokens"]
+    return pd.concat([frames[i] for i in range(len(examples))], ignore_index=True)[columns]
 
 
 def segment_table(frame: pd.DataFrame) -> pd.DataFrame:
@@ -108,27 +108,15 @@ def token_attribution(lm: LanguageModel, example: Example) -> pd.DataFrame:
     Returns:
         One row per prompt token: token, segment (name), attribution in nats, summed over the target tokens.
     """
-    whole = lm.encode(example.history, example.target)
+    whole, neutral = lm.encode(example.history, example.target), neutral_id(lm)
     n = whole.predict_at[0] + 1
-    neutral = neutral_id(lm)
-
-    def forward(present: torch.Tensor) -> torch.Tensor:
-        rows = [
-            replace(
-                whole,
-                ids=tuple(i if keep else neutral for i, keep in zip(whole.ids, row, strict=False)) + whole.ids[n:],
-            )
-            for row in present.bool().tolist()
-        ]
-        return torch.stack([scores.sum() for scores in target_logprobs(lm, rows)])
-
-    attribution = FeatureAblation(forward).attribute(torch.ones(1, n), perturbations_per_eval=n)[0]
-    tokens = [lm.tokenizer.decode([i]) for i in whole.ids[:n]]
+    rows = [replace(whole, ids=(*whole.ids[:p], neutral, *whole.ids[p + 1 :])) for p in range(n)]
+    reference, *scores = [float(found.sum()) for found in target_logprobs(lm, [whole, *rows])]
     return pd.DataFrame(
         {
-            "token": tokens,
+            "token": [lm.tokenizer.decode([i]) for i in whole.ids[:n]],
             "segment": [SEGMENT_NAMES[s] for s in whole.segments[:n]],
-            "attribution": attribution.numpy(),
+            "attribution": [reference - score for score in scores],
         }
     )
 
@@ -138,70 +126,13 @@ def neutral_id(lm: LanguageModel) -> int:
     return prompts.neutral_id(lm.tokenizer)
 
 
-def _captum_ablation(
-    lm: LanguageModel, rows: list[Encoded], donors: list[Encoded], ablation: str
-) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-    """Attributions (T, 3) and log-probabilities (T,) of each prompt, through captum's FeatureAblation."""
-    neutral = neutral_id(lm)
-    longest = max(len(row.labels) for row in rows)
-
-    def prompt_with(present: Sequence[bool], i: int) -> Encoded:
-        gone = [segment for segment, keep in zip(FEATURES, present, strict=True) if not keep]
-        return ablate(rows[i], gone[0], ablation, neutral, donors[i]) if gone else rows[i]
-
-    # captum asks for one set of features after another. Scored together, prompts that begin alike are read as one tree.
-    one_gone = [[segment != gone for segment in FEATURES] for gone in FEATURES]
-    wanted = {prompt_with(present, i): None for i in range(len(rows)) for present in [[True] * len(FEATURES), *one_gone]}
-    scored = dict(zip(wanted, target_logprobs(lm, list(wanted)), strict=True))
-
-    def forward(present: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
-        # (N, 3) flags of present segments and (N,) indices of examples -> (N, T) log-probabilities, padded with 0
-        asked = [scored[prompt_with(flags, i)] for flags, i in zip(present.bool().tolist(), index.tolist(), strict=True)]
-        return torch.stack([torch.nn.functional.pad(row, (0, longest - len(row))) for row in asked])
-
-    index = torch.arange(len(rows))
-    whole = forward(torch.ones(len(rows), len(FEATURES)), index)
-    drop = FeatureAblation(forward).attribute(
-        torch.ones(len(rows), len(FEATURES)),
-        additional_forward_args=(index,),
-        perturbations_per_eval=len(FEATURES),
-    )
-    drop = drop.reshape(len(rows), longest, len(FEATURES))
-    lengths = [len(row.labels) for row in rows]
-    return [d[:n] for d, n in zip(drop, lengths, strict=True)], [w[:n] for w, n in zip(whole, lengths, strict=True)]
-
-
-def _tidy(
-    lm: LanguageModel, index: int, user: str, row: Encoded, attribution: torch.Tensor, logprob: torch.Tensor
-) -> pd.DataFrame:
-    t = np.arange(len(row.labels))
-    tokens = [lm.tokenizer.decode([i]) for i in row.labels]
-    columns = []
-    for column, segment in enumerate(FEATURES):
-        values = attribution[:, column].numpy().astype(float)
-        if segment == PREFIX:
-            values = np.where(t == 0, np.nan, values)
-        n_tokens = t if segment == PREFIX else np.full(len(t), len(row.positions(segment)))
-        columns.append(
-            pd.DataFrame(
-                {
-                    "example": index,
-                    "user": user,
-                    "position": t,
-                    "token": tokens,
-                    "segment": SEGMENT_NAMES[segment],
-                    "attribution": values,
-                    "logprob": logprob.numpy(),
-                    "n_tokens": n_tokens,
-                }
-            )
-        )
-    return pd.concat(columns, ignore_index=True)
-
-
-def _donors(n: int, seed: int) -> list[int]:
-    """For each example the index of another one: a random cycle through all of them."""
-    order = np.random.default_rng(seed).permutation(n)
-    donors = np.empty(n, dtype=int)
-    donors[order] = np.roll(order, -1)
-    return donors.tolist()
+def _tidy(lm: LanguageModel, row: Encoded, logprob: torch.Tensor, drops: list[torch.Tensor]) -> pd.DataFrame:
+    """One prompt's rows of `feature_ablation`, from what its T log-probabilities lose without each segment, (T,) each."""
+    t, frames = np.arange(len(row.labels)), []
+    shared = {"position": t, "token": [lm.tokenizer.decode([i]) for i in row.labels], "logprob": logprob.numpy()}
+    for segment, drop in zip(FEATURES, drops, strict=True):
+        values = drop.numpy().astype(float)
+        own = values if segment != PREFIX else np.where(t == 0, np.nan, values)
+        n_tokens = t if segment == PREFIX else len(row.positions(segment))
+        frames.append(pd.DataFrame(shared | {"segment": SEGMENT_NAMES[segment], "attribution": own, "n_tokens": n_tokens}))
+    return pd.concat(frames, ignore_index=True)

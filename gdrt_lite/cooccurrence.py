@@ -29,11 +29,6 @@ def rates(examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, promp
     For the segments TASK and HISTORY, s and v occur together when s stands in the segment and v in the target. For PREFIX,
     when s stands in the target before the first v.
 
-    Args:
-        examples: the training set.
-        tokenizer: turns titles into tokens.
-        prompt: the wording around them.
-
     Returns:
         One row per (segment, source, target): segment, source, target (token strings), count (examples with both),
         source_count, target_count, rate, pmi (nats), npmi (PMI / -log P(s, v), from -1 to 1; 0 where P(s, v) = 1).
@@ -49,11 +44,8 @@ def rates(examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, promp
     frames = []
     for segment in (TASK, HISTORY):
         sources = _indicator([{row.ids[p] for p in row.positions(segment)} for row in encoded])
-        together = _align(sources, has_target)
-        frames.append(_frame(segment, together, sources, has_target, len(examples)))
-    together = _pairs_in_order(targets)
-    sources = _indicator([own[:-1] for own in targets])
-    frames.append(_frame(PREFIX, together, sources, has_target, len(examples)))
+        frames.append(_frame(segment, (sources.T @ has_target).tocoo(), sources, has_target))
+    frames.append(_frame(PREFIX, _pairs_in_order(targets), _indicator([own[:-1] for own in targets]), has_target))
     table = pd.concat(frames, ignore_index=True)
     spell = {int(i): tokenizer.decode([int(i)]) for i in np.unique(table[["source", "target"]].to_numpy())}
     return table.assign(source=table.source.map(spell), target=table.target.map(spell))
@@ -76,11 +68,6 @@ def _indicator(sets: Sequence[Collection[int]]) -> sparse.csr_matrix:
     return sparse.csr_matrix((np.ones(len(row)), (row, column)), shape=(len(sets), width))
 
 
-def _align(sources: sparse.csr_matrix, targets: sparse.csr_matrix) -> sparse.coo_matrix:
-    """Number of examples that hold both, (sources, targets)."""
-    return (sources.T @ targets).tocoo()
-
-
 def _pairs_in_order(targets: Sequence[list[int]]) -> sparse.coo_matrix:
     """Number of examples where s comes before v in the target."""
     pairs = [(s, v) for own in targets for i, v in enumerate(own) for s in own[:i]]
@@ -92,28 +79,17 @@ def _pairs_in_order(targets: Sequence[list[int]]) -> sparse.coo_matrix:
 
 
 def _frame(
-    segment: int,
-    together: sparse.coo_matrix,
-    sources: sparse.csr_matrix,
-    targets: sparse.csr_matrix,
-    n_examples: int,
+    segment: int, together: sparse.coo_matrix, sources: sparse.csr_matrix, targets: sparse.csr_matrix
 ) -> pd.DataFrame:
+    """The rows of one segment, from the examples that hold a source, a target, and both (sources, targets)."""
+    n_examples = targets.shape[0]
     source_count = np.asarray(sources.sum(0)).ravel()[together.row]
     target_count = np.asarray(targets.sum(0)).ravel()[together.col]
     joint = together.data / n_examples
     pmi = np.log(together.data * n_examples / (source_count * target_count))
     with np.errstate(divide="ignore", invalid="ignore"):
         npmi = np.where(joint == 1, 0.0, pmi / -np.log(joint))
-    return pd.DataFrame(
-        {
-            "segment": SEGMENT_NAMES[segment],
-            "source": together.row,
-            "target": together.col,
-            "count": together.data.astype(int),
-            "source_count": source_count.astype(int),
-            "target_count": target_count.astype(int),
-            "rate": together.data / target_count,
-            "pmi": pmi,
-            "npmi": npmi,
-        }
-    )
+    frame = pd.DataFrame({"segment": SEGMENT_NAMES[segment], "source": together.row, "target": together.col})
+    counts = dict(count=together.data, source_count=source_count, target_count=target_count)
+    counts = {name: values.astype(int) for name, values in counts.items()}
+    return frame.assign(**counts, rate=together.data / target_count, pmi=pmi, npmi=npmi)

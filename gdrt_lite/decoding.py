@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from tqdm.auto import tqdm
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
@@ -47,11 +48,9 @@ def recommend(
     Args:
         histories: titles per user, oldest first.
         catalogue: distinct titles, or a `TitleTrie` built before.
-        k: length of each list.
-        beams: width, default k. A beam as wide as the catalogue is an exhaustive search.
+        k, beams: length of each list, and width of the search, default k; as wide as the catalogue it is exhaustive.
         exclude_history: leave out titles that stand in the user's history.
         batch_size: users decoded together; it does not change the result.
-        progress: show a progress bar.
 
     Returns:
         Per user, in order: up to k pairs (title, score in nats), best first; fewer only when excluding leaves fewer.
@@ -62,10 +61,8 @@ def recommend(
     """
     trie = _checked_trie(lm, histories, catalogue, k)
     beams = k if beams is None else beams
-    if not k <= beams:
+    if beams < k:
         raise ValueError(f"beams={beams} is below k={k}: a list of k titles needs at least k beams.")
-    from tqdm.auto import tqdm
-
     encoded = [lm.encode(history, None, room=trie.depth) for history in histories]  # every title must fit behind the prompt
     longest = max(map(len, encoded), default=0)
     _check_reach(lm, longest + trie.depth)
@@ -101,8 +98,7 @@ def rank_catalogue(
     The catalogue is read as one tree behind each user's prompt (see `lm.packing`), so that the prompt and whatever titles
     share are read once. The result of `recommend` with beams enough to miss no title, for models of every kind of attention.
 
-    Args:
-        histories, catalogue, k, exclude_history, progress: as in `recommend`.
+    The arguments are those of `recommend`.
 
     Returns:
         Per user, in order: up to k pairs (title, score in nats), best first, ties by title.
@@ -111,12 +107,10 @@ def rank_catalogue(
         ValueError: as `recommend`, but for beams and layers.
     """
     trie = _checked_trie(lm, histories, catalogue, k)
-    from tqdm.auto import tqdm
-
     results = []
     for history in tqdm(histories, desc="rank", disable=not progress):
+        known = {normal_title(title) for title in history} if exclude_history else ()
         ranked = score_catalogue(lm, history, trie.titles)
-        known = {normal_title(title) for title in history} if exclude_history else set()
         results.append([pair for pair in ranked if normal_title(pair[0]) not in known][:k])
     return results
 
@@ -152,11 +146,11 @@ def _checked_trie(
 
 @dataclass
 class _Beams:
-    """The running beams of all users of a batch, one entry per beam."""
+    """The running beams of all users of a batch, or what may follow them: one entry each, those of a user together."""
 
     user: np.ndarray
-    slot: np.ndarray  # column of the beam within its user's row
-    node: np.ndarray
+    place: np.ndarray  # column of a beam within its user's row; of what follows a beam, the number of that beam
+    node: np.ndarray  # of the trie
     score: np.ndarray
 
 
@@ -210,8 +204,8 @@ def _beam_search(
         running, parents, tokens = _select(running, found, trie, width, finished)
         if not len(running.user):
             return finished
-        columns = int(running.slot.max()) + 1
-        user, slot = (torch.from_numpy(part).to(lm.device) for part in (running.user, running.slot))
+        columns = int(running.place.max()) + 1
+        user, slot = (torch.from_numpy(part).to(lm.device) for part in (running.user, running.place))
         # Columns without a running beam repeat the first one; nothing reads what they produce.
         parent, token = torch.zeros(2, users, columns, dtype=torch.long, device=lm.device)
         parent[user, slot], token[user, slot] = (torch.from_numpy(part).to(lm.device) for part in (parents, tokens))
@@ -252,18 +246,8 @@ def _read_prompts(lm: LanguageModel, encoded: list[Encoded]) -> tuple[torch.Tens
     return output.logits, output.past_key_values, seen
 
 
-@dataclass
-class _Continuations:
-    """Every title token that may follow a running beam, one entry each: by user, the best first."""
-
-    user: np.ndarray
-    beam: np.ndarray  # the beam that it follows, as an index into `_Beams`
-    node: np.ndarray  # of the trie, behind the token
-    score: np.ndarray
-
-
-def _open_continuations(beams: _Beams, logits: torch.Tensor, trie: TitleTrie, closed_pairs: np.ndarray) -> _Continuations:
-    """All continuations of all beams that the trie allows and that are not closed to their user."""
+def _open_continuations(beams: _Beams, logits: torch.Tensor, trie: TitleTrie, closed_pairs: np.ndarray) -> _Beams:
+    """All tokens that may follow a beam and are not closed to its user, the best of a user first."""
     rows = logits.float()  # (beams, vocabulary)
     n_children = trie.first[beams.node + 1] - trie.first[beams.node]
     beam = np.repeat(np.arange(len(beams.node)), n_children)
@@ -273,15 +257,13 @@ def _open_continuations(beams: _Beams, logits: torch.Tensor, trie: TitleTrie, cl
     step = rows[index, torch.from_numpy(trie.token[node]).to(rows.device)] - rows.logsumexp(-1)[index]
     score = beams.score[beam] + step.cpu().numpy().astype(np.float64)
     user = beams.user[beam]
-    if len(closed_pairs):
-        is_open = ~np.isin(user * len(trie.token) + node, closed_pairs)
-        user, beam, node, score = user[is_open], beam[is_open], node[is_open], score[is_open]
     order = np.lexsort((-score, user))
-    return _Continuations(user[order], beam[order], node[order], score[order])
+    order = order[~np.isin((user * len(trie.token) + node)[order], closed_pairs)]
+    return _Beams(user[order], beam[order], node[order], score[order])
 
 
 def _select(
-    beams: _Beams, found: _Continuations, trie: TitleTrie, width: int, finished: list[Ranked]
+    beams: _Beams, found: _Beams, trie: TitleTrie, width: int, finished: list[Ranked]
 ) -> tuple[_Beams, np.ndarray, np.ndarray]:
     """The next beams, the column of each one's parent, and its token; titles that end are added to `finished`.
 
@@ -302,4 +284,4 @@ def _select(
     slot = np.arange(len(chosen)) - np.searchsorted(user, user)
     chosen, slot = chosen[slot < width], slot[slot < width]
     following = _Beams(found.user[chosen], slot, found.node[chosen], found.score[chosen])
-    return following, beams.slot[found.beam[chosen]], trie.token[found.node[chosen]]
+    return following, beams.place[found.place[chosen]], trie.token[found.node[chosen]]

@@ -42,22 +42,27 @@ def rank_of(target: Item, ranked: Sequence[Item]) -> int | None:
 
 
 def ndcg_at_k(lists: Sequence[Sequence[Item]], targets: Sequence[Item], k: int) -> np.ndarray:
-    """NDCG@k per user with one target each: 1 / log2(rank + 2), rank from 0; 0 when the target is not in the top k.
+    """NDCG@k per user, shape (users,): 1 / log2(rank + 2), rank from 0; 0 when the target is not in the top k.
 
     Args:
         lists: ranked titles per user, best first.
         targets: the one right title per user.
         k: cut-off.
-
-    Returns:
-        Shape (users,).
     """
     return np.array([0.0 if r is None else 1.0 / np.log2(r + 2) for r in _ranks(lists, targets, k)])
 
 
 def hit_rate_at_k(lists: Sequence[Sequence[Item]], targets: Sequence[Item], k: int) -> np.ndarray:
     """1 per user whose target is in the top k, else 0; shape (users,)."""
-    return np.array([0.0 if r is None else 1.0 for r in _ranks(lists, targets, k)])
+    return np.array([float(r is not None) for r in _ranks(lists, targets, k)])
+
+
+def _ranks(lists: Sequence[Sequence[Item]], targets: Sequence[Item], k: int) -> list[int | None]:
+    if len(lists) != len(targets):
+        raise ValueError(f"there are {len(lists)} lists but {len(targets)} targets; each user needs one of both.")
+    if k < 1:
+        raise ValueError(f"k={k} must be 1 or more.")
+    return [rank_of(target, list(ranked[:k])) for ranked, target in zip(lists, targets, strict=True)]
 
 
 def coverage(lists: Sequence[Sequence[Item]], k: int = 10) -> int:
@@ -102,13 +107,12 @@ def share_rows(
     if k < 1:
         raise ValueError(f"k={k} must be 1 or more.")
     place, credit = _credit(groups)
-    times = np.zeros((2, len(lists), len(groups)))  # how often a user's list, and history, holds a title
+    times = np.zeros((2, len(lists), len(credit)))  # how often a user's list, and history, holds a title
     for side, rows in enumerate(([ranked[:k] for ranked in lists], histories)):
         for u, titles in enumerate(rows):
             for title in titles:
-                if title in place:
-                    times[side, u, place[title]] += 1
-    return np.concatenate(list(times @ credit[:-1]), axis=1)
+                times[side, u, place.get(title, -1)] += 1
+    return np.concatenate(list(times @ credit), axis=1)
 
 
 def unfairness_of_means(means: np.ndarray) -> np.ndarray:
@@ -133,8 +137,7 @@ def group_unfairness(
     """GU(g): share of group g in the top-k lists minus its share in the users' histories.
 
     Args:
-        lists: ranked titles per user.
-        histories: titles per user.
+        lists, histories: titles per user, ranked and chosen.
         groups: {title: {group: share}}; titles without a group count on neither side.
         k: cut-off.
 
@@ -148,8 +151,7 @@ def group_unfairness(
     for side, credit in zip(("lists", "histories"), np.split(rows, 2, axis=1), strict=True):
         if not credit.any():
             raise ValueError(f"no title in the {side} belongs to a group, so there are no shares to compare.")
-    means = rows.mean(0)
-    return pd.Series(unfairness_of_means(means), index=_names(groups), name="GU")
+    return pd.Series(unfairness_of_means(rows.mean(0)), index=_names(groups), name="GU")
 
 
 def mgu(lists: Sequence[Sequence[Item]], histories: Sequence[Sequence[Item]], groups: Memberships, k: int) -> float:
@@ -179,9 +181,9 @@ def fair_floor(histories: Sequence[Sequence[Item]], groups: Memberships, k: int,
         raise ValueError(f"k={k} and the number of histories ({len(histories)}) must be 1 or more.")
     place, credit = _credit(groups)
     lengths = np.array([len(own) for own in histories])
-    numbers = np.full((len(histories), max(1, lengths.max())), len(groups))  # the last row of the credit: no group
+    numbers = np.full((len(histories), max(1, lengths.max())), -1)  # the last row of the credit: no group
     for u, own in enumerate(histories):
-        numbers[u, : len(own)] = [place.get(title, len(groups)) for title in own]
+        numbers[u, : len(own)] = [place.get(title, -1) for title in own]
     if not credit[numbers].any():
         raise ValueError("no title in the histories belongs to a group, so there are no shares to compare.")
     rng, means = np.random.default_rng(seed), []
@@ -229,8 +231,7 @@ def bca_interval(estimate: float, draws: np.ndarray, left_out: np.ndarray) -> In
 
     Args:
         estimate: the metric on all users.
-        draws: the metric on bootstrap samples, shape (draws,), of `resampled_means`.
-        left_out: the metric without each user, shape (users,), of `left_out_means`.
+        draws, left_out: of `resampled_means` (draws,) and of `left_out_means` (users,).
     """
     below = np.clip((np.mean(draws < estimate) + np.mean(draws <= estimate)) / 2, 0.5 / len(draws), 1 - 0.5 / len(draws))
     gaps = left_out.mean() - left_out
@@ -269,8 +270,7 @@ def bootstrap(
     Args:
         values: one number a row.
         clusters: user of each row; users are drawn, with all their rows. None: each row is its own user.
-        n: bootstrap samples.
-        seed: of the draws.
+        n, seed: bootstrap samples, and the seed of the draws.
         bca: take `bca_interval` in place of the percentiles.
     """
     rows = np.asarray(values, dtype=float)[:, None]
@@ -283,13 +283,9 @@ def bootstrap(
 
 
 def paired_bootstrap(
-    a: Sequence[float],
-    b: Sequence[float],
-    clusters: Sequence[str] | None = None,
-    n: int = 2000,
-    seed: int = 0,
-    bca: bool = False,
-) -> Interval:
+    a: Sequence[float], b: Sequence[float], clusters: Sequence[str] | None = None,
+    n: int = 2000, seed: int = 0, bca: bool = False,
+) -> Interval:  # fmt: skip
     """Mean of a - b, measured on the same examples, with its 95% interval; the other arguments as in `bootstrap`.
 
     Raises:
@@ -313,14 +309,6 @@ def t_interval(values: Sequence[float]) -> Interval:
         raise ValueError(f"{len(x)} value(s) have no spread; repeat the measurement, for example with other seeds.")
     low, high = stats.t.interval(0.95, len(x) - 1, loc=x.mean(), scale=stats.sem(x)) if np.ptp(x) else (x[0], x[0])
     return Interval(float(x.mean()), float(low), float(high))
-
-
-def _ranks(lists: Sequence[Sequence[Item]], targets: Sequence[Item], k: int) -> list[int | None]:
-    if len(lists) != len(targets):
-        raise ValueError(f"there are {len(lists)} lists but {len(targets)} targets; each user needs one of both.")
-    if k < 1:
-        raise ValueError(f"k={k} must be 1 or more.")
-    return [rank_of(target, list(ranked[:k])) for ranked, target in zip(lists, targets, strict=True)]
 
 
 def _names(groups: Memberships) -> list[str]:

@@ -75,7 +75,7 @@ class Prompt:
     after: str = "\nNext:\n-"
 
     def variant(self, history: Sequence[str], target: str | None) -> Prompt:
-        """The wording used for this example: always the same one (see `RotatingPrompt`)."""
+        """The wording used for this example: always this one (see `RotatingPrompt`)."""
         return self
 
     def encode(
@@ -91,21 +91,19 @@ class Prompt:
         Args:
             history: titles, oldest first; may be empty.
             target: the title to predict, or None for a prompt that ends where the target would begin.
-            max_length: the model's context length in tokens. A longer prompt loses titles from its oldest end, and a warning
-                says so when it loses all of them.
-            room: tokens of `max_length` that stay free behind the prompt.
+            max_length: the model's context length in tokens, of which `room` stay free. A longer prompt loses its oldest
+                titles, and a warning says so when it loses all of them.
 
         Raises:
-            ValueError: a title that cannot be read, see `normal_title`; an empty prompt; or one that does not fit into
-                `max_length` even without any history.
+            ValueError: a title that cannot be read, see `normal_title`; a prompt that is empty, or too long without history.
         """
         history = [normal_title(title) for title in history]
-        words = self.variant(history, target)
-        bos, before = opening_ids(tokenizer), _tokenise(tokenizer, words.before)
+        words, reader = self.variant(history, target), _reader(tokenizer, len(tokenizer))
+        bos, before = opening_ids(tokenizer), reader.opening(words.before)
         before = before[len(bos) :] if before[: len(bos)] == bos else before  # the wording may spell BOS itself
-        bullet, after = (_tokenise(tokenizer, text, inside=True) for text in (words.bullet, words.after))
+        bullet, after = reader.piece(words.bullet), reader.piece(words.after)
         answer = () if target is None else target_ids(tokenizer, target)
-        titles = [title_ids(tokenizer, title) for title in history]
+        titles = [reader.title(title) for title in history]
         if max_length is not None:
             need = len(bos) + len(before) + len(after) + len(answer) + room
             if need > max_length:
@@ -189,25 +187,19 @@ def title_ids(tokenizer: PreTrainedTokenizerBase, title: str) -> tuple[int, ...]
     Raises:
         ValueError: a title that cannot be read, see `normal_title`; or one without a token of its own.
     """
-    return _title_ids(tokenizer, len(tokenizer), normal_title(title))
+    return _reader(tokenizer, len(tokenizer)).title(normal_title(title))
 
 
 def many_title_ids(tokenizer: PreTrainedTokenizerBase, titles: Sequence[str]) -> list[Sequence[int]]:
     """`title_ids` of many titles, tokenised together where the tokenizer allows it."""
-    size = len(tokenizer)
-    normal, pattern, control = (
-        [normal_title(t) for t in titles],
-        _control_pattern(tokenizer, size),
-        control_ids(tokenizer, size),
-    )
-    if _letter(tokenizer, size) or not tokenizer.is_fast:
-        return [_title_ids(tokenizer, size, title) for title in normal]
+    normal, reader = [normal_title(title) for title in titles], _reader(tokenizer, len(tokenizer))
+    if reader.letter or not tokenizer.is_fast:
+        return [reader.title(title) for title in normal]
     found = tokenizer.backend_tokenizer.encode_batch_fast([" " + title for title in normal], add_special_tokens=False)
     rows: list[Sequence[int]] = []
-    for title, row in zip(normal, found, strict=True):
-        ids = row.ids
-        usual = ids and control.isdisjoint(ids) and not pattern.search(title)
-        rows.append(ids if usual else _title_ids(tokenizer, size, title))
+    for title, ids in zip(normal, (row.ids for row in found), strict=True):
+        usual = ids and reader.control.isdisjoint(ids) and not reader.spelled.search(title)
+        rows.append(ids if usual else reader.title(title))
     return rows
 
 
@@ -240,64 +232,61 @@ def neutral_id(tokenizer: PreTrainedTokenizerBase) -> int:
         ValueError: the tokenizer knows none of these signs.
     """
     for sign in "_-.*#,0ae":
-        ids = _tokenise(tokenizer, sign, inside=True)
+        ids = _reader(tokenizer, len(tokenizer)).piece(sign)
         if ids and ids[-1] not in tokenizer.all_special_ids:
             return ids[-1]
     raise ValueError("the tokenizer has no token for '_' nor for another small sign, which ablation='token' needs.")
 
 
-@lru_cache(maxsize=64)
-def control_ids(tokenizer: PreTrainedTokenizerBase, size: int) -> frozenset[int]:
-    """Tokens that steer a model: its special tokens, but for the unknown one, and the markers of its chat template.
+def control_ids(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    """Tokens that steer a model: its special tokens, but for the unknown one, and the markers of its chat template."""
+    return _reader(tokenizer, len(tokenizer)).control
 
-    `size` is len(tokenizer), by which a tokenizer that was extended differs from what it was.
+
+class _Reader:
+    """How one tokenizer reads the pieces of a prompt.
+
+    Attributes:
+        control, spelled: ids of the tokens that steer a model, and a pattern that finds their texts.
+        letter: ids of "a", behind which pieces are read, where the tokenizer puts a blank before every text; else nothing.
+        opening, piece, title: ids of the beginning of a prompt, of what follows another piece, of a title.
     """
-    marked = [i for i, token in tokenizer.added_tokens_decoder.items() if _steers(tokenizer, token.content, token.special)]
-    return frozenset([*marked, *tokenizer.all_special_ids]) - {tokenizer.unk_token_id}
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.tokenizer = tokenizer
+        template = str(tokenizer.chat_template or "")
+        added = {i: (token.content, token.special) for i, token in tokenizer.added_tokens_decoder.items()}
+        steering = {i: text for i, (text, special) in added.items() if special or text.strip() and text in template}
+        self.control = frozenset([*steering, *tokenizer.all_special_ids]) - {tokenizer.unk_token_id}
+        texts = sorted({*steering.values(), *tokenizer.all_special_tokens} - {""}, key=len, reverse=True)
+        self.spelled = re.compile("|".join(map(re.escape, texts)) or "(?!)", re.IGNORECASE)
+        letter, line, joint = map(self._ids, ("a", "\n", "a\n"))
+        self.letter = letter if joint != letter + line else ()
+        self.opening, self.piece = lru_cache(1_000)(self._ids), lru_cache(10_000)(self._piece)
+        self.title = lru_cache(200_000)(self._title)
+
+    def _ids(self, text: str) -> tuple[int, ...]:
+        return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def _piece(self, text: str) -> tuple[int, ...]:
+        joint = self._ids("a" + text) if self.letter else ()
+        behind = joint[: len(self.letter)] == self.letter and self.letter
+        return joint[len(self.letter) :] if behind else self._ids(text)
+
+    def _title(self, title: str) -> tuple[int, ...]:
+        # Cut after the first character of what spells a control token, so that no piece spells one.
+        text = self.spelled.sub(lambda found: found[0][0] + CUT + found[0][1:], " " + title)
+        ids = tuple(i for piece in text.split(CUT) for i in self.piece(piece))
+        if not ids or not self.control.isdisjoint(ids):
+            what = "holds a control token of the model" if ids else "has no token that the tokenizer knows"
+            raise ValueError(f"the title {title[:60]!r} {what}; rename the item.")
+        return ids
 
 
 @lru_cache(maxsize=64)
-def _control_pattern(tokenizer: PreTrainedTokenizerBase, size: int) -> re.Pattern[str]:
-    added = [t.content for t in tokenizer.added_tokens_decoder.values() if _steers(tokenizer, t.content, t.special)]
-    spelled = sorted({*added, *tokenizer.all_special_tokens} - {""}, key=len, reverse=True)
-    return re.compile("|".join(map(re.escape, spelled)) or "(?!)", re.IGNORECASE)
-
-
-def _steers(tokenizer: PreTrainedTokenizerBase, content: str, special: bool) -> bool:
-    return special or bool(content.strip()) and content in str(tokenizer.chat_template or "")
-
-
-def _tokenise(tokenizer: PreTrainedTokenizerBase, text: str, inside: bool = False) -> tuple[int, ...]:
-    """Ids of a piece of a prompt; `inside` is a piece that follows another one."""
-    return _cached_ids(tokenizer, len(tokenizer), text, inside)
-
-
-@lru_cache(maxsize=200_000)
-def _title_ids(tokenizer: PreTrainedTokenizerBase, size: int, title: str) -> tuple[int, ...]:
-    # Cut after the first character of what spells a control token, so that no piece spells one.
-    text = _control_pattern(tokenizer, size).sub(lambda found: found[0][0] + CUT + found[0][1:], " " + title)
-    ids = tuple(i for piece in text.split(CUT) for i in _cached_ids(tokenizer, size, piece, True))
-    if not ids or not control_ids(tokenizer, size).isdisjoint(ids):
-        what = "holds a control token of the model" if ids else "has no token that the tokenizer knows"
-        raise ValueError(f"the title {title[:60]!r} {what}; rename the item.")
-    return ids
-
-
-@lru_cache(maxsize=10_000)
-def _cached_ids(tokenizer: PreTrainedTokenizerBase, size: int, text: str, inside: bool) -> tuple[int, ...]:
-    letter = _letter(tokenizer, size) if inside else ()
-    if letter:
-        joint = tuple(tokenizer("a" + text, add_special_tokens=False)["input_ids"])
-        if joint[: len(letter)] == letter:
-            return joint[len(letter) :]
-    return tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
-
-
-@lru_cache(maxsize=64)
-def _letter(tokenizer: PreTrainedTokenizerBase, size: int) -> tuple[int, ...]:
-    """Ids of "a", behind which pieces are read, where the tokenizer puts a blank before every text; nothing elsewhere."""
-    letter, line, joint = (tuple(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in ("a", "\n", "a\n"))
-    return letter if joint != letter + line else ()
+def _reader(tokenizer: PreTrainedTokenizerBase, size: int) -> _Reader:
+    """`size` is len(tokenizer), by which a tokenizer that was extended differs from what it was."""
+    return _Reader(tokenizer)
 
 
 def _newest_that_fit(titles: list[tuple[int, ...]], room: int, bullet: int) -> list[tuple[int, ...]]:

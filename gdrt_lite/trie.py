@@ -63,10 +63,11 @@ class TitleTrie:
         self.parent, self.token = (np.concatenate(arrays) for arrays in zip(*levels, strict=True))
         self.leaf = np.full(n_nodes, -1)
         self.leaf[self.end] = np.arange(len(self.titles))
-        self._check_distinct()
-        self.first = np.searchsorted(
-            self.parent, np.arange(n_nodes + 1)
-        )  # children are numbered in the order of their parents
+        twice = np.flatnonzero(self.leaf[self.end] != np.arange(len(self.titles)))
+        if len(twice):
+            one, other = self.titles[twice[0]], self.titles[self.leaf[self.end[twice[0]]]]
+            raise ValueError(f"{one!r} and {other!r} have the same tokens; rename one.")
+        self.first = np.searchsorted(self.parent, np.arange(n_nodes + 1))  # children stand in the order of their parents
         self.n_titles = (self.leaf >= 0).astype(np.int64)
         below = n_nodes
         for parents, _ in levels[:0:-1]:  # from the deepest level up
@@ -93,12 +94,6 @@ class TitleTrie:
         nodes, counts = np.unique([node for title in set(banned) for node in self.path(title)], return_counts=True)
         nodes = nodes.astype(np.int64)  # of no title, numpy makes an array of floats
         return nodes[counts == self.n_titles[nodes]]
-
-    def _check_distinct(self) -> None:
-        twice = np.flatnonzero(self.leaf[self.end] != np.arange(len(self.titles)))
-        if len(twice):
-            one, other = self.titles[twice[0]], self.titles[self.leaf[self.end[twice[0]]]]
-            raise ValueError(f"{one!r} and {other!r} have the same tokens; rename one.")
 
 
 @lru_cache(maxsize=4)

@@ -32,7 +32,8 @@ def mean_tokens(model: lm.LanguageModel, history: int) -> float:
 
 def table() -> str:
     """A Markdown table of the `full` profile, device by device."""
-    measured = json.loads((ROOT / "data/results/benchmarks.json").read_text())["2 cores, AVX512, bfloat16"]
+    machines = json.loads((ROOT / "data/results/benchmarks.json").read_text()).values()
+    measured = next(found for found in machines if "train_target" in found and "bfloat16" in found.get("memory", {}))
     config, model = Config(**PROFILES["full"]), lm.load(device="cpu")
     long, short = mean_tokens(model, config.history), mean_tokens(model, 5)
     memory = measured["memory"]["bfloat16"]
@@ -45,7 +46,7 @@ def table() -> str:
     lines.append("|---|---|---|" + "---|" * len(PEAK))
     for name, count in DEVICES.items():
         each = config.batch_size // count
-        hours = [operations / (peak * measured["training_step"]["roofline"] * count) / 3600 for peak in PEAK.values()]
+        hours = [operations / (peak * measured["train_target"]["roofline"] * count) / 3600 for peak in PEAK.values()]
         memory_each = WEIGHTS * 2 / 2**30 + each * example
         lines.append(f"| {name} | {each} | {memory_each:.0f} | " + " | ".join(f"{hour:.2f}" for hour in hours) + " |")
     return "\n".join(

@@ -25,6 +25,7 @@ import draw_house  # noqa: E402
 import phenomenon  # noqa: E402
 import study_tables  # noqa: E402
 
+from benchmarks import windows as benchmark_windows  # noqa: E402
 from benchmarks.__main__ import table as benchmark_table  # noqa: E402
 from gdrt_lite.course import notebook  # noqa: E402
 from gdrt_lite.study import compare, report, verdicts  # noqa: E402
@@ -191,6 +192,17 @@ def study() -> str:
     return study_tables.tables(cells(), read_cells(RESULTS / "reruns" / "cells"))
 
 
+def windows() -> str:
+    """Accuracy of growing and sliding windows at equal targets."""
+    path = RESULTS / "windows.csv"
+    if not path.exists():
+        return "Not measured yet: `python -m benchmarks windows`."
+    table = pd.read_csv(path)
+    sizes = f"{table.targets.max():,} targets, {table.epoch.max()} epochs, {table.seed.nunique()} seeds"
+    link = "![NDCG@10 on valid users after each epoch, on growing and on sliding windows](../data/results/windows.png)"
+    return f"Pocket model, {sizes}, {benchmark_windows.sentence(table)}.\n\n{link}"
+
+
 def benchmarks() -> str:
     """The tables of `make bench`, one per kind of machine."""
     path = RESULTS / "benchmarks.json"
@@ -204,11 +216,15 @@ def benchmarks() -> str:
             start = found["startup"]
             rest.append(f"`import gdrt_lite` {start['import_s']:.3f} s, model load {start['model_load_s']:.1f} s (warm).")
         if "memory" in found:
-            peaks = (
-                f"{peak['8']:.1f} GiB with batches of 8 and {peak['16']:.1f} GiB with batches of 16 in {dtype}"
-                for dtype, peak in found["memory"].items()
+            peaks = (f"{p['8']:.1f} and {p['16']:.1f} GiB in {dtype}" for dtype, p in found["memory"].items())
+            rest.append(f"Peak memory of a process that trains with 8 and 16 targets a step: {', '.join(peaks)}.")
+        if "beam_10_s" in found.get("exact_ranking", {}):
+            rest.append(f"Beam 10 takes {found['exact_ranking']['beam_10_s']:.2f} s a user on the same titles.")
+        for row in found.get("growth", {}).get("catalogue", []):
+            rest.append(
+                f"{row['titles']:,} synthetic titles: trie in {row['build_s']:.1f} s with {row['memory_gib']:.2f} GiB, "
+                f"beam 10 in {row['user_s']:.2f} s a user."
             )
-            rest.append(f"Peak memory of a process that trains: {'; '.join(peaks)}.")
         parts += [" ".join(rest)] if rest else []
     return "\n\n".join(parts)
 
@@ -217,7 +233,7 @@ PAGES: dict[str, list[Callable[[], str]]] = {
     "README.md": [badges, figure, answer, course, draw_house.house],
     "docs/run.md": [run],
     "docs/study.md": [registered, study],
-    "docs/speed.md": [benchmarks],
+    "docs/speed.md": [benchmarks, windows],
     "docs/instructor/README.md": [sheet],
 }
 

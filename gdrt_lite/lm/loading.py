@@ -111,7 +111,7 @@ def _model(source: str | Path, name: str | Path, dtype: torch.dtype) -> PreTrain
 
 def _check_fit(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str | Path) -> None:
     """Give the tokenizer an end of sequence where the model knows one; refuse a tokenizer of another model."""
-    control = prompts.control_ids(tokenizer, len(tokenizer))
+    control = prompts.control_ids(tokenizer)
     ends = model.config.eos_token_id
     ends = [i for i in (ends if isinstance(ends, list) else [ends]) if i in control]
     if tokenizer.eos_token is None and (ends or tokenizer.sep_token):

@@ -42,15 +42,13 @@ def batches(prompts: Sequence[Encoded], batch_tokens: int) -> Iterator[list[int]
 
 def batches_of_similar_length(prompts: Sequence[Encoded], batch_tokens: int) -> Iterator[list[int]]:
     """The same for prompts with a row each: rows of similar length hardly need padding."""
-    lengths = [len(prompt) for prompt in prompts]
     batch: list[int] = []
-    for i in sorted(range(len(prompts)), key=lambda i: (lengths[i], i)):
-        if batch and (len(batch) + 1) * lengths[i] > batch_tokens:
+    for i in sorted(range(len(prompts)), key=lambda i: len(prompts[i])):
+        if batch and (len(batch) + 1) * len(prompts[i]) > batch_tokens:
             yield batch
             batch = []
         batch.append(i)
-    if batch:
-        yield batch
+    yield batch
 
 
 def collate(prompts: Sequence[Encoded]) -> Batch:

@@ -32,12 +32,8 @@ def target_logprobs(
     """log P(label | what stands before it) for every label of every prompt.
 
     Prompts that share beginnings are read as one tree, every token once (see `lm.packing`). The result depends neither on
-    their order nor on the batch size.
-
-    Args:
-        encoded: prompts, see `LanguageModel.encode`.
-        batch_tokens: tokens that are read together: bounds the memory.
-        legal: for each label of each prompt the tokens that the softmax is taken over; default the whole vocabulary.
+    their order nor on `batch_tokens`, how many tokens are read together, which bounds the memory. `legal` names for each label
+    of each prompt the tokens that the softmax is taken over; by default that is the whole vocabulary.
 
     Returns:
         One float32 tensor per prompt, shape (T,), in nats, in the order of `encoded`.
@@ -110,10 +106,7 @@ def legal_logprobs(
 
 
 def attention_mask(batch: packing.Batch, dtype: torch.dtype) -> torch.Tensor:
-    """Who sees whom, (B, 1, W, P + W), as transformers adds it to the scores: 0, or the lowest number where nobody sees.
-
-    An unpacked batch has a plain mask (B, W), from which the model derives its own.
-    """
+    """Who sees whom, (B, 1, W, P + W), see `additive`; or the plain mask (B, W) of an unpacked batch."""
     if "attention_mask" in batch:
         return batch["attention_mask"]
     column = torch.arange(batch["input_ids"].shape[1], device=batch["input_ids"].device)[:, None]  # (W, 1)
@@ -153,9 +146,7 @@ def read_trunk(model: torch.nn.Module, batch: packing.Batch) -> tuple[DynamicCac
     with only_rows(model, torch.zeros_like(read), read):
         output = model(
             input_ids=ids[None],  # (1, P)
-            attention_mask=torch.ones_like(ids)[
-                None
-            ],  # without it, transformers takes a gap in the positions for a new text
+            attention_mask=torch.ones_like(ids)[None],  # or transformers takes a gap in the positions for a new text
             position_ids=batch["trunk_positions"][None],
             use_cache=True,
         )

@@ -80,7 +80,7 @@ def _probes(lm: LanguageModel, length: int) -> list[Encoded]:
     """Prompts of at most `length` random tokens: two that end differently, a shorter one, and each segment masked."""
     known = lm.model.get_input_embeddings()
     size = min(len(lm.tokenizer), getattr(known, "num_embeddings", len(lm.tokenizer)))
-    banned = control_ids(lm.tokenizer, len(lm.tokenizer))
+    banned = control_ids(lm.tokenizer)
     ordinary = torch.tensor([i for i in range(size) if i not in banned])
     drawn = ordinary[torch.randint(len(ordinary), (2 * length,), generator=torch.Generator().manual_seed(length))].tolist()
     task, answer = max(2, length // 6), max(2, length // 6)

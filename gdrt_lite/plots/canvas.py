@@ -39,11 +39,7 @@ def show(figure: Figure, alt: str) -> None:
     data = base64.b64encode(_png(figure)).decode()
     _close(figure)
     tag = f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{data}" style="max-width: 100%">'
-    display(
-        {"text/html": tag, "image/png": data, "text/plain": alt},
-        metadata={"image/png": {"alt": alt}},
-        raw=True,
-    )
+    display({"text/html": tag, "image/png": data, "text/plain": alt}, metadata={"image/png": {"alt": alt}}, raw=True)
 
 
 def save(figure: Figure, path: str | Path) -> Path:
@@ -65,9 +61,8 @@ def bars(ax: Axes, frame: pd.DataFrame, x: str, y: str, hue: str | None, order: 
         for bar in container:
             bar.set_hatch(hatch)
     if hue:
-        ax.legend(
-            ax.containers, hues, title=hue, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=4, frameon=False, fontsize=9
-        )
+        place: dict[str, Any] = dict(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=4)
+        ax.legend(ax.containers, hues, title=hue, frameon=False, fontsize=9, **place)
 
 
 def axes(title: str, size: tuple[float, float], columns: int = 1) -> tuple[Figure, list[Axes]]:
@@ -107,9 +102,8 @@ def need(frame: pd.DataFrame, *columns: str) -> None:
 
 def _png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
-    figure.savefig(
-        buffer, format="png", dpi=DPI, facecolor="white", pil_kwargs={"optimize": True}, metadata={"Software": None}
-    )
+    options: dict[str, Any] = dict(pil_kwargs={"optimize": True}, metadata={"Software": None})
+    figure.savefig(buffer, format="png", dpi=DPI, facecolor="white", **options)
     return buffer.getvalue()
 
 

@@ -21,8 +21,8 @@ from gdrt_lite.plots import canvas
 from gdrt_lite.plots.canvas import save, show
 
 __all__ = [
-    "accuracy_intervals", "cooccurrence_by_segment", "differences", "faa_by_segment", "group_sizes", "learning_curve",
-    "relevance_distribution", "save", "show", "token_heatmap", "training_curves", "unfairness_bars", "weights_over_tau",
+    "accuracy_intervals", "cooccurrence_by_segment", "differences", "faa_by_segment", "forest", "group_sizes",
+    "learning_curve", "relevance_distribution", "save", "show", "token_heatmap", "training_curves", "unfairness_bars", "weights_over_tau",
 ]  # fmt: skip
 
 SEGMENTS = ("TASK", "HISTORY", "PREFIX")
@@ -37,7 +37,7 @@ def faa_by_segment(frame: pd.DataFrame, hue: str | None = None, signed: bool = F
     Args:
         frame: table from `attribution.feature_ablation`; for several models or ablations, their tables concatenated.
         hue: column that distinguishes them; by default "model" or "ablation", if present.
-        signed: plot mean A instead of mean |A|.
+        signed: mean A instead of mean |A|.
     """
     canvas.need(frame, "segment", "attribution")
     hue = hue or next((name for name in ("model", "ablation") if name in frame), None)
@@ -50,10 +50,9 @@ def faa_by_segment(frame: pd.DataFrame, hue: str | None = None, signed: bool = F
 
 
 def token_heatmap(map: pd.DataFrame, title: str = "") -> Figure:
-    """A prompt as wrapped text, with each token coloured by its attribution and underlined by its segment.
+    """A prompt as wrapped text, each token coloured by its attribution and underlined by its segment.
 
-    Args:
-        map: table from `attribution.token_attribution`: token, segment, attribution (nats).
+    The table is that of `attribution.token_attribution`, in nats.
     """
     canvas.need(map, "token", "segment", "attribution")
     size, width = 9, 96  # points; characters per line at most
@@ -76,9 +75,8 @@ def token_heatmap(map: pd.DataFrame, title: str = "") -> Figure:
         ax.add_patch(Rectangle((left, row), len(shown), 0.92, facecolor=colour, edgecolor="white", linewidth=0.6))
         ink = "white" if np.dot(colour[:3], (0.3, 0.59, 0.11)) < 0.5 else "black"
         ax.text(left, row + 0.4, shown, family="monospace", size=size, va="center", color=ink, parse_math=False)
-        ax.plot(
-            [left + 0.15, left + len(shown) - 0.15], [row + 0.86] * 2, color="black", linewidth=1.3, ls=UNDERLINES[segment]
-        )
+        ends = [left + 0.15, left + len(shown) - 0.15]
+        ax.plot(ends, [row + 0.86] * 2, color="black", linewidth=1.3, ls=UNDERLINES[segment])
     ax.set(xlim=(0, max(width, 5.7 / character)), ylim=(lines, 0), xticks=[], yticks=[])
     ax.spines[:].set_visible(False)
     bar = figure.colorbar(mpl.cm.ScalarMappable(norm, colours), ax=ax, location="bottom", shrink=0.6, aspect=40)
@@ -90,11 +88,7 @@ def token_heatmap(map: pd.DataFrame, title: str = "") -> Figure:
 
 
 def cooccurrence_by_segment(frame: pd.DataFrame, title: str = "") -> Figure:
-    """Co-occurrence rate of each segment's tokens with target tokens, and their NPMI, which is 0 without information.
-
-    Args:
-        frame: table from `cooccurrence.rates`.
-    """
+    """Co-occurrence rate of each segment's tokens with target tokens, and NPMI, 0 without information (of `rates`)."""
     canvas.need(frame, "segment", "rate", "npmi")
     figure, axes = canvas.axes(title, (8.4, 3.2), columns=2)
     order = [s for s in SEGMENTS if s in set(frame.segment)]
@@ -110,19 +104,13 @@ def cooccurrence_by_segment(frame: pd.DataFrame, title: str = "") -> Figure:
     axes[0].set_xlim(-0.03, 1.03)
     axes[1].set_yticklabels([])
     axes[1].axvline(0, color="black", linewidth=1, ls=":")
-    handles = [
-        Line2D([], [], ls="", marker="D", markerfacecolor="white", markeredgecolor="black", label="mean of the pairs")
-    ]
-    figure.legend(handles=handles, loc="outside lower right", frameon=False, fontsize=9)
+    diamond = Line2D([], [], ls="", marker="D", markerfacecolor="white", markeredgecolor="black", label="mean of the pairs")
+    figure.legend(handles=[diamond], loc="outside lower right", frameon=False, fontsize=9)
     return figure
 
 
 def relevance_distribution(table: pd.DataFrame, title: str = "") -> Figure:
-    """Histogram of token relevance over all training target tokens, coloured by group, with the mean of each group.
-
-    Args:
-        table: of `TokenGroups.table()`.
-    """
+    """Relevance of all training target tokens, coloured by group, with the mean of each group (`TokenGroups.table()`)."""
     canvas.need(table, "relevance", "group", "count")
     known = table[table["count"] > 0]
     groups = sorted(known.group.unique())
@@ -142,11 +130,7 @@ def relevance_distribution(table: pd.DataFrame, title: str = "") -> Figure:
 
 
 def group_sizes(table: pd.DataFrame, title: str = "") -> Figure:
-    """Share of each group among the training target tokens, and among the tokens of the catalogue.
-
-    Args:
-        table: of `TokenGroups.table()`.
-    """
+    """Share of each group among the training target tokens, and among those of the catalogue (`TokenGroups.table()`)."""
     canvas.need(table, "group", "count")
     parts = table.assign(catalogue=1).groupby("group")[["count", "catalogue"]].sum()
     parts = parts.rename(columns={"count": "training targets", "catalogue": "catalogue, each title once"})
@@ -164,10 +148,7 @@ def weights_over_tau(
 ) -> Figure:
     """Group weights Q*(g) as a function of tau: from all weight on the worst group to the prior (Eq. 5).
 
-    Args:
-        losses: L(g), shape (K,), nats.
-        taus: temperatures, nats.
-        prior: P(g); None is uniform.
+    Losses L(g), shape (K,), and taus are in nats; the prior P(g) is uniform by default.
     """
     import torch
 
@@ -189,12 +170,7 @@ def weights_over_tau(
 
 
 def training_curves(history: pd.DataFrame, smooth: int = 1, title: str = "") -> Figure:
-    """Loss and weight of each group per training step.
-
-    Args:
-        history: table from `training.TuningResult`: step, loss_g0.., weight_g0...
-        smooth: number of steps in the running mean; 1 means no smoothing.
-    """
+    """Loss and weight of each group per training step (`training.TuningResult.history`), as means over `smooth` steps."""
     canvas.need(history, "step", "loss_g0", "weight_g0")
     n_groups = sum(str(column).startswith("loss_g") for column in history)
     figure, axes = canvas.axes(title, (8.4, 3.4), columns=2)
@@ -213,12 +189,9 @@ def training_curves(history: pd.DataFrame, smooth: int = 1, title: str = "") -> 
 def learning_curve(
     frame: pd.DataFrame, x: str, y: str, hue: str | None = None, xlabel: str = "", ylabel: str = "", title: str = ""
 ) -> Figure:
-    """Mean of `y` against `x`, one line per value of `hue`; error bars span the range of repeated rows (seeds).
+    """Mean of column `y` against `x`, one line per value of `hue`; error bars span the range of repeated rows (seeds).
 
-    Args:
-        frame: tidy table with one row per measurement.
-        x, y, hue: names of its columns.
-        xlabel, ylabel: axis labels with units; by default the column names.
+    The axis labels are to have units; by default they are the column names.
     """
     canvas.need(frame, x, y, *([hue] if hue else []))
     figure, (ax,) = canvas.axes(title, (6.4, 3.8))
@@ -234,12 +207,7 @@ def learning_curve(
 
 
 def accuracy_intervals(table: pd.DataFrame, metrics: Sequence[str] = ("NDCG@10", "HR@10"), title: str = "") -> Figure:
-    """Estimate of each model with its 95% interval, one panel per metric.
-
-    Args:
-        table: of `report.comparison`.
-        metrics: names in its column "metric".
-    """
+    """Estimate of each model with its 95% interval, one panel for each metric of the table of `report.comparison`."""
     canvas.need(table, "model", "metric", "estimate", "low", "high")
     return _intervals(table, metrics, ("estimate", "low", "high"), title)
 
@@ -249,10 +217,7 @@ def differences(
 ) -> Figure:
     """Each model minus the reference, with its paired 95% interval; the marker is filled where it excludes zero.
 
-    Args:
-        table: of `report.comparison`.
-        metrics: names in its column "metric".
-        reference: name of the reference model, for the axis label.
+    The table is that of `report.comparison`, and `reference` is the name on the axis label.
     """
     columns = ("difference", "difference_low", "difference_high")
     canvas.need(table, "model", "metric", *columns)
@@ -305,8 +270,7 @@ def forest(table: pd.DataFrame, title: str = "") -> Figure:
 def unfairness_bars(frame: pd.DataFrame, title: str = "") -> Figure:
     """GU per group and model; above zero, a group is recommended more often than users chose it.
 
-    Args:
-        frame: one row per model and group, with columns model, group and gu (from `metrics.group_unfairness`).
+    The columns are model, group and gu (from `metrics.group_unfairness`).
     """
     canvas.need(frame, "model", "group", "gu")
     groups = list(dict.fromkeys(frame.group))
