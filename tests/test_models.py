@@ -202,7 +202,21 @@ def test_an_adapter_of_another_depth_is_refused(tokenizer, tmp_path, layers):
     folder = small("llama", tokenizer, tmp_path / "base", **LLAMA)
     other = small("llama", tokenizer, tmp_path / "other", **(LLAMA | dict(num_hidden_layers=layers)))
     adapter = tune(load(other)).save(tmp_path / "adapter")
+    (adapter / "base.json").unlink()  # as in adapters of other programs
     with pytest.raises(GdrtError, match="made for another model: it (lacks|has in excess)"):
+        load(folder, adapter=adapter)
+
+
+def test_an_adapter_of_another_base_is_refused_whose_shapes_fit(tokenizer, tmp_path):
+    folder, other = (small("llama", tokenizer, tmp_path / name, seed=seed, **LLAMA) for seed, name in enumerate("ab"))
+    first = tune(load(folder))
+    for run, name in ((first, "one"), (tune(first.lm), "two")):
+        adapter = run.save(tmp_path / name)
+        load(folder, adapter=adapter, dtype=torch.bfloat16)  # in another number format the base is the same
+        with pytest.raises(GdrtError, match="made for another model, of which .* weights differ"):
+            load(other, adapter=adapter)
+    (adapter / "base.json").write_text("[")
+    with pytest.raises(GdrtError, match="base.json cannot be read"):
         load(folder, adapter=adapter)
 
 

@@ -302,11 +302,7 @@ def naive(rows: list[tuple[str, str, int]]) -> list[list]:
 
 
 @settings(deadline=None, max_examples=EXAMPLES)
-@given(
-    valid_rows,
-    st.none() | st.tuples(st.integers(0, 11), poisoned),
-    st.sampled_from(["frame", ".csv", ".tsv", ".jsonl"]),
-)
+@given(valid_rows, st.none() | st.tuples(st.integers(0, 11), poisoned), st.sampled_from(["frame", ".csv", ".tsv", ".jsonl"]))
 def test_a_random_table_is_right_or_refused_with_its_row(rows, poison, form):
     table = pd.DataFrame(rows, columns=["user", "title", "time"], dtype=object)
     if poison:

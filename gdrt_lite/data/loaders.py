@@ -144,10 +144,7 @@ def read_amazon_windows(path: Path, titles: dict[str, str]) -> list[Row]:
     if not windows:
         raise GdrtError(f"{path} holds no window with a history and a target: every list needs at least two ids.")
     if skipped:
-        warnings.warn(
-            f"{path.name}: skipped {skipped} windows without a history or without a titled target.",
-            stacklevel=2,
-        )
+        warnings.warn(f"{path.name}: skipped {skipped} windows without a history or without a titled target.", stacklevel=2)
     return windows
 
 

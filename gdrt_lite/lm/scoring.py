@@ -49,8 +49,9 @@ def target_logprobs(lm: LanguageModel, encoded: Sequence[Encoded], batch_tokens:
     cuts = cut([encoded[i] for i in together], batch_tokens) if together else ()
     batches = [[together[place] for place in places] for places in cuts]
     with torch.inference_mode():
-        for i in alone:
-            scores[i] = plain_logprobs(lm.model, encoded[i], lm.masks).cpu()
+        singly = over_processes(lambda own: [plain_logprobs(lm.model, encoded[i], lm.masks).cpu() for i in own], alone)
+        for i, part in zip(alone, singly, strict=True):
+            scores[i] = part
         for chosen, flat in zip(batches, over_processes(score, batches), strict=True):
             for i, part in zip(chosen, flat.split([len(encoded[i].labels) for i in chosen]), strict=True):
                 scores[i] = part

@@ -41,7 +41,8 @@ def main(grid: Path | None = None, results: Path | None = None, only: str = "", 
     if not report_only:
         configs = [config for config in read_grid(grid) if only in config.key]
         _run_missing(configs, results)
-    print(write_report(results, results.parent))
+    if files.first_process():
+        print(write_report(results, results.parent))
     return 0
 
 
@@ -49,10 +50,11 @@ def _run_missing(configs: Sequence[Config], results: Path) -> None:
     """Check the whole plan and what is done of it, then run the rest."""
     done = {config.key for config in configs if (results / f"{config.key}.json").exists()}
     missing = [config for config in configs if config.key not in done]
-    print(f"{len(configs)} cells, {len(configs) - len(missing)} done")
+    say = print if files.first_process() else lambda _: None
+    say(f"{len(configs)} cells, {len(configs) - len(missing)} done")
     absent = sorted({config.data for config in missing if not data.is_here(config.data)})
     if absent:
-        print(f"Left out, since their data is not here: {', '.join(absent)}. Put the folders under {data.data_folder()}.")
+        say(f"Left out, since their data is not here: {', '.join(absent)}. Put the folders under {data.data_folder()}.")
         missing = [config for config in missing if config.data not in absent]
     if not missing:
         return
@@ -61,9 +63,10 @@ def _run_missing(configs: Sequence[Config], results: Path) -> None:
         for bench_of, block in itertools.groupby(missing, key=workspace_key):
             bench = Workspace(config := Config(**dict(bench_of)), splits[_data_key(config)])
             for config in block:
-                print(config.key, flush=True)
-                files.sweep(results, config.key)
-                run_cell(config, results, bench)
+                if files.first_process():
+                    print(config.key, flush=True)
+                    files.sweep(results, config.key)
+                run_cell(config, results, bench, progress=files.first_process())
 
 
 def _checked_data(configs: Sequence[Config], done: Collection[str], results: Path) -> dict[tuple, data.Splits]:

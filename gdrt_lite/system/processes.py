@@ -27,13 +27,21 @@ def sharing() -> Iterator[None]:
 
     Outside of it each process does all the work by itself, so that a single one may, for example, recommend alone.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        PartialState()  # joins the other processes, where nothing has yet
+    join()
     token = _sharing.set(True)
     try:
         yield
     finally:
         _sharing.reset(token)
+
+
+def join() -> int:
+    """Wait for the other processes of the launch, and count all of them."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return 1
+    state = PartialState()  # joins them where nothing has yet, and takes this process's own GPU
+    state.wait_for_everyone()
+    return state.num_processes
 
 
 def over_processes(work: Callable[[Sequence[Item]], Iterable[Found]], items: Sequence[Item]) -> list[Found]:

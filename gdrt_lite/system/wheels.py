@@ -66,11 +66,7 @@ def _download(requirement: str, folder: Path) -> Path:
         "-d",
         str(folder),
     ]
-    environment = {
-        **os.environ,
-        "TMPDIR": str(folder),
-        "TEMP": str(folder),
-    }  # the disk whose free space we checked
+    environment = {**os.environ, "TMPDIR": str(folder), "TEMP": str(folder)}  # the disk whose free space we checked
     output = sys.stderr.fileno() if is_terminal() else subprocess.DEVNULL
     result = subprocess.run(command, stdout=output, stderr=subprocess.PIPE, text=True, errors="replace", env=environment)
     wheels = list(folder.glob("*.whl"))
