@@ -26,6 +26,7 @@ from gdrt_lite.lm import (
     shares_prefix,
     target_logprobs,
 )
+from gdrt_lite.lm.scoring import keys_and_values
 from gdrt_lite.prompts import Encoded, normal_title, target_ids
 from gdrt_lite.system.processes import over_processes
 from gdrt_lite.trie import TitleTrie, trie_of
@@ -249,11 +250,11 @@ def _read_prompts(lm: LanguageModel, encoded: list[Encoded]) -> tuple[torch.Tens
             past_key_values=past or DynamicCache(),  # keeps all keys, in sliding layers too: see `_check_reach`
             use_cache=True,
         )
-    layers = output.past_key_values.layers
-    layers[:] = map(_RoomyLayer, layers)
+    past = keys_and_values(output)
+    past.layers[:] = map(_RoomyLayer, past.layers)
     last = batch["column"][:, None]  # of each prompt's last token
     seen = (batch["seen_from"] <= last) & (last < batch["seen_to"]) if packed else batch["attention_mask"].bool()
-    return output.logits, output.past_key_values, seen
+    return output.logits, past, seen
 
 
 @dataclass

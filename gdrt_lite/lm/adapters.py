@@ -26,7 +26,7 @@ from safetensors.torch import save_file
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from gdrt_lite.system.errors import GdrtError
+from gdrt_lite.system.errors import GdrtError, first_line
 
 WEIGHTS = "adapter_model.safetensors"
 BASE = "base.json"  # file in a saved adapter: one number of each weight of its base
@@ -53,10 +53,10 @@ def trainable_copy(model: PreTrainedModel | PeftModel, lora: LoraConfig | None, 
         raise ValueError("float16 cannot be trained on a CPU; load the model with dtype=torch.float32 or torch.bfloat16.")
     lora = copy.deepcopy(lora) if lora else LoraConfig(r=8, lora_alpha=16, lora_dropout=0.0, task_type="CAUSAL_LM")
     if lora.init_lora_weights not in (*KEEPS_THE_BASE, *CHANGES_THE_BASE):
+        known = ", ".join(map(repr, (*KEEPS_THE_BASE, *CHANGES_THE_BASE)))
         raise ValueError(
-            f"init_lora_weights={lora.init_lora_weights!r} needs data or draws numbers again on loading, so the saved "
-            f"adapter would not be what was learnt; take one of "
-            f"{', '.join(map(repr, (*KEEPS_THE_BASE, *CHANGES_THE_BASE)))}."
+            f"init_lora_weights={lora.init_lora_weights!r} needs data or draws numbers again on loading, and what is saved "
+            f"would not be what was learnt; take one of {known}."
         )
     earlier, base = list(getattr(model, EARLIER, ())), getattr(model, BEFORE, None) or some_weights(model)
     if isinstance(model, PeftModel):
@@ -185,30 +185,27 @@ def _check_base(ours: dict[str, float], folder: Path) -> None:
 
 
 def _with_one(model: PreTrainedModel, folder: Path) -> PeftModel:
-    def unusable(why: str) -> GdrtError:
-        return _unusable(folder, why)
-
     if not (folder / "adapter_config.json").is_file() or not (folder / WEIGHTS).is_file():
-        raise unusable(f"it needs the files adapter_config.json and {WEIGHTS}")
+        raise _unusable(folder, f"it needs the files adapter_config.json and {WEIGHTS}")
     try:
         config = PeftConfig.from_pretrained(str(folder))
         if config.is_prompt_learning:
-            raise unusable(f"{config.peft_type.value} puts tokens of its own into the prompt; use an adapter of the weights")
+            kind = config.peft_type.value
+            raise ValueError(f"{kind} puts tokens of its own into the prompt; use an adapter of the weights")
         with safe_open(folder / WEIGHTS, "pt") as file:
             saved = set(file.keys())
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             tuned = PeftModel.from_pretrained(model, str(folder), autocast_adapter_dtype=False)
-    except GdrtError:
-        raise
     except Exception as error:  # a damaged file may raise anything in peft, tokenizers or safetensors
-        raise unusable((str(error).strip().splitlines() or [type(error).__name__])[0]) from error
+        raise _unusable(folder, first_line(error)) from error
     # peft loads what fits and warns at most.
     missing = set(_state(tuned)) - saved
     surplus = {key for key in saved - set(_state(tuned)) if not re.search("embed|lm_head|wte", key)}
     if missing or surplus:
         word, keys = ("lacks", missing) if missing else ("has in excess", surplus)
-        raise unusable(f"it was made for another model: it {word} {len(keys)} tensors, such as {min(keys)}")
+        why = f"it was made for another model: it {word} {len(keys)} tensors, such as {min(keys)}"
+        raise _unusable(folder, why)
     return tuned
 
 

@@ -127,8 +127,13 @@ def read_trunk(model: torch.nn.Module, batch: packing.Batch) -> tuple[DynamicCac
             use_cache=True,
         )
     shared = [(layer.keys.expand(rows, -1, -1, -1), layer.values.expand(rows, -1, -1, -1))  # (B, G, P, D)
-              for layer in output.past_key_values.layers]  # fmt: skip
+              for layer in keys_and_values(output).layers]  # fmt: skip
     return DynamicCache(shared), output.logits
+
+
+def keys_and_values(output: Any) -> DynamicCache:
+    """The cache of a model's output; some decoders wrap it in one for an encoder as well."""
+    return getattr(output.past_key_values, "self_attention_cache", output.past_key_values)
 
 
 def shares_prefix(model: torch.nn.Module) -> bool:

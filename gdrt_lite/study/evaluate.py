@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
-
-import torch
 
 from gdrt_lite import attribution, data, decoding, lm, metrics
 from gdrt_lite.data import Example, Splits
+from gdrt_lite.lm.model import in_float32
 from gdrt_lite.study.cell import Evaluation
 from gdrt_lite.study.config import Config
 
@@ -43,23 +41,6 @@ def evaluate(
             faa=faa,
             dtype=str(model.model.dtype).removeprefix("torch."),
         )
-
-
-@contextmanager
-def in_float32(model: torch.nn.Module) -> Iterator[None]:
-    """Convert the 16-bit weights of a model to float32 within this context, and restore them afterwards.
-
-    In bfloat16 a matrix product is rounded to 8 bits, and differently for other shapes. Of 20 users' lists under SmolLM2, 12
-    changed between batches of 1 and of 16, and scores by up to a nat. In float32 no list changed, and scores by 1e-4.
-    """
-    narrow = [(p, p.data) for p in (*model.parameters(), *model.buffers()) if p.dtype in (torch.bfloat16, torch.float16)]
-    try:
-        for weight, numbers in narrow:
-            weight.data = numbers.float()
-        yield
-    finally:
-        for weight, numbers in narrow:
-            weight.data = numbers
 
 
 def as_numbers(lists: Sequence[Sequence[tuple[str, float]]], test: Sequence[Example], splits: Splits) -> dict[str, Any]:
