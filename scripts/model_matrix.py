@@ -86,11 +86,20 @@ OWN: dict[str, dict[str, Any]] = {
     "bamba": HYBRID | {"attn_layer_indices": [1, 3]},
     "falcon_h1": HYBRID,
     "granitemoehybrid": HYBRID | {"layer_types": ["mamba", "attention"] * 2},
+    "lfm2_moe": {"layer_types": ["conv", "full_attention"] * 2, "num_dense_layers": 2},
     "mamba2": {"num_heads": 8, "head_dim": 8, "n_groups": 1, "chunk_size": 16},
     "qwen4_exp_text": {"n_group": None, "topk_group": None},
     "reformer": {"axial_pos_shape": [16, 32], "axial_pos_embds_dim": [16, 16], "attn_layers": ["local", "lsh"] * 2},
     "xmod": {"default_language": "en_XX"},
-    "zamba2": HYBRID | {"layers_block_type": ["linear_attention", "hybrid"] * 2, "n_mamba_heads": 8, "mamba_headdim": 8},
+    "zamba2": HYBRID
+    | {
+        "layers_block_type": ["linear_attention", "hybrid"] * 2,
+        "n_mamba_heads": 8,
+        "mamba_headdim": 8,
+        "attention_hidden_size": 64,
+        "attention_head_dim": 16,
+        "adapter_rank": 8,
+    },
     "dots1": {"moe_intermediate_size": 32, "n_routed_experts": 4, "n_shared_experts": 1, "first_k_dense_replace": 2},
 }
 

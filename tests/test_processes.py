@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -19,6 +20,7 @@ from gdrt_lite.study import trial
 from gdrt_lite.study.cell import Cell
 from gdrt_lite.study.config import Config
 from gdrt_lite.study.workspace import Workspace
+from gdrt_lite.system import processes
 from gdrt_lite.system.processes import over_processes, sharing, warn_of_one_process
 
 # 19 examples in steps of 16: the last step has 3, so that with two processes one of them holds fillers alone.
@@ -223,6 +225,24 @@ def test_a_study_is_measured_by_two_processes_as_by_one(two, tmp_path):
 def test_an_exact_ranking_is_shared_out_by_users(one, two):
     expected = decoding.rank_catalogue(one[0], [e.history for e in one[1]["few"][:2]], CATALOGUE, k=3)
     assert all([[tuple(pair) for pair in own] for own in found["ranked"]] == expected for found in two)
+
+
+@pytest.mark.parametrize("rank, items", [(0, 7), (1, 7), (1, 1), (0, 0)])
+def test_results_come_back_in_the_order_of_the_items(monkeypatch, rank, items):
+    seen = []
+
+    def work(part):
+        seen.extend(part)
+        return [x * x for x in part]
+
+    monkeypatch.setattr(processes, "PartialState", lambda: SimpleNamespace(process_index=rank, num_processes=2))
+    monkeypatch.setattr(processes.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(processes, "gather_object", lambda _: [[x * x for x in range(items)[r::2]] for r in (0, 1)])
+    assert over_processes(work, range(items)) == [x * x for x in range(items)] and seen == [*range(items)]
+    seen.clear()
+    with sharing():
+        assert over_processes(work, range(items)) == [x * x for x in range(items)]
+    assert seen == [*range(items)][rank::2]
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)

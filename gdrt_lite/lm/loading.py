@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -78,25 +80,14 @@ def _base_of(config: Path) -> str:
 def _tokenizer(source: str | Path, name: str | Path) -> PreTrainedTokenizerBase:
     if Path(source).is_dir() and not any(Path(source).glob("*token*")) and not any(Path(source).glob("vocab*")):
         raise GdrtError(f"the folder {str(name)!r} has no tokenizer; copy the files of the model's tokenizer into it.")
-    try:
+    with _readable(name, "the tokenizer of model", ""):
         return AutoTokenizer.from_pretrained(source, trust_remote_code=False)
-    except OSError as error:
-        raise _unknown(name, error) from error
-    except Exception as error:  # files of others: what is wrong in them may raise anything
-        raise GdrtError(f"the tokenizer of model {str(name)!r} cannot be read ({first_line(error)}).") from error
 
 
 def _model(source: str | Path, name: str | Path, dtype: torch.dtype) -> PreTrainedModel:
     asked = dict(dtype=dtype, trust_remote_code=False, output_loading_info=True)
-    try:
+    with _readable(name, "model", " as a causal language model; choose one that can"):
         model, found = AutoModelForCausalLM.from_pretrained(source, **asked)
-    except OSError as error:
-        raise _unknown(name, error) from error
-    except Exception as error:  # as above, and packages that a quantised model wants
-        raise GdrtError(
-            f"model {str(name)!r} cannot be read as a causal language model; choose one that can "
-            f"({type(error).__name__}: {first_line(error)})."
-        ) from error
     if lacking := found["missing_keys"]:
         raise GdrtError(
             f"the weights of model {str(name)!r} lack {len(lacking)} tensors, such as {min(lacking)}: it was saved without "
@@ -126,8 +117,15 @@ def _check_fit(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name:
         )
 
 
-def _unknown(name: str | Path, error: Exception) -> GdrtError:
-    return GdrtError(
-        f"unknown model {str(name)!r}: it is neither '{SMOLLM2}', nor a folder with a saved model, nor a hub name "
-        f"that can be reached from here ({first_line(error)})."
-    )
+@contextmanager
+def _readable(name: str | Path, what: str, how: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise GdrtError(
+            f"unknown model {str(name)!r}: it is neither '{SMOLLM2}', nor a folder with a saved model, nor a hub name "
+            f"that can be reached from here ({first_line(error)})."
+        ) from error
+    except Exception as error:  # files of others, or a missing package: what is wrong with them may raise anything
+        why = f"{type(error).__name__}: {first_line(error)}"
+        raise GdrtError(f"{what} {str(name)!r} cannot be read{how} ({why}).") from error

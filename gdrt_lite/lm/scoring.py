@@ -15,7 +15,7 @@ from transformers import DynamicCache
 
 from gdrt_lite.lm import packing
 from gdrt_lite.lm.model import LanguageModel
-from gdrt_lite.lm.plain import plain_batch_logprobs, plain_logprobs
+from gdrt_lite.lm.plain import plain_logprobs
 from gdrt_lite.prompts import Encoded
 from gdrt_lite.system.processes import over_processes
 
@@ -58,10 +58,10 @@ def target_logprobs(lm: LanguageModel, encoded: Sequence[Encoded], batch_tokens:
     return scores
 
 
-def batch_logprobs(model: torch.nn.Module, batch: packing.Batch) -> torch.Tensor:
+def batch_logprobs(model: torch.nn.Module, batch: dict[str, Any]) -> torch.Tensor:
     """Log-probabilities of the labels of a collated batch, shape (N,), float32, differentiable."""
-    if "lengths" in batch:  # a `plain_batch`
-        return plain_batch_logprobs(model, batch)
+    if "alone" in batch:  # prompts that are read one by one
+        return torch.cat([plain_logprobs(model, prompt) for prompt in batch["alone"]])
     past, trunk_logits = read_trunk(model, batch)
     with only_rows(model, batch["row"], batch["column"]):
         logits = model(
