@@ -17,7 +17,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from gdrt_lite.system import assets, wheels
+from gdrt_lite.system import assets, files, wheels
 from gdrt_lite.system.errors import GdrtError
 from gdrt_lite.system.wheels import Wheel, fetch_wheel_members
 
@@ -112,7 +112,7 @@ def test_a_made_folder_is_found_again_without_pip_or_lock_and_a_big_file_without
     def never(*_args, **_kwargs):
         raise AssertionError("a complete cache must be used as it is")
 
-    for module, name in ((wheels.subprocess, "run"), (assets, "FileLock"), (assets, "sha256")):
+    for module, name in ((wheels.subprocess, "run"), (files, "FileLock"), (assets, "sha256")):
         monkeypatch.setattr(module, name, never)
     assert make(tiny) == folder
     assert capsys.readouterr().err == ""

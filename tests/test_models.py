@@ -7,6 +7,7 @@ import json
 import shutil
 import unicodedata
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -150,6 +151,21 @@ def test_float64_scores(tokenizer, tmp_path):
 def test_float16_is_not_trained_on_a_cpu(tokenizer, tmp_path):
     with pytest.raises(ValueError, match="float16 cannot be trained on a CPU"):
         tune(load(small("llama", tokenizer, tmp_path, **LLAMA), dtype=torch.float16))
+
+
+def test_float16_is_trained_under_autocast_on_a_gpu(monkeypatch):
+    given = {}
+
+    class Arguments:
+        world_size = gradient_accumulation_steps = 1
+
+        def __init__(self, **settings):
+            given.update(settings)
+
+    monkeypatch.setattr(importlib.import_module("gdrt_lite.training.arguments"), "TrainingArguments", Arguments)
+    model = SimpleNamespace(name="x", device=torch.device("cuda"), model=SimpleNamespace(dtype=torch.float16))
+    training.arguments(model)
+    assert (given["fp16"], given["bf16"], given["use_cpu"]) == (True, False, False)
 
 
 # --------------------------------------------------------------------------------------------------- adapters

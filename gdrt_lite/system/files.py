@@ -10,8 +10,8 @@ import math
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -88,24 +88,34 @@ def writable_folder(folder: str | Path) -> Path:
 
 
 @contextmanager
-def locked(folder: str | Path) -> Iterator[None]:
-    """Let one process at a time write into `folder`; the system frees the lock of one that dies.
-
-    Raises:
-        GdrtError: another process holds it.
-    """
-    if not first_process():  # the first of those that were launched together holds it for all
-        yield
-        return
-    lock = FileLock(Path(folder) / ".lock")
+def held(lock: Path, taken: Callable[[], None]) -> Iterator[None]:
+    """Hold a lock, which the system frees when its process dies; `taken` says first that another process has it."""
+    own = FileLock(lock)
     try:
-        lock.acquire(timeout=0)
+        own.acquire(timeout=0)
     except Timeout:
-        raise GdrtError(f"another process is writing into {folder}; wait for its end, or name another folder.") from None
+        taken()
+        own.acquire()
     try:
         yield
     finally:
-        lock.release()
+        own.release()
+
+
+@contextmanager
+def locked(folder: str | Path) -> Iterator[None]:
+    """Let one process at a time write into `folder`.
+
+    Raises:
+        GdrtError: another process does.
+    """
+
+    def refuse() -> None:
+        raise GdrtError(f"another process is writing into {folder}; wait for its end, or name another folder.") from None
+
+    # The first of those that were launched together holds it for all.
+    with held(Path(folder) / ".lock", refuse) if first_process() else nullcontext():
+        yield
 
 
 def first_process() -> bool:
