@@ -6,7 +6,8 @@ softmax), EOS included. Derived in notebook 00, section 2 and notebook 06, secti
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -26,7 +27,9 @@ from gdrt_lite.lm import (
     shares_prefix,
     target_logprobs,
 )
+from gdrt_lite.lm.scoring import keys_and_values
 from gdrt_lite.prompts import Encoded, normal_title, target_ids
+from gdrt_lite.system.processes import over_processes
 from gdrt_lite.trie import TitleTrie, trie_of
 
 
@@ -73,16 +76,17 @@ def recommend(
             f"a row of {lm.name!r} may hold {what}, so beams cannot share it; rank titles with score_catalogue."
         )
     order = sorted(range(len(encoded)), key=lambda i: len(encoded[i]))
-    results: list[Ranked] = [[]] * len(encoded)
     lm.model.eval()
-    with torch.inference_mode():
-        for start in tqdm(range(0, len(order), batch_size), desc="recommend", disable=not progress):
-            chosen = order[start : start + batch_size]
+
+    def search(batches: Sequence[list[int]]) -> Iterator[list[Ranked]]:
+        for chosen in tqdm(batches, desc="recommend", disable=not progress):
             closed = [trie.closed_nodes(histories[i] if exclude_history else ()) for i in chosen]
-            lists = _beam_search(lm, [encoded[i] for i in chosen], trie, beams, closed)
-            for i, ranked in zip(chosen, lists, strict=True):
-                results[i] = ranked[:k]
-    return results
+            yield [ranked[:k] for ranked in _beam_search(lm, [encoded[i] for i in chosen], trie, beams, closed)]
+
+    with torch.inference_mode():
+        lists = over_processes(search, [order[start : start + batch_size] for start in range(0, len(order), batch_size)])
+    found = dict(zip(order, itertools.chain(*lists), strict=True))
+    return [found[i] for i in range(len(order))]
 
 
 def rank_catalogue(
@@ -107,12 +111,14 @@ def rank_catalogue(
         ValueError: as `recommend`, but for beams and layers.
     """
     trie = _checked_trie(lm, histories, catalogue, k)
-    results = []
-    for history in tqdm(histories, desc="rank", disable=not progress):
-        known = {normal_title(title) for title in history} if exclude_history else ()
-        ranked = score_catalogue(lm, history, trie.titles)
-        results.append([pair for pair in ranked if normal_title(pair[0]) not in known][:k])
-    return results
+
+    def rank(users: Sequence[Sequence[str]]) -> Iterator[Ranked]:
+        for history in tqdm(users, desc="rank", disable=not progress):
+            known = {normal_title(title) for title in history} if exclude_history else ()
+            ranked = score_catalogue(lm, history, trie.titles)
+            yield [pair for pair in ranked if normal_title(pair[0]) not in known][:k]
+
+    return over_processes(rank, histories)
 
 
 def score_catalogue(lm: LanguageModel, history: Sequence[str], titles: Sequence[str]) -> Ranked:
@@ -239,11 +245,11 @@ def _read_prompts(lm: LanguageModel, encoded: list[Encoded]) -> tuple[torch.Tens
             past_key_values=past or DynamicCache(),  # keeps all keys, in sliding layers too: see `_check_reach`
             use_cache=True,
         )
-    layers = output.past_key_values.layers
-    layers[:] = map(_RoomyLayer, layers)
+    past = keys_and_values(output)
+    past.layers[:] = map(_RoomyLayer, past.layers)
     last = batch["column"][:, None]  # of each prompt's last token
     seen = (batch["seen_from"] <= last) & (last < batch["seen_to"]) if packed else batch["attention_mask"].bool()
-    return output.logits, output.past_key_values, seen
+    return output.logits, past, seen
 
 
 def _open_continuations(beams: _Beams, logits: torch.Tensor, trie: TitleTrie, closed_pairs: np.ndarray) -> _Beams:

@@ -17,7 +17,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from gdrt_lite.system import assets, wheels
+from gdrt_lite.system import assets, files, wheels
 from gdrt_lite.system.errors import GdrtError
 from gdrt_lite.system.wheels import Wheel, fetch_wheel_members
 
@@ -39,8 +39,7 @@ def tiny_by_pip(tmp_path, monkeypatch) -> Wheel:
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr(MEMBER, CONTENT)
         archive.writestr(
-            f"{info}/METADATA",
-            "Metadata-Version: 2.1\nName: tiny-thing\nVersion: 1.0\nRequires-Dist: needs-a-compiler\n",
+            f"{info}/METADATA", "Metadata-Version: 2.1\nName: tiny-thing\nVersion: 1.0\nRequires-Dist: needs-a-compiler\n"
         )
         archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
         archive.writestr(f"{info}/RECORD", "")
@@ -113,7 +112,7 @@ def test_a_made_folder_is_found_again_without_pip_or_lock_and_a_big_file_without
     def never(*_args, **_kwargs):
         raise AssertionError("a complete cache must be used as it is")
 
-    for module, name in ((wheels.subprocess, "run"), (assets, "FileLock"), (assets, "sha256")):
+    for module, name in ((wheels.subprocess, "run"), (files, "FileLock"), (assets, "sha256")):
         monkeypatch.setattr(module, name, never)
     assert make(tiny) == folder
     assert capsys.readouterr().err == ""
@@ -133,10 +132,7 @@ def test_a_folder_without_a_sound_manifest_is_made_again(tiny, damage):
     manifest = make(tiny) / "MANIFEST.json"
     manifest.write_text(damage) if damage is not None else manifest.unlink()
     make(tiny)
-    assert json.loads(manifest.read_text())["files"]["words.txt"] == {
-        "size": len(CONTENT),
-        "sha256": sha(CONTENT),
-    }
+    assert json.loads(manifest.read_text())["files"]["words.txt"] == {"size": len(CONTENT), "sha256": sha(CONTENT)}
 
 
 @pytest.mark.parametrize("big", [False, True])
@@ -295,10 +291,7 @@ def test_a_download_cut_short(tiny_by_pip, tmp_path, monkeypatch):
         ("/usr/bin/python: No module named pip", "ensurepip"),
         ("ERROR: THESE PACKAGES DO NOT MATCH THE HASHES FROM THE REQUIREMENTS FILE", "damaged"),
         ("ERROR: Wheel 'tiny-thing' located at /tmp/tiny_thing-1.0-py3-none-any.whl is invalid.", "damaged"),
-        (
-            "WARNING: Retrying ... NameResolutionError\nERROR: No matching distribution found",
-            "cannot be reached",
-        ),
+        ("WARNING: Retrying ... NameResolutionError\nERROR: No matching distribution found", "cannot be reached"),
         ("Killed", "pip gave no reason"),
     ],
 )
@@ -331,11 +324,7 @@ print(assets.cached("tiny", wheel, slow, megabytes=1, verify=False))
 """
     both = [
         subprocess.Popen(
-            [sys.executable, "-c", program],
-            cwd=ROOT,
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            [sys.executable, "-c", program], cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
         for _ in range(2)
     ]

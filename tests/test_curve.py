@@ -41,6 +41,12 @@ def test_the_curve_has_a_row_an_epoch_and_leaves_the_training_as_it_was(pocket, 
     assert watched.rows[-1]["NLL"] == watch(pocket, examples).measure(run.lm)["NLL"] < watched.rows[0]["NLL"]
 
 
+def test_the_curve_counts_optimiser_steps_and_no_micro_batches(pocket, examples):
+    watched = watch(pocket, examples)
+    tune(pocket, examples, [watched], gradient_accumulation_steps=2)
+    assert [(row["epoch"], row["step"]) for row in watched.rows] == [(1, 3), (2, 6)]
+
+
 @pytest.mark.parametrize("save_every", [2, 3])  # the last checkpoint lies within an epoch, or at its end
 def test_a_resumed_training_has_the_whole_curve(pocket, examples, tmp_path, save_every):
     whole, dies, resumed = (watch(pocket, examples) for _ in range(3))

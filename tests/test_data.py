@@ -280,13 +280,7 @@ def test_movielens_is_what_the_card_says():
     assert len(everything.frame) == 99_996  # one user rated both entries of War of the Worlds (2005)
     assert len(everything.titles) == 9_059  # two pairs of ids share title and year
     assert everything.frame["user"].nunique() == 671
-    assert everything.genres["Toy Story (1995)"] == (
-        "Adventure",
-        "Animation",
-        "Children",
-        "Comedy",
-        "Fantasy",
-    )
+    assert everything.genres["Toy Story (1995)"] == ("Adventure", "Animation", "Children", "Comedy", "Fantasy")
     assert set(everything.titles) == set(everything.genres)
     assert everything.frame[["user", "time"]].equals(everything.frame[["user", "time"]].sort_values(["user", "time"]))
     assert [str(kind) for kind in everything.frame.dtypes[["time"]]] == ["int64"]
@@ -351,24 +345,14 @@ def test_movielens_100k_form(tmp_path, monkeypatch):
     )
     monkeypatch.setattr(assets, "movielens_100k", lambda: tmp_path)
     loaded = data.load_movielens_100k()
-    assert loaded.frame.values.tolist() == [
-        ["7", "The Net (1995)", 10],
-        ["7", 'Land "Before" Time (1995)', 20],
-    ]
+    assert loaded.frame.values.tolist() == [["7", "The Net (1995)", 10], ["7", 'Land "Before" Time (1995)', 20]]
     assert loaded.genres["The Net (1995)"] == ("Sci-Fi", "Thriller")
     assert data.load_movielens_100k(top_items=1).titles == ['Land "Before" Time (1995)']
 
 
 # ----------------------------------------------------------------------------------------------------- Amazon
 
-TITLES = {
-    "1": "Pens &amp; Paper",
-    "2": "Pens & Paper",
-    "3": "Stapler\n Red",
-    "4": "Desk",
-    "5": "",
-    "6": "Lamp",
-}
+TITLES = {"1": "Pens &amp; Paper", "2": "Pens & Paper", "3": "Stapler\n Red", "4": "Desk", "5": "", "6": "Lamp"}
 
 
 @pytest.fixture
@@ -406,10 +390,7 @@ def test_amazon_lists_in_either_notation_and_empty_titles(amazon):
 @pytest.mark.parametrize(
     "files, says",
     [
-        (
-            {"header": "user,item_ids,timestamp\n"},
-            "train_10000.csv has no column 'user_id'.*names user,item_ids",
-        ),
+        ({"header": "user,item_ids,timestamp\n"}, "train_10000.csv has no column 'user_id'.*names user,item_ids"),
         ({"train": '1,"[1, 3]",5\n2,"[1, 77]",5\n'}, "train_10000.csv, line 3: id 77 has no title"),
         ({"train": '1,"[1, 3]",5\n\n2,"[1, 3",5\n'}, "line 4: item_ids is not a list of ids"),
         ({"train": "1,13,5\n"}, "line 2: item_ids is not a list of ids like .* but '13'"),

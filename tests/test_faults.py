@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import functools
 import json
+import multiprocessing
 import os
 import random
 import shutil
@@ -475,19 +477,17 @@ def test_a_notebook_is_paired_whatever_the_root_of_the_server(root, name, tmp_pa
     assert paired["source"] == "1 + 1"
 
 
-DRIVER = """
-import functools, sys
-sys.path.insert(0, "tests")
-from gdrt_lite import training
-from gdrt_lite.study import run
-from test_faults import TINY, small_data
-training.arguments = functools.partial(training.arguments, save_every=3)  # so that many kills hit a checkpoint
-whole = training.train_relevance_scorer
-training.train_relevance_scorer = lambda lm, examples, seed=0: whole(lm, examples, max_steps=2, seed=seed)
-print("ready", flush=True)
-run.run(("sft", "gdrt"), out=sys.argv[1], resume=True, progress=False, splits=small_data(),
-        **TINY | dict(epochs=15, curve_examples=4))
-"""
+def whole_run(out: Path) -> None:
+    """A run of five cells that writes a checkpoint at every other step, so that many kills hit one; no report."""
+    often = functools.partial(training.arguments, save_every=2)
+    scorer = functools.partial(training.train_relevance_scorer, max_steps=1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "arguments", often)
+        patch.setattr(training, "train_relevance_scorer", scorer)
+        for module, name in ((run.report, "comparison"), (run, "_write_report")):
+            patch.setattr(module, name, lambda *_: None)
+        settings = TINY | dict(epochs=2, curve_examples=2)
+        run.run(("sft", "gdrt"), out=out, resume=True, progress=False, splits=small_data(), **settings)
 
 
 @pytest.mark.long
@@ -495,31 +495,26 @@ run.run(("sft", "gdrt"), out=sys.argv[1], resume=True, progress=False, splits=sm
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL is of POSIX")
 def test_ten_kills_at_random_moments_change_no_figure(tmp_path):
     """Also while a checkpoint is written, and between the last one and the result."""
+    context = multiprocessing.get_context("forkserver")  # imports once, not in each of the processes
+    context.set_forkserver_preload([__name__])
 
-    def start(out: str) -> subprocess.Popen:
-        command = [sys.executable, "-c", DRIVER, str(tmp_path / out)]
-        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        assert process.stdout.readline() == "ready\n", process.communicate()[1]
-        return process
+    def start(out: str, seconds: float | None = None) -> float:
+        """Run in a process of its own, killed after so many seconds; the seconds it took."""
+        process, began = context.Process(target=whole_run, args=(tmp_path / out,)), time.monotonic()
+        process.start()
+        process.join(seconds)
+        process.kill()
+        process.join()
+        assert process.exitcode in (0, -signal.SIGKILL)
+        if process.exitcode == 0 and out == "killed" and seconds is not None:
+            shutil.move(tmp_path / "killed", tmp_path / f"done {began}")
+        return time.monotonic() - began if process.exitcode == 0 else 0.0
 
-    whole, began, draw, killed = start("whole"), time.monotonic(), random.Random(0), 0
-    error = whole.communicate()[1]
-    assert whole.returncode == 0, error
-    seconds = time.monotonic() - began
+    start("first")  # the server starts with it
+    seconds, draw, killed = start("whole"), random.Random(0), 0
     while killed < 10:
-        process = start("killed")
-        try:
-            error = process.communicate(timeout=draw.uniform(0, 0.4) * seconds)[1]
-        except subprocess.TimeoutExpired:
-            process.kill()
-            error = process.communicate()[1]
-            killed += 1
-        assert process.returncode in (0, -signal.SIGKILL), error
-        if process.returncode == 0:
-            shutil.move(tmp_path / "killed", tmp_path / f"done after {killed} kills")
-    last = start("killed")
-    error = last.communicate()[1]
-    assert last.returncode == 0, error
+        killed += start("killed", draw.uniform(0, 0.5) * seconds) == 0
+    assert start("killed")
 
     def figures(folder: Path) -> dict:
         cells = {path.name: json.loads(path.read_text()) for path in (folder / "cells").glob("*.json")}

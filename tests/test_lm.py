@@ -153,11 +153,7 @@ def loss_and_gradient(model: lm.LanguageModel, loss) -> tuple[torch.Tensor, torc
 @pytest.mark.parametrize("heads, groups", [(4, 4), (6, 2), (9, 3)])
 def test_grouped_attention_equals_torchs_own(heads, groups):
     torch.manual_seed(0)
-    query, key, value = (
-        torch.randn(2, heads, 5, 8),
-        torch.randn(2, groups, 7, 8),
-        torch.randn(2, groups, 7, 8),
-    )
+    query, key, value = (torch.randn(2, heads, 5, 8), torch.randn(2, groups, 7, 8), torch.randn(2, groups, 7, 8))
     mask = torch.zeros(2, 1, 5, 7).masked_fill(torch.rand(2, 1, 5, 7) < 0.3, torch.finfo(torch.float32).min)
     ours, _ = attention.grouped_attention(torch.nn.Module().eval(), query, key, value, mask, scaling=0.5)
     theirs = torch.nn.functional.scaled_dot_product_attention(query, key, value, mask, scale=0.5, enable_gqa=True)

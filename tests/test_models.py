@@ -7,6 +7,7 @@ import json
 import shutil
 import unicodedata
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -152,6 +153,21 @@ def test_float16_is_not_trained_on_a_cpu(tokenizer, tmp_path):
         tune(load(small("llama", tokenizer, tmp_path, **LLAMA), dtype=torch.float16))
 
 
+def test_float16_is_trained_under_autocast_on_a_gpu(monkeypatch):
+    given = {}
+
+    class Arguments:
+        world_size = gradient_accumulation_steps = 1
+
+        def __init__(self, **settings):
+            given.update(settings)
+
+    monkeypatch.setattr(importlib.import_module("gdrt_lite.training.arguments"), "TrainingArguments", Arguments)
+    model = SimpleNamespace(name="x", device=torch.device("cuda"), model=SimpleNamespace(dtype=torch.float16))
+    training.arguments(model)
+    assert (given["fp16"], given["bf16"], given["use_cpu"]) == (True, False, False)
+
+
 # --------------------------------------------------------------------------------------------------- adapters
 
 
@@ -202,7 +218,21 @@ def test_an_adapter_of_another_depth_is_refused(tokenizer, tmp_path, layers):
     folder = small("llama", tokenizer, tmp_path / "base", **LLAMA)
     other = small("llama", tokenizer, tmp_path / "other", **(LLAMA | dict(num_hidden_layers=layers)))
     adapter = tune(load(other)).save(tmp_path / "adapter")
+    (adapter / "base.json").unlink()  # as in adapters of other programs
     with pytest.raises(GdrtError, match="made for another model: it (lacks|has in excess)"):
+        load(folder, adapter=adapter)
+
+
+def test_an_adapter_of_another_base_is_refused_whose_shapes_fit(tokenizer, tmp_path):
+    folder, other = (small("llama", tokenizer, tmp_path / name, seed=seed, **LLAMA) for seed, name in enumerate("ab"))
+    first = tune(load(folder))
+    for run, name in ((first, "one"), (tune(first.lm), "two")):
+        adapter = run.save(tmp_path / name)
+        load(folder, adapter=adapter, dtype=torch.bfloat16)  # in another number format the base is the same
+        with pytest.raises(GdrtError, match="made for another model, of which .* weights differ"):
+            load(other, adapter=adapter)
+    (adapter / "base.json").write_text("[")
+    with pytest.raises(GdrtError, match="base.json cannot be read"):
         load(folder, adapter=adapter)
 
 

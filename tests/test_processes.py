@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from transformers import TrainerCallback
 
-from gdrt_lite import data, dro, lm, training
+from gdrt_lite import data, decoding, dro, lm, relevance, training
 from gdrt_lite.objectives import OBJECTIVES, Objective
+from gdrt_lite.study import trial
+from gdrt_lite.study.cell import Cell
+from gdrt_lite.study.config import Config
+from gdrt_lite.study.workspace import Workspace
+from gdrt_lite.system import processes
 from gdrt_lite.system.processes import over_processes, sharing, warn_of_one_process
 
 # 19 examples in steps of 16: the last step has 3, so that with two processes one of them holds fillers alone.
@@ -30,6 +37,9 @@ SCENARIOS = {
     "batches of similar length": dict(objective="gdrt", part="many", max_steps=3),
     "adapter": dict(objective="gdrt", lora=True),
 }
+
+
+CATALOGUE = data.load_movielens(500).titles
 
 
 class Gradients(TrainerCallback):
@@ -91,6 +101,17 @@ def scores(pocket, examples):
     return torch.cat(lm.target_logprobs(pocket, prompts, batch_tokens=200))
 
 
+def cells(folder):
+    """A cell of the untuned model and one of a tuned model, written into a folder that all processes share."""
+    splits = data.load_movielens(100).split(history=5)
+    sizes = dict(model="pocket", train_examples=32, test_examples=5, faa_examples=3, list_length=5, ablations=("token",))
+    config = Config(**sizes, curve_examples=2)
+    bench = Workspace(config, splits)
+    bench.relevance = relevance.token_relevance(bench.base, splits.catalogue)
+    own = [dataclasses.replace(config, method=method) for method in ("pre-trained", "gdrt")]
+    return [trial.run_cell(config, folder, bench, progress=False) for config in own]
+
+
 def work(folder):
     """What one process of several does."""
     pocket, parts, groups = setting()
@@ -103,7 +124,10 @@ def work(folder):
         found["scores"] = scores(pocket, examples)
         found["order"] = over_processes(lambda part: [seen.append(x) or x * x for x in part], range(7))
         found["few"] = over_processes(lambda part: part, [5])
+        ranked = decoding.rank_catalogue(pocket, [e.history for e in examples[:2]], CATALOGUE, k=3)
+        found["ranked"] = [[*map(list, own)] for own in ranked]
     found["seen"] = seen
+    found["cells"] = [dataclasses.asdict(cell) | {"config": None} for cell in cells(folder / "cells")]
     if rank == 0:  # outside of `sharing` one process may work alone
         found["alone"] = scores(pocket, examples)
     torch.save(found, folder / f"{rank}.pt")
@@ -179,6 +203,46 @@ def test_scores_are_shared_out_and_come_back_in_order_bit_for_bit(one, two):
         assert found["few"] == [5]
         assert found["groups"].tolist() == [g for e in examples for g in groups.of(e.target)]
     assert torch.equal(two[0]["alone"], expected)
+
+
+@pytest.mark.slow
+def test_a_study_is_measured_by_two_processes_as_by_one(two, tmp_path):
+    alone = cells(tmp_path)
+    keys = {f"{cell.config.key}.json" for cell in alone}
+    assert {path.name for path in (Path(two[0]["folder"]) / "cells").glob("*.json")} == keys
+    for found in two:
+        for ours, cell in zip(found["cells"], alone, strict=True):
+            written = Cell.read(Path(found["folder"]) / "cells" / f"{cell.config.key}.json")
+            assert (ours["processes"], written.processes, cell.processes) == (2, 2, 1)
+            assert ours["lists"] == written.lists == cell.lists and ours["targets"] == cell.targets
+            assert ours["nll"] == pytest.approx(cell.nll, abs=1e-3)
+            assert ours["faa"]["token"]["TASK"] == pytest.approx(cell.faa["token"]["TASK"], abs=1e-3)
+            assert [row["NLL"] for row in ours["curve"]] == pytest.approx([row["NLL"] for row in cell.curve], abs=1e-2)
+    assert two[0]["cells"][0]["nll"] == alone[0].nll  # untuned: bit for bit
+
+
+@pytest.mark.slow
+def test_an_exact_ranking_is_shared_out_by_users(one, two):
+    expected = decoding.rank_catalogue(one[0], [e.history for e in one[1]["few"][:2]], CATALOGUE, k=3)
+    assert all([[tuple(pair) for pair in own] for own in found["ranked"]] == expected for found in two)
+
+
+@pytest.mark.parametrize("rank, items", [(0, 7), (1, 7), (1, 1), (0, 0)])
+def test_results_come_back_in_the_order_of_the_items(monkeypatch, rank, items):
+    seen = []
+
+    def work(part):
+        seen.extend(part)
+        return [x * x for x in part]
+
+    monkeypatch.setattr(processes, "PartialState", lambda: SimpleNamespace(process_index=rank, num_processes=2))
+    monkeypatch.setattr(processes.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(processes, "gather_object", lambda _: [[x * x for x in range(items)[r::2]] for r in (0, 1)])
+    assert over_processes(work, range(items)) == [x * x for x in range(items)] and seen == [*range(items)]
+    seen.clear()
+    with sharing():
+        assert over_processes(work, range(items)) == [x * x for x in range(items)]
+    assert seen == [*range(items)][rank::2]
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import tempfile
 import warnings
@@ -18,8 +17,19 @@ from gdrt_lite.data import Example, Splits
 from gdrt_lite.system import files
 from gdrt_lite.system.errors import GdrtError
 
-EXAMPLES = 2000 if os.environ.get("GDRT_SLOW") else 200  # the slow lane: GDRT_SLOW=1
 DAY = 1_500_000_000
+
+
+def random_cases(*strategies):
+    """A test of 200 random cases, and in the long lane of 2,000."""
+
+    def lanes(test):
+        def run(cases):
+            settings(deadline=None, max_examples=cases)(given(*strategies)(test))()
+
+        return pytest.mark.parametrize("cases", [200, pytest.param(2000, marks=[pytest.mark.long, pytest.mark.slow])])(run)
+
+    return lanes
 
 
 def read(item=("x", "y", "z"), time=(DAY, DAY + 1, DAY + 2), user=("a", "a", "a"), **more) -> data.Interactions:
@@ -301,11 +311,8 @@ def naive(rows: list[tuple[str, str, int]]) -> list[list]:
     return kept
 
 
-@settings(deadline=None, max_examples=EXAMPLES)
-@given(
-    valid_rows,
-    st.none() | st.tuples(st.integers(0, 11), poisoned),
-    st.sampled_from(["frame", ".csv", ".tsv", ".jsonl"]),
+@random_cases(
+    valid_rows, st.none() | st.tuples(st.integers(0, 11), poisoned), st.sampled_from(["frame", ".csv", ".tsv", ".jsonl"])
 )
 def test_a_random_table_is_right_or_refused_with_its_row(rows, poison, form):
     table = pd.DataFrame(rows, columns=["user", "title", "time"], dtype=object)
@@ -340,8 +347,7 @@ anything = st.one_of(
 )  # fmt: skip
 
 
-@settings(deadline=None, max_examples=EXAMPLES)
-@given(st.lists(st.tuples(anything, anything, anything), max_size=5))
+@random_cases(st.lists(st.tuples(anything, anything, anything), max_size=5))
 def test_a_frame_of_anything_is_read_or_refused_with_its_row(rows):
     table = pd.DataFrame({name: pd.Series([row[n] for row in rows], dtype=object) for n, name in enumerate("uit")})
     with warnings.catch_warnings():
@@ -354,8 +360,7 @@ def test_a_frame_of_anything_is_read_or_refused_with_its_row(rows):
             assert 1 <= len(found.frame) <= len(rows) and found.report
 
 
-@settings(deadline=None, max_examples=EXAMPLES)
-@given(
+@random_cases(
     st.sampled_from([".csv", ".tsv", ".json", ".jsonl", ".inter"]),
     st.sampled_from(["", "user,title,time\n", "user\ttitle\ttime\n", '{"user": 1, "title": "x", "time": 1}\n']),
     st.binary(max_size=40) | st.text('a1,"\n\t\r[]{}:\x00é', max_size=40).map(str.encode),
@@ -379,8 +384,7 @@ broken_lines = st.sampled_from(
 )
 
 
-@settings(deadline=None, max_examples=EXAMPLES)
-@given(windows_of, st.none() | st.tuples(st.integers(0, 7), broken_lines))
+@random_cases(windows_of, st.none() | st.tuples(st.integers(0, 7), broken_lines))
 def test_a_random_amazon_folder_is_right_or_refused_with_its_line(rows, broken):
     lines = [f' {user} ,"{items}",{at}' for user, items, at in rows]
     if broken:

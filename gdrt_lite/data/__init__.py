@@ -16,24 +16,7 @@ from gdrt_lite.data.tables import read_table
 from gdrt_lite.data.windows import SPLITS, Example, Ranked, Splits, chunks_of, sample, windows
 
 __all__ = [
-    "NAMED",
-    "SPLITS",
-    "TIES",
-    "Example",
-    "Interactions",
-    "Ranked",
-    "Splits",
-    "amazon_interactions",
-    "chunks_of",
-    "data_folder",
-    "from_frame",
-    "is_here",
-    "load_amazon",
-    "load_movielens",
-    "load_movielens_100k",
-    "open_data",
-    "read_table",
-    "sample",
-    "windows",
-    "write_amazon",
-]
+    "NAMED", "SPLITS", "TIES", "Example", "Interactions", "Ranked", "Splits", "amazon_interactions", "chunks_of",
+    "data_folder", "from_frame", "is_here", "load_amazon", "load_movielens", "load_movielens_100k", "open_data",
+    "read_table", "sample", "windows", "write_amazon",
+]  # fmt: skip

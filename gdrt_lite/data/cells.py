@@ -38,9 +38,8 @@ def text(column: pd.Series) -> list[str]:
 
 def _one(column: pd.Series, row: int, value: Any) -> str:
     if not pd.api.types.is_scalar(value):
-        raise _fault(
-            column, row, f"is a {type(value).__name__}", "; a cell takes one value: df.explode makes rows of a list."
-        )
+        remedy = "; a cell takes one value: df.explode makes rows of a list."
+        raise _fault(column, row, f"is a {type(value).__name__}", remedy)
     word = "" if pd.isna(value) else str(int(value) if isinstance(value, float) and value.is_integer() else value).strip()
     if not word:
         raise _fault(column, row, "is empty", "; fill it or drop the row.")
@@ -58,13 +57,9 @@ def titles(column: pd.Series) -> tuple[list[str], list[str]]:
         raise _fault(column, blank, "is blank once its entities are decoded", "; give the item a name.")
     if changed := sum(old != new for old, new in cleaned.items()):
         merged = len(cleaned) - len(set(cleaned.values()))
-        said.append(
-            f"{changed:,} titles had HTML entities, doubled spaces or decomposed letters; {merged:,} became another's."
-        )
+        said += [f"{changed:,} titles had HTML entities, doubled spaces or decomposed letters; {merged:,} became another's."]
     if looks_like_ids(cleaned.values()):
-        said.append(
-            f"Column {column.name!r} seems to hold ids like {written[0]!r}, of which a language model reads nothing."
-        )
+        said += [f"Column {column.name!r} seems to hold ids like {written[0]!r}, of which a language model reads nothing."]
     return [cleaned[title] for title in written], said
 
 
@@ -103,21 +98,15 @@ def times(column: pd.Series) -> tuple[np.ndarray, np.ndarray, list[str]]:
         values = numbers.to_numpy().astype("int64")  # exact above 2**53
     said = _below_seconds(values % 1 != 0)
     if values.max() < 1e8:
-        what = (
-            "years"
-            if values.min() >= 1000 and values.max() <= 2100
-            else f"no Unix seconds (the largest is {values.max():g})"
-        )
+        years = values.min() >= 1000 and values.max() <= 2100
+        what = "years" if years else f"no Unix seconds (the largest is {values.max():g})"
         said.append(f"Column {column.name!r} holds {what}: only their order counts. Are they times, not ratings or weights?")
     return np.floor(values).astype("int64"), values, said
 
 
 def _below_seconds(fractions: np.ndarray) -> list[str]:
-    return (
-        [f"{fractions.sum():,} times have parts of a second; they order the rows and are then cut off."]
-        if fractions.any()
-        else []
-    )
+    n = fractions.sum()
+    return [f"{n:,} times have parts of a second; they order the rows and are then cut off."] if n else []
 
 
 def _refuse(column: pd.Series, bad: np.ndarray) -> None:

@@ -1,12 +1,7 @@
-"""Interactions -> time-ordered sliding windows -> train, valid and test examples.
+"""Interactions -> time-ordered windows -> train, valid and test examples. Shown on a table in notebook 08, section 1.
 
-Conventions, in one place:
-
-* An item is its title. Users are strings.
-* Interactions are ordered by time within a user; equal times keep the order of the rows they came in, unless told otherwise.
-* A (user, item) pair counts once, at its first time.
-
-Shown on a table in notebook 08, section 1.
+An item is its title, and users are strings. Interactions are ordered by time within a user; equal times keep the order of
+their rows, unless told otherwise. A (user, item) pair counts once, at its first time.
 """
 
 from __future__ import annotations
@@ -71,12 +66,11 @@ class Interactions:
 
         Args:
             by: "new_users": 10% of the users are valid and 10% test, with all their windows (`seed` draws).
-                "time": the first 80% of all windows train, the next 10% valid, the last 10% test (the
-                published protocol); windows of one timestamp stay together, which shifts the cuts slightly.
-                "leave_one_out": each user's last window is test and the one before valid; users with fewer
-                than three windows only train.
-            history: the most items in a history.
-            min_history: the fewest; earlier interactions become no target.
+                "time": the first 80% of all windows train, the next 10% valid, the last 10% test (the published protocol);
+                windows of one timestamp stay together, which shifts the cuts slightly.
+                "leave_one_out": each user's last window is test and the one before valid; users with fewer than three
+                windows only train.
+            history, min_history: the most and the fewest items in a history; earlier interactions become no target.
             seed: used by "new_users" alone.
             growing: histories that grow from `min_history` to `history` and begin anew, in place of sliding ones: the same
                 targets with shorter histories on average, which a model reads at a fraction of the cost (see `windows`).
@@ -152,16 +146,15 @@ def from_frame(
     frame = pd.DataFrame({"user": cells.text(df[user]), "item": titles, "time": seconds, "exact": exact})
     if ties == "shuffle":
         frame = frame.iloc[np.random.default_rng(seed).permutation(len(frame))]
-    frame = frame.iloc[np.lexsort((frame["exact"], frame["user"].factorize(sort=True)[0]))].drop_duplicates(["user", "item"])
+    frame = _in_order(frame, "exact")
     tied = frame.duplicated(["user", "exact"]).groupby(frame["user"]).any()
     report = [f"{len(df):,} rows, of which {len(df) - len(frame):,} repeat a user and a title: only their first counts."]
     if item_id is not None:
         names = pd.Series(titles).groupby(cells.keys(df[item_id]).to_numpy()).first()
         shared = names[names.duplicated(keep=False)]
-        report += [f"{len(shared):,} ids share {shared.nunique():,} titles, and a title is one item."] if len(shared) else []
+        report += [f"{len(shared):,} ids share {shared.nunique():,} titles, and a title is one item."] * bool(len(shared))
     report += [*of_titles, *of_times, *of_genres]
-    if tied.any():
-        report.append(f"{tied.mean():.0%} of the users have items of one time; these are {TIES[ties]}.")
+    report += [f"{tied.mean():.0%} of the users have items of one time; these are {TIES[ties]}."] * bool(tied.any())
     frame = frame[["user", "item", "time"]].reset_index(drop=True)
     return Interactions(frame, known, name, noun, verb, tuple(report), ties)
 
@@ -185,6 +178,10 @@ def of_rows(
 ) -> Interactions:
     """A loader's table, which needs no cleaning, as Interactions: sorted by user and time (stable), each pair's first."""
     frame = frame[["user", "item", "time"]].astype({"user": str, "item": str, "time": "int64"})
-    order = np.lexsort((frame["time"].to_numpy(), frame["user"].factorize(sort=True)[0]))
-    frame = frame.iloc[order].drop_duplicates(["user", "item"]).reset_index(drop=True)
-    return Interactions(frame, genres, name, noun, verb, **more)
+    return Interactions(_in_order(frame, "time").reset_index(drop=True), genres, name, noun, verb, **more)
+
+
+def _in_order(frame: pd.DataFrame, time: str) -> pd.DataFrame:
+    """The rows by user and time (stable), the first of each user and title."""
+    order = np.lexsort((frame[time].to_numpy(), frame["user"].factorize(sort=True)[0]))
+    return frame.iloc[order].drop_duplicates(["user", "item"])

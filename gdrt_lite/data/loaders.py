@@ -1,7 +1,7 @@
 """Reads the files of each data set into plain tables of titles; `gdrt_lite.data` gives them types.
 
-An item *is* its title here, because a title is all that a language model sees of it: two ids with one title
-are one item. Every problem in a file is a `GdrtError` that names the file and, where there is one, the line.
+An item *is* its title, all that a language model sees of it, so two ids with one title are one item. Every problem in a
+file is a `GdrtError` that names the file and, where there is one, the line.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from gdrt_lite.data.cells import LARGEST, clean
+from gdrt_lite.data.cells import LARGEST, NO_GENRE, clean
 from gdrt_lite.system import files
 from gdrt_lite.system.errors import GdrtError
 
@@ -45,25 +45,18 @@ def read_movielens(folder: Path) -> tuple[pd.DataFrame, Genres]:
     Raises:
         GdrtError: a file is missing, or differs from its line in SHA256SUMS.
     """
-    _check_sums(folder)
+    for name, fault in files.check_sums(folder).items():  # well under 1 MB in all, so at every load
+        if fault:
+            restore = "Restore the folder from the repository, e.g. `git checkout -- data/movielens`, or install again."
+            raise GdrtError(f"{folder / name} {fault}. {restore}")
     movies = pd.read_csv(folder / "movies.csv.gz", dtype={"title": str, "genres": str}, keep_default_na=False)
     ratings = pd.read_csv(folder / "ratings.csv.gz", usecols=["user", "movie", "time"])
     movies["item"] = [f"{natural_title(t)} ({year})" for t, year in zip(movies["title"], movies["year"])]
     genres: Genres = {}
     for item, names in zip(movies["item"], movies["genres"]):
-        genres.setdefault(item, tuple(g for g in names.split("|") if g != "(no genres listed)"))
+        genres.setdefault(item, tuple(g for g in names.split("|") if g != NO_GENRE))
     ratings["item"] = ratings["movie"].map(movies.set_index("movie")["item"])
     return ratings[["user", "item", "time"]], genres
-
-
-def _check_sums(folder: Path) -> None:
-    """Compare every file that SHA256SUMS lists (well under 1 MB in all, so at every load)."""
-    for name, fault in files.check_sums(folder).items():
-        if fault:
-            raise GdrtError(
-                f"{folder / name} {fault}. Restore the folder from the repository, e.g. `git checkout -- data/movielens`, "
-                "or install again."
-            )
 
 
 def read_movielens_100k(folder: Path) -> tuple[pd.DataFrame, Genres]:
@@ -76,21 +69,13 @@ def read_movielens_100k(folder: Path) -> tuple[pd.DataFrame, Genres]:
     ratings = pd.read_csv(folder / "ml-100k.inter", dtype={"user_id:token": str, "item_id:token": str}, **kwargs)
     titles: dict[str, str] = {}
     genres: Genres = {}
-    for row in items.itertuples(index=False):
-        identifier, title, year, classes = row
-        if title == "unkonwn":
-            continue
+    for identifier, title, year, classes in items[items.iloc[:, 1] != "unkonwn"].itertuples(index=False):
         title = natural_title(title) + (f" ({year})" if re.fullmatch(r"\d{4}", year) else "")
         titles[identifier] = title
         genres.setdefault(title, tuple(g for g in classes.split() if g != "unknown"))
-    frame = pd.DataFrame(
-        {
-            "user": ratings["user_id:token"],
-            "item": ratings["item_id:token"].map(titles),
-            "time": ratings["timestamp:float"].astype("int64"),
-        }
-    )
-    return frame.dropna(subset="item"), genres
+    ratings = ratings.rename(columns={"user_id:token": "user", "item_id:token": "item", "timestamp:float": "time"})
+    frame = ratings[["user", "item", "time"]].astype({"time": "int64"})
+    return frame.assign(item=frame["item"].map(titles)).dropna(subset="item"), genres
 
 
 def read_amazon_titles(path: Path) -> dict[str, str]:
@@ -112,42 +97,30 @@ def read_amazon_titles(path: Path) -> dict[str, str]:
 def read_amazon_windows(path: Path, titles: dict[str, str]) -> list[Row]:
     """The windows of one csv (`user_id,item_ids,timestamp`; the last id is the target), in the file's order.
 
-    Items whose title is empty are left out of the histories; windows with such a target, or without any
-    history, are skipped with a warning that counts them.
+    Items whose title is empty are left out of the histories. Windows with such a target, or without any history, are skipped
+    with a warning that counts them.
 
     Raises:
         GdrtError: no file, a column missing, a list or timestamp that cannot be parsed, an id without a title
             (each with its line), or no window left.
     """
-    windows: list[Row] = []
-    skipped = 0
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file)
-            missing = [name for name in AMAZON_COLUMNS if name not in (reader.fieldnames or [])]
-            if missing:
-                found = ",".join(reader.fieldnames or []) or "nothing"
-                raise GdrtError(
-                    f"{path} has no column {missing[0]!r}: its first line must name "
-                    f"{','.join(AMAZON_COLUMNS)}, and names {found}."
-                )
-            for row in reader:
-                window = _parse_window(row, titles, f"{path}, line {reader.line_num}")
-                if window is None:
-                    skipped += 1
-                else:
-                    windows.append(window)
+            names = reader.fieldnames or []
+            if missing := [name for name in AMAZON_COLUMNS if name not in names]:
+                wanted = f"its first line must name {','.join(AMAZON_COLUMNS)}, and names {','.join(names) or 'nothing'}"
+                raise GdrtError(f"{path} has no column {missing[0]!r}: {wanted}.")
+            rows = [_parse_window(row, titles, f"{path}, line {reader.line_num}") for row in reader]
     except FileNotFoundError:
         raise GdrtError(f"{path} is missing: name the csv of windows that the folder does hold.") from None
     except (csv.Error, UnicodeDecodeError) as error:
         raise GdrtError(f"{path} is not a UTF-8 csv file ({error}).") from None
+    windows = [row for row in rows if row]
     if not windows:
         raise GdrtError(f"{path} holds no window with a history and a target: every list needs at least two ids.")
-    if skipped:
-        warnings.warn(
-            f"{path.name}: skipped {skipped} windows without a history or without a titled target.",
-            stacklevel=2,
-        )
+    if skipped := len(rows) - len(windows):
+        warnings.warn(f"{path.name}: skipped {skipped} windows without a history or without a titled target.", stacklevel=2)
     return windows
 
 
@@ -159,21 +132,18 @@ def _parse_window(row: dict[str, str], titles: dict[str, str], where: str) -> Ro
         raise GdrtError(f"{where}: item_ids is not a list of ids like [12, 7, 31] but {text[:60]!r}.") from None
     try:
         time = int(row["timestamp"])
-        if abs(time) >= LARGEST:
-            raise ValueError
     except (TypeError, ValueError):
-        raise GdrtError(f"{where}: timestamp is not a whole number but {row['timestamp']!r}.") from None
+        time = LARGEST
+    if abs(time) >= LARGEST:
+        raise GdrtError(f"{where}: timestamp is not a whole number but {row['timestamp']!r}.")
     user = (row["user_id"] or "").strip()
     if not user:
         raise GdrtError(f"{where}: user_id is empty.")
-    try:
-        named = [titles[str(identifier)] for identifier in ids]
-    except KeyError as error:
-        raise GdrtError(f"{where}: id {error.args[0]} has no title in id2name4Rec.json.") from None
+    if unknown := [identifier for identifier in ids if str(identifier) not in titles]:
+        raise GdrtError(f"{where}: id {unknown[0]} has no title in id2name4Rec.json.")
+    named = [titles[str(identifier)] for identifier in ids]
     history = [title for title in named[:-1] if title]
-    if not history or not named[-1]:
-        return None
-    return user, [*history, named[-1]], time
+    return (user, [*history, named[-1]], time) if history and named[-1] else None
 
 
 def _parse_list(text: str) -> list:

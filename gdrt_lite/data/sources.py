@@ -35,14 +35,16 @@ def data_folder() -> Path:
 
 def load_movielens(top_items: int | None = 500) -> Interactions:
     """MovieLens ml-latest-small (see data/movielens/README.md): the most rated movies, or all with None."""
-    everything = of_rows(*loaders.read_movielens(data_folder() / "movielens"), "MovieLens small", "movie", "watched")
-    return everything if top_items is None else everything.top_items(top_items)
+    return _movies(loaders.read_movielens(data_folder() / "movielens"), "MovieLens small", top_items)
 
 
 def load_movielens_100k(top_items: int | None = None) -> Interactions:
     """MovieLens-100k, fetched once into the cache because its terms do not let us ship it."""
-    rows = loaders.read_movielens_100k(assets.movielens_100k())
-    everything = of_rows(*rows, "MovieLens-100k", "movie", "watched")
+    return _movies(loaders.read_movielens_100k(assets.movielens_100k()), "MovieLens-100k", top_items)
+
+
+def _movies(rows: tuple[pd.DataFrame, loaders.Genres], name: str, top_items: int | None) -> Interactions:
+    everything = of_rows(*rows, name, "movie", "watched")
     return everything if top_items is None else everything.top_items(top_items)
 
 
@@ -78,11 +80,9 @@ def load_amazon(folder: str | Path, train: str = TRAIN, test: str = TEST, valid_
         training, valid = cut(training, 1 - valid_fraction)
     catalogue = sorted(set(titles.values()) - {""})
     splits = Splits(training, valid, held_out, catalogue, {}, *_amazon_name(folder))
-    told = (
-        f"{splits.repeats():,} of {len(held_out):,} test windows have their target in their own history: a list that leaves "
-        "the history out cannot hit them."
-    )
-    return replace(splits, report=(told,) if splits.repeats() else ())
+    told = f"{splits.repeats():,} of {len(held_out):,} test windows have their target in their own history"
+    out = ": a list that leaves the history out cannot hit them."
+    return replace(splits, report=(told + out,) if splits.repeats() else ())
 
 
 def amazon_interactions(folder: str | Path) -> Interactions:
@@ -101,10 +101,8 @@ def amazon_interactions(folder: str | Path) -> Interactions:
         raise GdrtError(f"{folder} holds no csv file of windows; it needs at least one with user_id,item_ids,timestamp.")
     windows = [window for file in found for window in loaders.read_amazon_windows(file, titles)]
     windows.sort(key=lambda window: window[2])
-    rows = pd.DataFrame(
-        [(user, item, time) for user, items, time in windows for item in items], columns=["user", "item", "time"]
-    )
-    return of_rows(rows, {}, *_amazon_name(folder), dated=False)
+    rows = [(user, item, time) for user, items, time in windows for item in items]
+    return of_rows(pd.DataFrame(rows, columns=["user", "item", "time"]), {}, *_amazon_name(folder), dated=False)
 
 
 def write_amazon(splits: Splits, folder: str | Path) -> Path:
@@ -174,16 +172,16 @@ def open_data(
         if path is None or not path.is_dir():
             raise ValueError(f"split='published' needs a folder of windows in the Amazon form; {source} is none.")
         return replace(load_amazon(path), **wording)
-    if isinstance(source, Interactions):
+    if path is not None:
+        found = amazon_interactions(path) if path.is_dir() else tables.read_table(path, **(columns or {}))
+    elif isinstance(source, Interactions):
         found = source
     elif source in NAMED:
         found = NAMED[source](top_items=None)
-    elif path is None:
+    else:
         raise ValueError(
             f"unknown data set {str(source)!r}; choose {', '.join(map(repr, NAMED))}, a table ({', '.join(tables.FORMS)}), "
             "or a folder in the Amazon form (id2name4Rec.json, train_10000.csv, test_5000.csv), as it stands or under data/."
         )
-    else:
-        found = amazon_interactions(path) if path.is_dir() else tables.read_table(path, **(columns or {}))
     kept = found.top_items(top_items) if top_items else found
     return replace(kept.split(split, history=history, min_history=min(3, history), **options), **wording)

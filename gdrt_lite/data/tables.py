@@ -68,20 +68,16 @@ def read_table(path: str | Path, **said: str | None) -> Interactions:
             found = ", ".join(map(str, table.columns))
             raise GdrtError(f"{path} has no column for {role!r} under a name that I know (found: {found}). {hint}")
     noun, verb = wording(f"{columns['item']} {columns['item_id']} {path.stem}", ("item", "chosen"))
-    words: dict[str, Any] = {"name": path.stem, "noun": noun, "verb": verb} | {
-        key: asked[key] for key in KEYS[4:] if key in asked
-    }
-    words.pop("titles", None)
+    words: dict[str, Any] = {"name": path.stem, "noun": noun, "verb": verb}
+    words |= {key: value for key, value in asked.items() if key not in (*USUAL, "titles")}
     try:
         interactions = from_frame(table, **columns, **words)
     except ValueError as error:
         raise GdrtError(f"{path}: {error}") from None
     if "item" not in asked and cells.looks_like_ids(interactions.titles):
         raise GdrtError(f"{path}: column {columns['item']!r} seems to hold ids and no titles. {_TITLES}")
-    if numbered:
-        report = [
-            sentence for sentence in interactions.report if "'rows'" not in sentence
-        ]  # not that these are no Unix seconds
+    if numbered:  # which needs no word on numbers that are no Unix seconds
+        report = [sentence for sentence in interactions.report if "'rows'" not in sentence]
         return replace(interactions, dated=False, report=(*report, "The order of the rows stands for their times."))
     return interactions
 
@@ -103,9 +99,8 @@ def notes(path: Path) -> dict[str, str]:
 
 def _checked(path: Path, said: Any) -> dict[str, str]:
     if not isinstance(said, dict) or not all(key in KEYS and isinstance(value, str) for key, value in said.items()):
-        raise GdrtError(
-            f"{path}: only {', '.join(KEYS)} can be said of a table, and in text, as in `item: title`; found {said}."
-        )
+        known = f"only {', '.join(KEYS)} can be said of a table"
+        raise GdrtError(f"{path}: {known}, and in text, as in `item: title`; found {said}.")
     return said
 
 
@@ -124,14 +119,11 @@ def _with_titles(table: pd.DataFrame, path: Path) -> pd.DataFrame:
     other = _records(path)
     shared = [column for column in other.columns if column in table.columns]
     if len(shared) != 1:
-        raise GdrtError(
-            f"{path} must share exactly one column, that of the ids, with the first table; shared: {shared or 'none'}."
-        )
+        only = "must share exactly one column, that of the ids, with the first table"
+        raise GdrtError(f"{path} {only}; shared: {shared or 'none'}.")
     ids, keys = cells.keys(other[shared[0]]), cells.keys(table[shared[0]])
-    if ids.duplicated().any():
-        raise GdrtError(
-            f"{path} has id {ids[ids.duplicated()].iloc[0]!r} of column {shared[0]!r} twice; keep one row an id."
-        )
+    if len(twice := ids[ids.duplicated()]):
+        raise GdrtError(f"{path} has id {twice.iloc[0]!r} of column {shared[0]!r} twice; keep one row an id.")
     rows = other.drop(columns=shared).set_index(pd.Index(ids))
     return table.assign(**{column: keys.map(rows[column]) for column in rows.columns})
 
@@ -139,9 +131,8 @@ def _with_titles(table: pd.DataFrame, path: Path) -> pd.DataFrame:
 def _records(path: Path) -> pd.DataFrame:
     """The cells of a file as they are written, and its lines as the index. RecBole's types leave the names of columns."""
     if path.suffix not in (*FORMS, ".item"):
-        raise GdrtError(
-            f"{path} is in no form that can be read: choose one of {', '.join(FORMS)}; a folder is for open_data."
-        )
+        forms = f"choose one of {', '.join(FORMS)}; a folder is for open_data"
+        raise GdrtError(f"{path} is in no form that can be read: {forms}.")
     lines, rows = [0], []
     try:
         if path.suffix == ".parquet":
@@ -155,7 +146,7 @@ def _records(path: Path) -> pd.DataFrame:
     if not rows:
         raise GdrtError(f"{path} holds no row: it needs one for each interaction of a user with an item.")
     table = pd.DataFrame(rows, index=pd.Index(lines[1:], name="line"), dtype=object)
-    for column in [column for column in table.columns if str(column).endswith(":token_seq")]:
+    for column in table.columns[[str(column).endswith(":token_seq") for column in table.columns]]:
         if _guess(table[[column]].rename(columns=_untyped), "genres"):
             table[column] = [cell.split() for cell in table[column]]
     return table.rename(columns=_untyped)
@@ -183,7 +174,6 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             if line.strip():
                 row = json.loads(line)
                 if not isinstance(row, dict):
-                    raise ValueError(
-                        "each line must be an object; for prompts with titles in their text see notebook 08, section 1"
-                    )
+                    prompts = "for prompts with titles in their text see notebook 08, section 1"
+                    raise ValueError(f"each line must be an object; {prompts}")
                 yield number, row

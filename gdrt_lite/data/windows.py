@@ -1,7 +1,7 @@
 """Time-ordered windows, and their split into train, valid and test. The public entry point is `gdrt_lite.data`.
 
-Every interaction with at least `min_history` earlier ones of its user is a window: it is the target, and the
-last earlier items, `history` at most, are its history, oldest first.
+Every interaction with at least `min_history` earlier ones of its user is a window. It is the target, and the last earlier
+items, `history` at most, are its history, oldest first.
 """
 
 from __future__ import annotations
@@ -92,7 +92,10 @@ def split_examples(examples: list[Example], by: str, seed: int) -> Parts:
     """Train, valid and test by one of SPLITS (described at `Interactions.split`)."""
     if by == "new_users":
         return _by_user(examples, seed)
-    return _by_time(examples) if by == "time" else _leave_one_out(examples)
+    if by == "leave_one_out":
+        return _leave_one_out(examples)
+    earlier, test = cut(examples, 1 - HELD_OUT)
+    return *cut(earlier, (1 - 2 * HELD_OUT) / (1 - HELD_OUT)), test
 
 
 def _by_user(examples: list[Example], seed: int) -> Parts:
@@ -110,12 +113,6 @@ def _by_user(examples: list[Example], seed: int) -> Parts:
     return parts
 
 
-def _by_time(examples: list[Example]) -> Parts:
-    earlier, test = cut(examples, 1 - HELD_OUT)
-    train, valid = cut(earlier, (1 - 2 * HELD_OUT) / (1 - HELD_OUT))
-    return train, valid, test
-
-
 def cut(examples: list[Example], share: float) -> tuple[list[Example], list[Example]]:
     """The first `share` of the windows by time, and the rest; equal times go to the rest together."""
     ordered = sorted(examples, key=attrgetter("time"))
@@ -123,26 +120,24 @@ def cut(examples: list[Example], share: float) -> tuple[list[Example], list[Exam
     at = bisect_left(times, times[min(round(share * len(times)), len(times) - 1)])
     if at == 0:
         raise ValueError(
-            "The windows cannot be cut by time: too few of them, or too many with one timestamp; "
-            "split by 'new_users' or 'leave_one_out', or hold nothing back for validation."
+            "The windows cannot be cut by time: too few of them, or too many with one timestamp; split by 'new_users' or "
+            "'leave_one_out', or hold nothing back for validation."
         )
     return ordered[:at], ordered[at:]
 
 
 def _leave_one_out(examples: list[Example]) -> Parts:
-    train, valid, test = [], [], []
+    parts: Parts = ([], [], [])
     for _, group in groupby(examples, key=attrgetter("user")):
         own = list(group)
-        held_out = 2 if len(own) >= 3 else 0
-        train += own[: len(own) - held_out]
-        if held_out:
-            valid.append(own[-2])
-            test.append(own[-1])
-    if not test:
+        at = len(own) - 2 if len(own) >= 3 else len(own)
+        for part, some in zip(parts, (own[:at], own[at : at + 1], own[at + 1 :])):
+            part += some
+    if not parts[2]:
         raise ValueError(
             f"by='leave_one_out' needs a user with three windows and has none; bring longer histories, or {LOWER}."
         )
-    return train, valid, test
+    return parts
 
 
 def chunks_of(examples: Sequence[Example]) -> list[list[int]]:

@@ -8,6 +8,8 @@ Used by `training.finetune` and `lm.load`. Shown in notebook 08, section 6.
 from __future__ import annotations
 
 import copy
+import json
+import math
 import re
 import warnings
 from collections import Counter
@@ -24,9 +26,11 @@ from safetensors.torch import save_file
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from gdrt_lite.system.errors import GdrtError
+from gdrt_lite.system.errors import GdrtError, first_line
 
 WEIGHTS = "adapter_model.safetensors"
+BASE = "base.json"  # file in a saved adapter: one number of each weight of its base
+BEFORE = "base_weights"  # attribute of a tuned model: these numbers
 EARLIER = "earlier"  # folder in a saved adapter, and attribute of a tuned model: what was merged before this adapter
 QUERY_OR_VALUE = re.compile(r"(^|_)(q|v|kv|qkv|query|value)(_|$|lin)|wqkv|c_attn|att_proj")
 # Initialisations of LoRA. The second kind takes a part out of the frozen weights, and peft does so again on loading.
@@ -52,12 +56,12 @@ def trainable_copy(
         raise ValueError("float16 cannot be trained on a CPU; load the model with dtype=torch.float32 or torch.bfloat16.")
     lora = copy.deepcopy(lora) if lora else LoraConfig(r=8, lora_alpha=16, lora_dropout=0.0, task_type="CAUSAL_LM")
     if lora.init_lora_weights not in (*KEEPS_THE_BASE, *CHANGES_THE_BASE):
+        known = ", ".join(map(repr, (*KEEPS_THE_BASE, *CHANGES_THE_BASE)))
         raise ValueError(
-            f"init_lora_weights={lora.init_lora_weights!r} needs data or draws numbers again on loading, so the saved "
-            f"adapter would not be what was learnt; take one of "
-            f"{', '.join(map(repr, (*KEEPS_THE_BASE, *CHANGES_THE_BASE)))}."
+            f"init_lora_weights={lora.init_lora_weights!r} needs data or draws numbers again on loading, and what is saved "
+            f"would not be what was learnt; take one of {known}."
         )
-    earlier = list(getattr(model, EARLIER, ()))
+    earlier, base = list(getattr(model, EARLIER, ())), getattr(model, BEFORE, None) or some_weights(model)
     if isinstance(model, PeftModel):
         earlier.append((model.peft_config[model.active_adapter], _state(model)))
         model = merge(copy.deepcopy(model))
@@ -76,7 +80,14 @@ def trainable_copy(
             raise ValueError("the adapter to start from has another rank or other layers; train it with the same `lora`.")
         set_peft_model_state_dict(tuned, _state(start))
     setattr(tuned, EARLIER, earlier)
+    setattr(tuned, BEFORE, base)
     return tuned
+
+
+def some_weights(model: PreTrainedModel) -> dict[str, float]:
+    """The middle number of each weight, which tells one base model from another in whatever number format."""
+    weights = ((name, p.detach().flatten()) for name, p in model.named_parameters() if p.is_floating_point())
+    return {name: float(flat[len(flat) // 2]) for name, flat in weights if len(flat)}
 
 
 def default_targets(model: PreTrainedModel) -> list[str] | str:
@@ -135,6 +146,7 @@ def save_adapter(model: PeftModel, base: str, folder: Path) -> None:
     """Write an adapter as safetensors, and those merged before it beside; `base` is the name to load the model by."""
     model.peft_config[model.active_adapter].base_model_name_or_path = base
     model.save_pretrained(folder, save_embedding_layers=False)  # asking for them would ask the hub
+    (folder / BASE).write_text(json.dumps(getattr(model, BEFORE)) + "\n", encoding="utf-8")
     for number, (config, state) in enumerate(getattr(model, EARLIER, ())):
         place = folder / EARLIER / str(number)
         place.mkdir(parents=True)
@@ -149,7 +161,8 @@ def with_adapter(model: PreTrainedModel, folder: str | Path) -> PeftModel:
     Raises:
         GdrtError: no adapter, an adapter of a kind that adds tokens, or one made for another model.
     """
-    folder = Path(folder)
+    folder, base = Path(folder), some_weights(model)
+    _check_base(base, folder)
     earlier = []
     for place in sorted((folder / EARLIER).glob("[0-9]*"), key=lambda path: int(path.name)):
         tuned = _with_one(model, place)
@@ -157,34 +170,49 @@ def with_adapter(model: PreTrainedModel, folder: str | Path) -> PeftModel:
         model = merge(tuned)
     tuned = _with_one(model, folder)
     setattr(tuned, EARLIER, earlier)
+    setattr(tuned, BEFORE, base)
     return tuned
 
 
-def _with_one(model: PreTrainedModel, folder: Path) -> PeftModel:
-    def unusable(why: str) -> GdrtError:
-        return GdrtError(f"no usable LoRA adapter in {str(folder)!r} ({why}).")
+def _unusable(folder: Path, why: str) -> GdrtError:
+    return GdrtError(f"no usable LoRA adapter in {str(folder)!r} ({why}).")
 
+
+def _check_base(ours: dict[str, float], folder: Path) -> None:
+    """Refuse an adapter whose folder says that it was learnt on other weights; folders of other programs say nothing."""
+    try:
+        file = folder / BASE
+        theirs = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else ours
+        # bfloat16 rounds to 1/256; a model in 8 or 4 bits shows only its other weights.
+        differ = [name for name in ours if name in theirs and not math.isclose(ours[name], theirs[name], rel_tol=5e-3)]
+    except (OSError, ValueError, TypeError) as error:
+        raise _unusable(folder, f"{BASE} cannot be read: {error}") from error
+    if differ:
+        raise _unusable(folder, f"it was made for another model, of which {len(differ)} weights differ, such as {differ[0]}")
+
+
+def _with_one(model: PreTrainedModel, folder: Path) -> PeftModel:
     if not (folder / "adapter_config.json").is_file() or not (folder / WEIGHTS).is_file():
-        raise unusable(f"it needs the files adapter_config.json and {WEIGHTS}")
+        raise _unusable(folder, f"it needs the files adapter_config.json and {WEIGHTS}")
     try:
         config = PeftConfig.from_pretrained(str(folder))
         if config.is_prompt_learning:
-            raise unusable(f"{config.peft_type.value} puts tokens of its own into the prompt; use an adapter of the weights")
+            kind = config.peft_type.value
+            raise ValueError(f"{kind} puts tokens of its own into the prompt; use an adapter of the weights")
         with safe_open(folder / WEIGHTS, "pt") as file:
             saved = set(file.keys())
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             tuned = PeftModel.from_pretrained(model, str(folder), autocast_adapter_dtype=False)
-    except GdrtError:
-        raise
     except Exception as error:  # a damaged file may raise anything in peft, tokenizers or safetensors
-        raise unusable((str(error).strip().splitlines() or [type(error).__name__])[0]) from error
+        raise _unusable(folder, first_line(error)) from error
     # peft loads what fits and warns at most.
     missing = set(_state(tuned)) - saved
     surplus = {key for key in saved - set(_state(tuned)) if not re.search("embed|lm_head|wte", key)}
     if missing or surplus:
         word, keys = ("lacks", missing) if missing else ("has in excess", surplus)
-        raise unusable(f"it was made for another model: it {word} {len(keys)} tensors, such as {min(keys)}")
+        why = f"it was made for another model: it {word} {len(keys)} tensors, such as {min(keys)}"
+        raise _unusable(folder, why)
     return tuned
 
 

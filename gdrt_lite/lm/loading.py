@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -15,7 +17,7 @@ from gdrt_lite.lm.verify import verify
 from gdrt_lite.prompts import Prompt
 from gdrt_lite.system import assets
 from gdrt_lite.system.assets import SMOLLM2
-from gdrt_lite.system.errors import GdrtError
+from gdrt_lite.system.errors import GdrtError, first_line
 
 
 def load(
@@ -46,17 +48,15 @@ def load(
     own = Path(name) / "adapter_config.json"
     if own.is_file() and not (Path(name) / "config.json").is_file():
         if adapter is not None:
-            raise GdrtError(
-                f"{str(name)!r} is an adapter itself; give its base model as the name and one adapter beside it."
-            )
+            two = "give its base model as the name and one adapter beside it"
+            raise GdrtError(f"{str(name)!r} is an adapter itself; {two}.")
         return load(_base_of(own), prompt, name, dtype, device)
     source = assets.smollm2_folder() if str(name) == SMOLLM2 else name
     tokenizer = _tokenizer(source, name)
     model = _model(source, name, dtype).to(device).eval()
     _check_fit(model, tokenizer, name)
-    lm = LanguageModel(
-        model, tokenizer, prompt, f"./{name}" if str(name) == "pocket" else str(name)
-    )  # no folder is the pocket
+    called = f"./{name}" if str(name) == "pocket" else str(name)  # a folder of this name is not the pocket model
+    lm = LanguageModel(model, tokenizer, prompt, called)
     if str(name) != SMOLLM2:
         lm = verify(lm)
     elif device.type == "cpu" and model.config._attn_implementation == "sdpa":
@@ -70,41 +70,28 @@ def _base_of(config: Path) -> str:
     try:
         base = json.loads(config.read_text(encoding="utf-8")).get("base_model_name_or_path")
     except (ValueError, AttributeError, OSError) as error:
-        raise GdrtError(f"no usable LoRA adapter in {str(config.parent)!r} ({_first_line(error)}).") from error
+        raise GdrtError(f"no usable LoRA adapter in {str(config.parent)!r} ({first_line(error)}).") from error
     if not isinstance(base, str) or not base:
-        raise GdrtError(
-            f"the adapter {str(config.parent)!r} does not name its base model; load that with adapter=... beside it."
-        )
+        unnamed = f"the adapter {str(config.parent)!r} does not name its base model"
+        raise GdrtError(f"{unnamed}; load that with adapter=... beside it.")
     return base
 
 
 def _tokenizer(source: str | Path, name: str | Path) -> PreTrainedTokenizerBase:
     if Path(source).is_dir() and not any(Path(source).glob("*token*")) and not any(Path(source).glob("vocab*")):
         raise GdrtError(f"the folder {str(name)!r} has no tokenizer; copy the files of the model's tokenizer into it.")
-    try:
+    with _readable(name, "the tokenizer of model", ""):
         return AutoTokenizer.from_pretrained(source, trust_remote_code=False)
-    except OSError as error:
-        raise _unknown(name, error) from error
-    except Exception as error:  # files of others: what is wrong in them may raise anything
-        raise GdrtError(f"the tokenizer of model {str(name)!r} cannot be read ({_first_line(error)}).") from error
 
 
 def _model(source: str | Path, name: str | Path, dtype: torch.dtype) -> PreTrainedModel:
-    try:
-        model, found = AutoModelForCausalLM.from_pretrained(
-            source, dtype=dtype, trust_remote_code=False, output_loading_info=True
-        )
-    except OSError as error:
-        raise _unknown(name, error) from error
-    except Exception as error:  # as above, and packages that a quantised model wants
+    asked = dict(dtype=dtype, trust_remote_code=False, output_loading_info=True)
+    with _readable(name, "model", " as a causal language model; choose one that can"):
+        model, found = AutoModelForCausalLM.from_pretrained(source, **asked)
+    if lacking := found["missing_keys"]:
         raise GdrtError(
-            f"model {str(name)!r} cannot be read as a causal language model; choose one that can "
-            f"({type(error).__name__}: {_first_line(error)})."
-        ) from error
-    if found["missing_keys"]:
-        raise GdrtError(
-            f"the weights of model {str(name)!r} lack {len(found['missing_keys'])} tensors, such as "
-            f"{min(found['missing_keys'])}: it was saved without its head, or for another task."
+            f"the weights of model {str(name)!r} lack {len(lacking)} tensors, such as {min(lacking)}: it was saved without "
+            "its head, or for another task."
         )
     return model
 
@@ -130,12 +117,15 @@ def _check_fit(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name:
         )
 
 
-def _unknown(name: str | Path, error: Exception) -> GdrtError:
-    return GdrtError(
-        f"unknown model {str(name)!r}: it is neither '{SMOLLM2}', nor a folder with a saved model, nor a hub name "
-        f"that can be reached from here ({_first_line(error)})."
-    )
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+@contextmanager
+def _readable(name: str | Path, what: str, how: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise GdrtError(
+            f"unknown model {str(name)!r}: it is neither '{SMOLLM2}', nor a folder with a saved model, nor a hub name "
+            f"that can be reached from here ({first_line(error)})."
+        ) from error
+    except Exception as error:  # files of others, or a missing package: what is wrong with them may raise anything
+        why = f"{type(error).__name__}: {first_line(error)}"
+        raise GdrtError(f"{what} {str(name)!r} cannot be read{how} ({why}).") from error

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from transformers import (
-    LlamaConfig,
-    LlamaForCausalLM,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-    PreTrainedTokenizerFast,
-)
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from gdrt_lite import prompts
 from gdrt_lite.lm import attention
@@ -76,27 +71,16 @@ def pocket(titles: Sequence[str], prompt: Prompt = prompts.DEFAULT, seed: int = 
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     bpe.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    bpe.train_from_iterator(
-        corpus,
-        trainers.BpeTrainer(
-            vocab_size=2048, special_tokens=["<eos>", "<pad>"], initial_alphabet=alphabet, show_progress=False
-        ),
-    )
+    special, alphabet = ["<eos>", "<pad>"], pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=2048, special_tokens=special, initial_alphabet=alphabet, show_progress=False)
+    bpe.train_from_iterator(corpus, trainer)
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token="<eos>", pad_token="<pad>")
+    sizes = dict(hidden_size=128, intermediate_size=384, num_hidden_layers=4, num_attention_heads=4)
+    ids = dict(bos_token_id=None, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
     config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=128,
-        intermediate_size=384,
-        num_hidden_layers=4,
-        num_attention_heads=4,
-        max_position_embeddings=1024,
-        tie_word_embeddings=True,
-        bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
+        vocab_size=len(tokenizer), max_position_embeddings=1024, tie_word_embeddings=True, **sizes, **ids,
         attn_implementation=attention.NAME,
-    )
+    )  # fmt: skip
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = LlamaForCausalLM(config)
@@ -109,3 +93,21 @@ def has_fast_bf16(device: torch.device) -> bool:
         return torch.cuda.is_bf16_supported(including_emulation=False)
     probes = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
     return device.type == "cpu" and any(getattr(torch.cpu, probe, bool)() for probe in probes)
+
+
+@contextmanager
+def in_float32(model: torch.nn.Module, most: float = float("inf")) -> Iterator[None]:
+    """Convert the 16-bit weights of a model to float32 within this context, unless they are more than `most` numbers.
+
+    In bfloat16 a matrix product is rounded to 8 bits, and differently for other shapes. Of 20 users' lists under SmolLM2, 12
+    changed between batches of 1 and of 16, and scores by up to a nat. In float32 no list changed, and scores by 1e-4.
+    """
+    narrow = [(p, p.data) for p in (*model.parameters(), *model.buffers()) if p.dtype in (torch.bfloat16, torch.float16)]
+    narrow = narrow if sum(numbers.numel() for _, numbers in narrow) <= most else []
+    try:
+        for weight, numbers in narrow:
+            weight.data = numbers.float()
+        yield
+    finally:
+        for weight, numbers in narrow:
+            weight.data = numbers

@@ -5,8 +5,6 @@ The reference of `verify`, and the way to read models and prompts that cannot sh
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 import torch.nn.functional as F
 
@@ -39,31 +37,3 @@ def plain_logprobs(model: torch.nn.Module, prompt: Encoded, masks: bool = True) 
     logits = model(input_ids=torch.tensor([prompt.ids], device=device), use_cache=False, return_dict=True, **more).logits[0]
     labels = torch.tensor(prompt.labels, dtype=torch.long, device=device)
     return -F.cross_entropy(logits[list(prompt.predict_at)].float(), labels, reduction="none")
-
-
-def plain_batch(prompts: Sequence[Encoded], pad_id: int) -> dict[str, torch.Tensor]:
-    """Prompts that are read one by one as the tensors of a batch.
-
-    Returns:
-        input_ids, attend (B, W), padded on the right; lengths (B,); for the N labels predict_at, row and labels (N,).
-    """
-    width = max(map(len, prompts))
-    return {
-        "input_ids": torch.tensor([[*p.ids, *[pad_id] * (width - len(p))] for p in prompts]),
-        "attend": torch.tensor([[*p.attend, *[0] * (width - len(p))] for p in prompts]),
-        "lengths": torch.tensor([len(p) for p in prompts]),
-        "row": torch.tensor([r for r, p in enumerate(prompts) for _ in p.labels], dtype=torch.long),
-        "predict_at": torch.tensor([at for p in prompts for at in p.predict_at], dtype=torch.long),
-        "labels": torch.tensor([label for p in prompts for label in p.labels], dtype=torch.long),
-    }
-
-
-def plain_batch_logprobs(model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Log-probabilities of the labels of a `plain_batch`, shape (N,), float32, differentiable."""
-    scores = []
-    for r, length in enumerate(batch["lengths"].tolist()):
-        own = batch["row"] == r
-        ids, attend = (tuple(batch[name][r, :length].tolist()) for name in ("input_ids", "attend"))
-        at, labels = (tuple(batch[name][own].tolist()) for name in ("predict_at", "labels"))
-        scores.append(plain_logprobs(model, Encoded(ids, (), at, labels, attend)))
-    return torch.cat(scores)

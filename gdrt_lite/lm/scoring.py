@@ -16,7 +16,7 @@ from transformers import DynamicCache
 
 from gdrt_lite.lm import packing
 from gdrt_lite.lm.model import LanguageModel
-from gdrt_lite.lm.plain import plain_batch_logprobs, plain_logprobs
+from gdrt_lite.lm.plain import plain_logprobs
 from gdrt_lite.prompts import Encoded
 from gdrt_lite.system.processes import over_processes
 
@@ -32,8 +32,8 @@ def target_logprobs(
     """log P(label | what stands before it) for every label of every prompt.
 
     Prompts that share beginnings are read as one tree, every token once (see `lm.packing`). The result depends neither on
-    their order nor on `batch_tokens`, how many tokens are read together, which bounds the memory. `legal` names for each label
-    of each prompt the tokens that the softmax is taken over; by default that is the whole vocabulary.
+    their order nor on `batch_tokens`, how many tokens are read together, which bounds the memory. `legal` names for
+    each label of each prompt the tokens that the softmax is taken over; by default that is the whole vocabulary.
 
     Returns:
         One float32 tensor per prompt, shape (T,), in nats, in the order of `encoded`.
@@ -58,20 +58,21 @@ def target_logprobs(
     cuts = cut([encoded[i] for i in together], batch_tokens) if together else ()
     batches = [[together[place] for place in places] for places in cuts]
     with torch.inference_mode():
-        for i in alone:
-            scores[i] = plain_logprobs(lm.model, encoded[i], lm.masks).cpu()
+        singly = over_processes(lambda own: [plain_logprobs(lm.model, encoded[i], lm.masks).cpu() for i in own], alone)
+        for i, part in zip(alone, singly, strict=True):
+            scores[i] = part
         for chosen, flat in zip(batches, over_processes(score, batches), strict=True):
             for i, part in zip(chosen, flat.split([len(encoded[i].labels) for i in chosen]), strict=True):
                 scores[i] = part
     return scores
 
 
-def batch_logprobs(model: torch.nn.Module, batch: packing.Batch) -> torch.Tensor:
+def batch_logprobs(model: torch.nn.Module, batch: dict[str, Any]) -> torch.Tensor:
     """Log-probabilities of the labels of a collated batch, shape (N,), float32, differentiable."""
-    if "lengths" in batch:  # a `plain_batch`
+    if "alone" in batch:  # prompts that are read one by one
         if "legal" in batch:
             raise ValueError(ALONE)
-        return plain_batch_logprobs(model, batch)
+        return torch.cat([plain_logprobs(model, prompt) for prompt in batch["alone"]])
     past, trunk_logits = read_trunk(model, batch)
     with only_rows(model, batch["row"], batch["column"]):
         logits = model(
@@ -151,8 +152,13 @@ def read_trunk(model: torch.nn.Module, batch: packing.Batch) -> tuple[DynamicCac
             use_cache=True,
         )
     shared = [(layer.keys.expand(rows, -1, -1, -1), layer.values.expand(rows, -1, -1, -1))  # (B, G, P, D)
-              for layer in output.past_key_values.layers]  # fmt: skip
+              for layer in keys_and_values(output).layers]  # fmt: skip
     return DynamicCache(shared), output.logits
+
+
+def keys_and_values(output: Any) -> DynamicCache:
+    """The cache of a model's output; some decoders wrap it in one for an encoder as well."""
+    return getattr(output.past_key_values, "self_attention_cache", output.past_key_values)
 
 
 def shares_prefix(model: torch.nn.Module) -> bool:

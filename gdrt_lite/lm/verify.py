@@ -11,7 +11,6 @@ import dataclasses
 import inspect
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -19,11 +18,11 @@ from transformers import PreTrainedModel
 
 from gdrt_lite.ablation import ablate
 from gdrt_lite.lm import attention
-from gdrt_lite.lm.model import UNLIMITED, LanguageModel
+from gdrt_lite.lm.model import UNLIMITED, LanguageModel, in_float32
 from gdrt_lite.lm.plain import plain_logprobs
 from gdrt_lite.lm.scoring import shares_prefix, target_logprobs
 from gdrt_lite.prompts import HISTORY, TARGET, TASK, Encoded, control_ids
-from gdrt_lite.system.errors import GdrtError
+from gdrt_lite.system.errors import GdrtError, first_line
 
 SHORT = 24  # tokens of the short probes
 TREE = 4096  # tokens that a row of many prompts stays below
@@ -38,7 +37,7 @@ def verify(lm: LanguageModel) -> LanguageModel:
     Raises:
         GdrtError: transformers cannot compute the model's log-probabilities, or each depends on the tokens after it.
     """
-    with torch.inference_mode(), _in_float32(lm.model):
+    with torch.inference_mode(), in_float32(lm.model, PARAMETERS_IN_FLOAT32):
         own = lm.model.config._attn_implementation
         _set_attention(lm.model, "eager")
         reaches = _reaches(lm)
@@ -52,9 +51,9 @@ def verify(lm: LanguageModel) -> LanguageModel:
         except GdrtError:
             raise
         except Exception as error:  # an architecture may break off in any way
+            why = f"{type(error).__name__}: {first_line(error)[:200]}"
             raise GdrtError(
-                f"transformers cannot compute log-probabilities with {lm.name!r} ({type(error).__name__}: "
-                f"{(str(error).strip().splitlines() or [''])[0][:200]}); choose another model."
+                f"transformers cannot compute log-probabilities with {lm.name!r} ({why}); choose another model."
             ) from error
         if masks:
             ways = [attention.NAME] * (own == "sdpa" and lm.device.type == "cpu") + [own, "eager"]
@@ -98,9 +97,8 @@ def _probes(lm: LanguageModel, length: int) -> list[Encoded]:
 
 def _check_causal(lm: LanguageModel, row: Encoded) -> None:
     """A log-probability must not change with the tokens after it."""
-    changed = dataclasses.replace(
-        row, ids=row.ids[:-1] + row.ids[:1], predict_at=row.predict_at[:-1], labels=row.labels[:-1]
-    )
+    asked = dict(predict_at=row.predict_at[:-1], labels=row.labels[:-1])
+    changed = dataclasses.replace(row, ids=row.ids[:-1] + row.ids[:1], **asked)
     scores = [plain_logprobs(lm.model, prompt) for prompt in (row, changed)]
     if not _close(lm, scores[0][:-1], scores[1], 2e-5):  # of one shape, so that a causal model repeats itself
         raise GdrtError(f"{lm.name!r} is no causal language model: what it says of a token depends on the tokens after it.")
@@ -114,9 +112,8 @@ def _leaves_masked_tokens_out(lm: LanguageModel, row: Encoded) -> bool:
     def scores_at(kept: list[int]) -> torch.Tensor:
         ids, positions = (torch.tensor([part], device=lm.device) for part in ([row.ids[p] for p in kept], kept))
         # Without a mask, transformers takes a gap in the positions for the start of another text.
-        logits = lm.model(
-            input_ids=ids, position_ids=positions, attention_mask=torch.ones_like(ids), use_cache=False, return_dict=True
-        ).logits[0]
+        given = dict(input_ids=ids, position_ids=positions, attention_mask=torch.ones_like(ids), return_dict=True)
+        logits = lm.model(**given, use_cache=False).logits[0]
         labels = torch.tensor(row.labels, device=lm.device)[:, None]
         return logits[[kept.index(p) for p in row.predict_at]].float().log_softmax(-1).gather(1, labels)[:, 0]
 
@@ -168,17 +165,3 @@ def _set_attention(model: PreTrainedModel, way: str) -> None:
         model.set_attn_implementation(way)
     except (ValueError, ImportError, AttributeError):
         pass  # the model has only its own
-
-
-@contextmanager
-def _in_float32(model: PreTrainedModel) -> Iterator[None]:
-    kept = {p: p.data for p in model.parameters() if p.dtype in (torch.float16, torch.bfloat16)}
-    if sum(data.numel() for data in kept.values()) > PARAMETERS_IN_FLOAT32:
-        kept = {}
-    try:
-        for p in kept:
-            p.data = p.data.float()
-        yield
-    finally:
-        for p, data in kept.items():
-            p.data = data

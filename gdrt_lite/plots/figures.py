@@ -22,7 +22,8 @@ from gdrt_lite.plots.canvas import save, show
 
 __all__ = [
     "accuracy_intervals", "cooccurrence_by_segment", "differences", "faa_by_segment", "forest", "group_sizes",
-    "learning_curve", "relevance_distribution", "save", "show", "token_heatmap", "training_curves", "unfairness_bars", "weights_over_tau",
+    "learning_curve", "relevance_distribution", "save", "show", "token_heatmap", "training_curves",
+    "unfairness_bars", "weights_over_tau",
 ]  # fmt: skip
 
 SEGMENTS = ("TASK", "HISTORY", "PREFIX")

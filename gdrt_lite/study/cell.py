@@ -63,6 +63,7 @@ class Cell(Evaluation):
         curve: figures on valid examples after each epoch.
         training_seconds, seconds: wall time of the training, and of the whole cell.
         peak_memory_gib: peak memory of the process so far, GiB.
+        processes: how many shared the work.
         fingerprint: of the data's examples, see `workspace.Workspace.fingerprint`; "" in the cells that recorded none.
     """
 
@@ -74,6 +75,7 @@ class Cell(Evaluation):
     training_seconds: float = 0.0
     seconds: float = 0.0
     peak_memory_gib: float = 0.0
+    processes: int = 1
     fingerprint: str = ""
 
     @property

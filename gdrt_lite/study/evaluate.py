@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from tqdm.auto import tqdm
 
 from gdrt_lite import attribution, data, decoding, lm, metrics, stranger
 from gdrt_lite.data import Example, Splits
+from gdrt_lite.lm.model import in_float32
 from gdrt_lite.study.cell import Evaluation
 from gdrt_lite.study.config import Config
 from gdrt_lite.trie import trie_of
@@ -84,23 +83,6 @@ def _exact(
         "own_minus_stranger": (own - others).round(5).tolist(),
         "ndcg_minus_stranger": gains.round(5).tolist(),
     }
-
-
-@contextmanager
-def in_float32(model: torch.nn.Module) -> Iterator[None]:
-    """Convert the 16-bit weights of a model to float32 within this context, and restore them afterwards.
-
-    In bfloat16 a matrix product is rounded to 8 bits, and differently for other shapes. Of 20 users' lists under SmolLM2, 12
-    changed between batches of 1 and of 16, and scores by up to a nat. In float32 no list changed, and scores by 1e-4.
-    """
-    narrow = [(p, p.data) for p in (*model.parameters(), *model.buffers()) if p.dtype in (torch.bfloat16, torch.float16)]
-    try:
-        for weight, numbers in narrow:
-            weight.data = numbers.float()
-        yield
-    finally:
-        for weight, numbers in narrow:
-            weight.data = numbers
 
 
 def as_numbers(lists: Sequence[Sequence[tuple[str, float]]], test: Sequence[Example], splits: Splits) -> dict[str, Any]:

@@ -45,7 +45,8 @@ def main(grid: Path | None = None, results: Path | None = None, only: str = "", 
         for _ in range(2):  # the trials, and then what they choose
             configs = [config for config in read_grid(grid, results) if only in config.key]
             _run_missing(configs, results)
-    print(write_report(results, results.parent))
+    if files.first_process():
+        print(write_report(results, results.parent))
     return 0
 
 
@@ -59,8 +60,9 @@ def registered(only: str = "", report_only: bool = False) -> int:
     grid, results = folder / "registered.yaml", folder / "registered"
     for _ in range(0 if report_only else 2):
         _run_missing([config for config in read_grid(grid, results) if only in config.key], results)
-    told = verdicts.write(read_cells(results), folder)
-    print(verdicts.table(told).to_markdown(index=False, disable_numparse=True))
+    if files.first_process():
+        told = verdicts.write(read_cells(results), folder)
+        print(verdicts.table(told).to_markdown(index=False, disable_numparse=True))
     return 0
 
 
@@ -68,10 +70,11 @@ def _run_missing(configs: Sequence[Config], results: Path) -> None:
     """Check the whole plan and what is done of it, then run the rest."""
     done = {config.key for config in configs if (results / f"{config.key}.json").exists()}
     missing = [config for config in configs if config.key not in done]
-    print(f"{len(configs)} cells, {len(configs) - len(missing)} done")
+    say = print if files.first_process() else lambda _: None
+    say(f"{len(configs)} cells, {len(configs) - len(missing)} done")
     absent = sorted({config.data for config in missing if not data.is_here(config.data)})
     if absent:
-        print(
+        say(
             f"Left out, since their data is not here: {', '.join(absent)}. "
             "`python -m gdrt_lite fetch amazon` gets the Amazon sets."
         )
@@ -83,9 +86,10 @@ def _run_missing(configs: Sequence[Config], results: Path) -> None:
         for bench_of, block in itertools.groupby(missing, key=workspace_key):
             bench = Workspace(config := Config(**dict(bench_of)), splits[_data_key(config)])
             for config in block:
-                print(config.key, flush=True)
-                files.sweep(results, config.key)
-                run_cell(config, results, bench)
+                if files.first_process():
+                    print(config.key, flush=True)
+                    files.sweep(results, config.key)
+                run_cell(config, results, bench, progress=files.first_process())
 
 
 def _checked_data(configs: Sequence[Config], done: Collection[str], results: Path) -> dict[tuple, data.Splits]:

@@ -21,7 +21,7 @@ from gdrt_lite.study.config import PROFILES, Config
 from gdrt_lite.study.methods import baseline_names
 from gdrt_lite.study.trial import run_cell
 from gdrt_lite.study.workspace import Workspace
-from gdrt_lite.system import files, machine
+from gdrt_lite.system import files, machine, processes
 from gdrt_lite.system.errors import GdrtError
 
 
@@ -66,8 +66,12 @@ def run(
             bench.check(own)
         if files.first_process():
             _claim(out, [own.key for own in configs.values()], resume)
+        processes.join()
+        progress = progress and files.first_process()
         cells = _cells(configs, out / "cells", bench, resume, progress)
-        table = _write_report(out, config, profile, objectives, bench, cells)
+        table = report.comparison(cells)
+        if files.first_process():
+            _write_report(out, config, profile, objectives, bench, cells, table)
     if progress:
         print(report.headline(table, config.ablations[0]).to_string(index=False))
         print(f"{sum(cell.seconds for cell in cells.values()):.0f} s in all. Report: {out / 'report.md'}")
@@ -122,9 +126,14 @@ def _cells(configs: dict[str, Config], folder: Path, bench: Workspace, resume: b
 
 
 def _write_report(
-    out: Path, config: Config, profile: str, objectives: list[str], bench: Workspace, cells: dict[str, Cell]
-) -> pd.DataFrame:
-    table = report.comparison(cells)
+    out: Path,
+    config: Config,
+    profile: str,
+    objectives: list[str],
+    bench: Workspace,
+    cells: dict[str, Cell],
+    table: pd.DataFrame,
+) -> None:
     files.write_json(
         out / "report.json",
         {
@@ -139,7 +148,6 @@ def _write_report(
     )
     files.write_text(out / "report.md", _markdown(config, profile, table, bench, cells))
     _plots(out, cells, table)
-    return table
 
 
 def _config(profile: str, settings: dict[str, Any]) -> Config:

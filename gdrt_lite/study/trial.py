@@ -20,7 +20,7 @@ from gdrt_lite.study.config import Config
 from gdrt_lite.study.evaluate import as_numbers, evaluate
 from gdrt_lite.study.methods import check_method
 from gdrt_lite.study.workspace import Workspace, lora_config
-from gdrt_lite.system import files, machine
+from gdrt_lite.system import files, machine, processes
 from gdrt_lite.training import learning_curve
 
 
@@ -28,6 +28,8 @@ def run_cell(
     config: Config, folder: Path, bench: Workspace | None = None, *, resume: bool = True, progress: bool = True
 ) -> Cell:
     """Run one cell, or read it when its file exists; a killed training continues from its last checkpoint.
+
+    Several processes of one launch share the training and the measuring; the first writes the files.
 
     Args:
         config: what to run.
@@ -51,8 +53,11 @@ def run_cell(
         with files.full_disk_said(folder):
             cell = _measured(config, folder, bench, resume, progress)
         cell.seconds, cell.peak_memory_gib = time.perf_counter() - start, machine.peak_memory_gib()
-        cell.write(file)
-    shutil.rmtree(_checkpoints(folder, config), ignore_errors=True)
+        if files.first_process():
+            cell.write(file)
+    if files.first_process():
+        shutil.rmtree(_checkpoints(folder, config), ignore_errors=True)
+    processes.join()
     return cell
 
 
@@ -77,8 +82,10 @@ def _measured(config: Config, folder: Path, bench: Workspace, resume: bool, prog
             extra["history"] = learning_curve.downsample(tuned.history.drop(columns="epoch")).round(7).to_dict("list")
             extra["curve"] = [row for curve in curves for row in curve.rows]
             tuned.save(folder / config.key)
-        found = evaluate(model, test, bench.splits, config, progress)
-    return Cell(**vars(found), config=config, environment=machine.environment(), fingerprint=bench.fingerprint, **extra)
+        with processes.sharing():
+            found = evaluate(model, test, bench.splits, config, progress)
+    extra |= dict(config=config, environment=machine.environment(), fingerprint=bench.fingerprint)
+    return Cell(**vars(found), processes=processes.join(), **extra)
 
 
 def group_prior(config: Config, fitted: groups.TokenGroups) -> list[float] | None:
@@ -105,7 +112,8 @@ def _learning_curve(config: Config, bench: Workspace) -> list[learning_curve.Lea
     small = dataclasses.replace(config, ablations=("attention",), faa_examples=min(50, config.curve_examples))
 
     def figures(model: lm.LanguageModel) -> dict[str, float]:
-        found = evaluate(model, valid, bench.splits, small)
+        with processes.sharing():
+            found = evaluate(model, valid, bench.splits, small)
         known = report.cell_metrics(found)
         values = {metric: known[metric].value for metric in ("NDCG@10", "NLL", "bias attention")}
         return values | {"coverage@10": metrics.coverage(found.lists)}

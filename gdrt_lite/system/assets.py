@@ -1,24 +1,25 @@
 """Where the real model and the second data set come from: fetched once, checked, converted, cached.
 
-Everything is made under a temporary name inside the cache folder and renamed when complete, under a lock, so
-that an interrupted or doubled fetch leaves nothing half-written.
+Everything is made under a temporary name in the cache folder and renamed when it is complete, under a lock. So an
+interrupted or doubled fetch leaves nothing half-written.
 """
 
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, redirect_stderr
 from pathlib import Path
 
-from filelock import FileLock, Timeout
 from platformdirs import user_cache_dir
 
 from gdrt_lite.system.errors import GdrtError
+from gdrt_lite.system.files import held, is_full_disk
 from gdrt_lite.system.wheels import Wheel, fetch_wheel_members, is_terminal, say, sha256
 
 MANIFEST = "MANIFEST.json"
@@ -41,9 +42,7 @@ RECBOLE_WHEEL = Wheel(
 
 
 def cache_dir() -> Path:
-    """The cache folder, made if need be: GDRT_LITE_CACHE, or the platform's user cache.
-
-    A filled one may be read-only.
+    """The cache folder, made if need be: GDRT_LITE_CACHE, or the platform's user cache. A filled one may be read-only.
 
     Raises:
         GdrtError: it cannot be made.
@@ -53,8 +52,7 @@ def cache_dir() -> Path:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise GdrtError(
-            f"The cache folder {folder} cannot be made ({error.strerror}); "
-            "set GDRT_LITE_CACHE to a folder that you can write."
+            f"The cache folder {folder} cannot be made ({error.strerror}); set GDRT_LITE_CACHE to one that you can write."
         ) from None
     return folder.resolve()
 
@@ -62,8 +60,7 @@ def cache_dir() -> Path:
 def smollm2_folder(verify: bool = False) -> Path:
     """The folder of SmolLM2-135M-Instruct, float32 safetensors and tokenizer; fetched and converted once.
 
-    float32, since a Q4_1 weight is `scale * q + minimum` and rounding it to 16 bits would change two weights
-    in five.
+    float32, since a Q4_1 weight is `scale * q + minimum`, and rounding it to 16 bits would change two weights in five.
 
     Args:
         verify: compare the SHA-256 of every file (half a second), not only of those that are small or were changed.
@@ -98,7 +95,8 @@ def cached(name: str, wheel: Wheel, make: Callable[[list[Path], Path], None], me
     final = cache / name
     if _is_complete(final, verify):
         return final
-    with _disk_errors(cache, megabytes), _lock(cache / f".{name}.lock", name):
+    wait = f"Another process is fetching {name}; waiting for it ..."
+    with _disk_errors(cache, megabytes), held(cache / f".{name}.lock", lambda: say(wait)):
         if _is_complete(final, verify):
             return final
         for leftover in cache.glob(f".part-{name}-*"):  # of a killed process: nobody else holds the lock
@@ -139,33 +137,13 @@ def _convert_smollm2(members: list[Path], folder: Path) -> None:
 
     (path,) = members
     source = {"pretrained_model_name_or_path": path.parent, "gguf_file": path.name}
-    with _quiet_bars():
+    with nullcontext() if is_terminal() else redirect_stderr(io.StringIO()):  # no progress bars in a log file
         # Dequantised at load, because a quantised model cannot be saved.
         model = AutoModelForCausalLM.from_pretrained(
             **source, quantization_config=GgufConfig(dequantize=True), dtype=torch.float32
         )
         model.save_pretrained(folder)
         AutoTokenizer.from_pretrained(**source).save_pretrained(folder)
-
-
-@contextmanager
-def _quiet_bars() -> Iterator[None]:
-    """No progress bars of transformers in a log file; a terminal keeps them."""
-    from transformers import modeling_gguf_pytorch_utils as gguf
-    from transformers.utils import logging
-
-    if is_terminal():
-        yield
-        return
-    bars, tqdm = logging.is_progress_bar_enabled(), gguf.tqdm
-    logging.disable_progress_bar()
-    gguf.tqdm = lambda iterable, **_: iterable  # a plain tqdm, which the switch above does not reach
-    try:
-        yield
-    finally:
-        gguf.tqdm = tqdm
-        if bars:
-            logging.enable_progress_bar()
 
 
 def _write_manifest(folder: Path, wheel: Wheel) -> None:
@@ -177,33 +155,16 @@ def _write_manifest(folder: Path, wheel: Wheel) -> None:
 
 def _is_complete(folder: Path, verify: bool) -> bool:
     try:
-        files = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
-        written = (folder / MANIFEST).stat().st_mtime_ns  # last of all: what is newer was changed since
-        return bool(files) and all(
-            (folder / name).stat().st_size == facts["size"]
-            and (
-                not (verify or facts["size"] < _MB or (folder / name).stat().st_mtime_ns > written)
-                or sha256(folder / name) == facts["sha256"]
-            )
-            for name, facts in files.items()
-        )
+        manifest = folder / MANIFEST
+        files = json.loads(manifest.read_text(encoding="utf-8"))["files"]
+        written = manifest.stat().st_mtime_ns  # last of all: what is newer was changed since
+        for path, facts in ((folder / name, facts) for name, facts in files.items()):
+            look = verify or facts["size"] < _MB or path.stat().st_mtime_ns > written
+            if path.stat().st_size != facts["size"] or (look and sha256(path) != facts["sha256"]):
+                return False
+        return bool(files)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
-
-
-@contextmanager
-def _lock(path: Path, name: str) -> Iterator[None]:
-    """One maker at a time; the operating system frees the lock of a process that dies."""
-    lock = FileLock(path)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        say(f"Another process is fetching {name}; waiting for it ...")
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 @contextmanager
@@ -211,18 +172,16 @@ def _disk_errors(cache: Path, megabytes: int) -> Iterator[None]:
     """Turn a full disk, however it shows itself, or a forbidden one into one sentence."""
     try:
         yield
-    except GdrtError:
-        raise
-    except Exception as error:  # safetensors and tokenizers raise their own types, with the system's words
-        if isinstance(error, PermissionError):
-            raise GdrtError(
-                f"The cache folder {cache} is not writable ({error.filename}); set GDRT_LITE_CACHE to a "
-                "folder that you can write, or to a filled one."
-            ) from None
-        if getattr(error, "errno", None) != errno.ENOSPC and "No space left" not in str(error):
-            raise
-        free = shutil.disk_usage(cache).free // _MB
+    except PermissionError as error:
         raise GdrtError(
-            f"The disk of the cache folder {cache} is full: {megabytes:,} MB are needed there and {free:,} "
-            "MB are free. Free some space, or set GDRT_LITE_CACHE to a folder on another disk."
+            f"The cache folder {cache} is not writable ({error.filename}); set GDRT_LITE_CACHE to a folder that you can "
+            "write, or to a filled one."
+        ) from None
+    except Exception as error:
+        if isinstance(error, GdrtError) or not is_full_disk(error):
+            raise
+        raise GdrtError(
+            f"The disk of the cache folder {cache} is full: {megabytes:,} MB are needed there and "
+            f"{shutil.disk_usage(cache).free // _MB:,} MB are free. Free some space, or set GDRT_LITE_CACHE to a folder on "
+            "another disk."
         ) from None

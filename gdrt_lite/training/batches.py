@@ -14,7 +14,6 @@ from gdrt_lite.data import Example, chunks_of
 from gdrt_lite.groups import TokenGroups
 from gdrt_lite.lm import LanguageModel
 from gdrt_lite.lm.packing import collate, legal_tensors, unpacked
-from gdrt_lite.lm.plain import plain_batch
 
 
 class SeededLengthGroups(LengthGroupedSampler):
@@ -107,17 +106,16 @@ class TokenisedExamples(torch.utils.data.Dataset):
 class Collator:
     """Batches rows into the tensors of `packing.collate`, plus the group id of each label: group_ids (N,).
 
-    A batch with a row that the model must read alone becomes a `plain_batch`.
+    Where the model must read a row alone, the batch keeps its prompts as they are, under "alone".
     """
 
     pad_id: int
     packed: bool
 
-    def __call__(self, items: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+    def __call__(self, items: list[dict[str, Any]]) -> dict[str, Any]:
         prompts = [item["encoded"] for item in items]
-        if any(item["alone"] for item in items):
-            batch = plain_batch(prompts, self.pad_id)
-        else:
+        batch: dict[str, Any] = {"alone": prompts}
+        if not any(item["alone"] for item in items):
             batch = collate(prompts) if self.packed else unpacked(prompts, self.pad_id)
         if "legal" in items[0]:
             batch |= legal_tensors([tokens for item in items for tokens in item["legal"]])

@@ -36,11 +36,12 @@ class LearningCurve(TrainerCallback):
         self, args: Any, state: Any, control: Any, model: Any = None, train_dataloader: Any = None, **_: Any
     ) -> None:
         """Measure at the last step of an epoch, before a checkpoint of that step is written."""
-        if state.global_step % len(train_dataloader):
+        steps = -(-len(train_dataloader) // args.gradient_accumulation_steps)  # of an epoch
+        if state.global_step % steps:
             return
         figures = self.measure(dataclasses.replace(self.lm, model=model.eval()))
         model.train()
-        place = {"curve_epoch": state.global_step // len(train_dataloader), "curve_step": state.global_step}
+        place = {"curve_epoch": state.global_step // steps, "curve_step": state.global_step}
         state.log_history.append(place | figures)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
