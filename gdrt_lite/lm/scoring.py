@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from inspect import signature
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from peft import PeftModel
 from transformers import DynamicCache
 
 from gdrt_lite.lm import packing
@@ -67,12 +69,18 @@ def batch_logprobs(model: torch.nn.Module, batch: packing.Batch) -> torch.Tensor
             input_ids=batch["input_ids"],  # (B, W)
             attention_mask=attention_mask(batch, next(model.parameters()).dtype),
             position_ids=batch["position_ids"],
-            past_key_values=past,
             use_cache=past is not None,
+            **keys_and_values(model, past),
         ).logits  # (M - R, vocabulary)
     if len(trunk_logits):
         logits = torch.cat([trunk_logits, logits])  # (M, vocabulary)
     return F.log_softmax(logits.float(), -1)[batch["place"], batch["labels"]]  # (N,)
+
+
+def keys_and_values(model: torch.nn.Module, past: DynamicCache | None) -> dict[str, DynamicCache | None]:
+    """What has been read, as the argument that a model takes: `cache` from transformers 5.24, else `past_key_values`."""
+    forward: Any = model.get_base_model().forward if isinstance(model, PeftModel) else model.forward
+    return {"cache" if "cache" in signature(forward).parameters else "past_key_values": past}
 
 
 def attention_mask(batch: packing.Batch, dtype: torch.dtype) -> torch.Tensor:
@@ -116,17 +124,17 @@ def read_trunk(model: torch.nn.Module, batch: packing.Batch) -> tuple[DynamicCac
     ids, read, rows = batch["trunk_ids"], batch["trunk_read"], len(batch["input_ids"])
     if not len(ids):
         return None, ids.new_zeros(0, 0)
+    past = DynamicCache()
     with only_rows(model, torch.zeros_like(read), read):
         output = model(
             input_ids=ids[None],  # (1, P)
-            attention_mask=torch.ones_like(ids)[
-                None
-            ],  # without it, transformers takes a gap in the positions for a new text
+            attention_mask=torch.ones_like(ids)[None],  # without it, a gap in the positions is taken for a new text
             position_ids=batch["trunk_positions"][None],
             use_cache=True,
+            **keys_and_values(model, past),
         )
     shared = [(layer.keys.expand(rows, -1, -1, -1), layer.values.expand(rows, -1, -1, -1))  # (B, G, P, D)
-              for layer in output.past_key_values.layers]  # fmt: skip
+              for layer in past.layers]  # fmt: skip
     return DynamicCache(shared), output.logits
 
 
