@@ -1,4 +1,4 @@
-# make setup | run | lint | check | test | long | lab | bench | study | notebooks | clean
+# make setup | run | lint | check | test | long | lab | bench | study | notebooks | editions | bundle | clean
 #   make run ARGS="--profile standard"     make setup PYTHON=python3.12     make setup TORCH_FLAGS="--index-url ..."
 PYTHON ?= python3
 TORCH_FLAGS ?=
@@ -7,7 +7,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup run lint check test long lab bench study notebooks clean
+.PHONY: help setup run lint check test long lab bench study notebooks editions bundle clean
 .DELETE_ON_ERROR:
 
 help:
@@ -49,8 +49,12 @@ test: setup
 long: setup
 	$(PY) -m pytest -m long tests $(ARGS)
 
-lab: setup
-	$(PY) -m jupyter lab --notebook-dir=notebooks $(ARGS)
+# JupyterLab with a copy of the course, in work/: answers stay there, and nothing that git knows changes. Without a network and
+# without the model it starts all the same, since some notebooks need none. As root, Jupyter wants to be told so.
+lab: $(STAMP)
+	-$(PY) -m gdrt_lite fetch
+	$(PY) scripts/editions.py --work work
+	$(PY) -m jupyter lab --notebook-dir=work $(if $(filter 0,$(shell id -u 2>/dev/null)),--allow-root) $(ARGS)
 
 bench: setup
 	$(PY) -m benchmarks $(ARGS)
@@ -62,6 +66,14 @@ study: setup
 notebooks: setup
 	$(PY) scripts/build_notebooks.py $(ARGS)
 	$(PY) scripts/render_readme.py
+
+# For a class: the student's notebooks without solutions, the instructor's with all.
+editions: $(STAMP)
+	$(PY) scripts/editions.py $(ARGS)
+
+# For a room without a network: one folder with wheels, model, data and notebooks; `python install.py` in it installs.
+bundle: $(STAMP)
+	$(PY) scripts/bundle.py $(ARGS)
 
 # Keeps .venv and the model cache: both are slow to fill.
 clean:

@@ -68,9 +68,12 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="command")
 
     doctor = commands.add_parser("doctor", help="check this machine, with a remedy for what is missing")
+    doctor.add_argument("--json", action="store_true", help="one JSON object, for the class check of an instructor")
     doctor.set_defaults(command=_doctor)
 
-    fetch = commands.add_parser("fetch", help="fetch and convert the embedded model into the cache, or the Amazon data sets")
+    fetch = commands.add_parser(
+        "fetch", help="fetch the embedded model and MovieLens-100k into the cache, or the Amazon sets"
+    )
     fetch.add_argument("what", nargs="?", default="model", choices=("model", "amazon"), help="default: %(default)s")
     fetch.set_defaults(command=_fetch)
 
@@ -92,10 +95,10 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _doctor(_: argparse.Namespace) -> int:
+def _doctor(options: argparse.Namespace) -> int:
     from gdrt_lite.course import doctor
 
-    return doctor.main()
+    return doctor.main(options.json)
 
 
 def _fetch(options: argparse.Namespace) -> int:
@@ -105,6 +108,10 @@ def _fetch(options: argparse.Namespace) -> int:
         print(f"data ready: {amazon.fetch()}. Name a set as amazon/Book, amazon/Office or amazon/Clothing.")
         return 0
     print(f"model ready: {assets.smollm2_folder(verify=True)}")
+    try:
+        print(f"second data set, for notebook 08, ready: {assets.movielens_100k(verify=True)}")
+    except GdrtError as error:  # a section of one notebook alone needs it
+        print(f"gdrt_lite: without the second data set of notebook 08: {error}", file=sys.stderr)
     return 0
 
 
@@ -151,13 +158,7 @@ def _run(options: argparse.Namespace) -> int:
     for name, number in (("parameters", float), ("columns", str)):
         if name in settings:
             settings[name] = {key: number(value) for key, value in settings[name]}
-    run.run(
-        objectives=options.objectives.split(","),
-        profile=options.profile,
-        out=options.out,
-        resume=options.resume,
-        **settings,
-    )
+    run.run(objectives=options.objectives.split(","), **{n: given[n] for n in ("profile", "out", "resume")}, **settings)
     return 0
 
 

