@@ -319,7 +319,8 @@ scores in batches and alone, three ablations, token relevance, rankings, and two
 
 {counts}.
 
-"together" prompts share a batch; "each prompt alone" is slower and just as right. What is refused ends in one sentence.
+"together" prompts share a batch; "each prompt alone" is slower and just as right. What is refused ends in one sentence,
+and "refuses" names the part that does so in a model that is right in all others.
 An architecture is "not built" where the script has no small configuration for it, which says nothing about the model.
 
 {table}

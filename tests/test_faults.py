@@ -493,10 +493,11 @@ def whole_run(out: Path) -> None:
 @pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL is of POSIX")
-def test_ten_kills_at_random_moments_change_no_figure(tmp_path):
+def test_ten_kills_at_random_moments_change_no_figure(tmp_path, monkeypatch):
     """Also while a checkpoint is written, and between the last one and the result."""
     context = multiprocessing.get_context("forkserver")  # imports once, not in each of the processes
     context.set_forkserver_preload([__name__])
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), str(ROOT)]))  # where it finds them
 
     def start(out: str, seconds: float | None = None) -> float:
         """Run in a process of its own, killed after so many seconds; the seconds it took."""

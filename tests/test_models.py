@@ -131,6 +131,27 @@ def test_the_attention_ablation_is_a_masked_forward_or_has_no_meaning(tokenizer,
             torch.testing.assert_close(torch.tensor(got).float(), expected, atol=1e-3, rtol=0)
 
 
+def test_a_decoder_that_wraps_its_keys_and_values_shares_them(tokenizer, tmp_path):
+    sizes = dict(hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, is_decoder=True)
+    model = load(small("megatron-bert", tokenizer, tmp_path, **sizes))
+    assert model.packed > 4096
+    (ranked,) = decoding.recommend(model, [TITLES[:2]], TITLES, k=len(TITLES))
+    expected = {title: float(plain(tmp_path, model.encode(TITLES[:2], title)).sum()) for title in TITLES}
+    assert dict(ranked) == pytest.approx(expected, abs=2e-3)
+
+
+def test_a_model_whose_shared_opening_breaks_off_is_read_alone(tokenizer, tmp_path, monkeypatch):
+    def broken(*_):
+        raise AttributeError("layers")
+
+    folder = small("llama", tokenizer, tmp_path, **LLAMA)
+    monkeypatch.setattr(importlib.import_module("gdrt_lite.lm.scoring"), "keys_and_values", broken)
+    model = load(folder)
+    assert model.packed == 0
+    row = model.encode(TITLES[:2], "Up")
+    torch.testing.assert_close(lm.target_logprobs(model, [row])[0], plain(folder, row), atol=5e-4, rtol=0)
+
+
 def test_prompts_of_a_sliding_model_share_a_batch_up_to_its_window(tokenizer, tmp_path):
     far = load(small("mistral", tokenizer, tmp_path / "far", sliding_window=4096, **LLAMA))
     near = load(small("mistral", tokenizer, tmp_path / "near", sliding_window=100, **LLAMA))

@@ -32,8 +32,8 @@ from gdrt_lite.system.errors import GdrtError, first_line
 
 WEIGHTS = "adapter_model.safetensors"
 BASE = "base.json"  # file in a saved adapter: one number of each weight of its base
-BEFORE = "base_weights"  # attribute of a tuned model: these numbers
-EARLIER = "earlier"  # folder in a saved adapter, and attribute of a tuned model: what was merged before this adapter
+EARLIER = "earlier"  # folder in a saved adapter: the adapters that were merged before it
+ORIGIN = "origin"  # attribute of a tuned model: these numbers, and those adapters
 QUERY_OR_VALUE = re.compile(r"(^|_)(q|v|kv|qkv|query|value)(_|$|lin)|wqkv|c_attn|att_proj")
 # Initialisations of LoRA. The second kind takes a part out of the frozen weights, and peft does so again on loading.
 KEEPS_THE_BASE, CHANGES_THE_BASE = (True, False, "gaussian", "orthogonal"), ("olora", "pissa")
@@ -88,9 +88,9 @@ def trainable_copy(
             f"init_lora_weights={lora.init_lora_weights!r} needs data or draws numbers again on loading, and what is saved "
             f"would not be what was learnt; take one of {known}."
         )
-    earlier, base = list(getattr(model, EARLIER, ())), getattr(model, BEFORE, None) or some_weights(model)
+    base, earlier = getattr(model, ORIGIN, None) or (some_weights(model), [])
     if isinstance(model, PeftModel):
-        earlier.append((model.peft_config[model.active_adapter], _state(model)))
+        earlier = [*earlier, (model.peft_config[model.active_adapter], _state(model))]
         model = merge(copy.deepcopy(model))
     if not lora.target_modules and not lora.target_parameters:
         lora.target_modules = default_targets(model)
@@ -106,8 +106,7 @@ def trainable_copy(
         if lora_summary(start) != lora_summary(tuned):
             raise ValueError("the adapter to start from has another rank or other layers; train it with the same `lora`.")
         set_peft_model_state_dict(tuned, _state(start))
-    setattr(tuned, EARLIER, earlier)
-    setattr(tuned, BEFORE, base)
+    setattr(tuned, ORIGIN, (base, earlier))
     return tuned
 
 
@@ -173,8 +172,9 @@ def save_adapter(model: PeftModel, base: str, folder: Path) -> None:
     """Write an adapter as safetensors, and those merged before it beside; `base` is the name to load the model by."""
     model.peft_config[model.active_adapter].base_model_name_or_path = base
     model.save_pretrained(folder, save_embedding_layers=False)  # asking for them would ask the hub
-    (folder / BASE).write_text(json.dumps(getattr(model, BEFORE)) + "\n", encoding="utf-8")
-    for number, (config, state) in enumerate(getattr(model, EARLIER, ())):
+    weights, earlier = getattr(model, ORIGIN)
+    (folder / BASE).write_text(json.dumps(weights) + "\n", encoding="utf-8")
+    for number, (config, state) in enumerate(earlier):
         place = folder / EARLIER / str(number)
         place.mkdir(parents=True)
         config.base_model_name_or_path = base
@@ -196,8 +196,7 @@ def with_adapter(model: PreTrainedModel, folder: str | Path) -> PeftModel:
         earlier.append((tuned.peft_config[tuned.active_adapter], _state(tuned)))
         model = merge(tuned)
     tuned = _with_one(model, folder)
-    setattr(tuned, EARLIER, earlier)
-    setattr(tuned, BEFORE, base)
+    setattr(tuned, ORIGIN, (base, earlier))
     return tuned
 
 

@@ -17,10 +17,10 @@ import torch
 from transformers import PreTrainedModel
 
 from gdrt_lite.ablation import ablate
-from gdrt_lite.lm import attention
+from gdrt_lite.lm import attention, packing
 from gdrt_lite.lm.model import UNLIMITED, LanguageModel, in_float32
 from gdrt_lite.lm.plain import plain_logprobs
-from gdrt_lite.lm.scoring import shares_prefix, target_logprobs
+from gdrt_lite.lm.scoring import batch_logprobs, shares_prefix, target_logprobs
 from gdrt_lite.prompts import HISTORY, TARGET, TASK, Encoded, control_ids
 from gdrt_lite.system.errors import GdrtError, first_line
 
@@ -129,6 +129,10 @@ def _leaves_masked_tokens_out(lm: LanguageModel, row: Encoded) -> bool:
 def _agree(lm: LanguageModel, rows: Sequence[Encoded], expected: Sequence[torch.Tensor | None]) -> bool:
     try:
         together = target_logprobs(dataclasses.replace(lm, packed=UNLIMITED), rows)
+        if shares_prefix(lm.model):  # and with the opening of the first three read before them, as a trunk
+            batch = {name: tensor.to(lm.device) for name, tensor in packing.one_row_each(rows[:3]).items()}
+            together += batch_logprobs(lm.model, batch).split([len(row.labels) for row in rows[:3]])
+            expected = [*expected, *expected[:3]]
     except Exception:  # whatever breaks off in a batch may be right alone
         return False
     return all(_close(lm, a, b) for a, b in zip(together, expected, strict=True) if b is not None)

@@ -126,14 +126,9 @@ def _cells(configs: dict[str, Config], folder: Path, bench: Workspace, resume: b
 
 
 def _write_report(
-    out: Path,
-    config: Config,
-    profile: str,
-    objectives: list[str],
-    bench: Workspace,
-    cells: dict[str, Cell],
+    out: Path, config: Config, profile: str, objectives: list[str], bench: Workspace, cells: dict[str, Cell],
     table: pd.DataFrame,
-) -> None:
+) -> None:  # fmt: skip
     files.write_json(
         out / "report.json",
         {
