@@ -1,4 +1,4 @@
-# make setup | run | lint | check | test | long | lab | bench | study | notebooks | editions | bundle | clean
+# make setup | run | lint | check | test | long | lab | bench | study | notebooks | book | editions | bundle | clean
 #   make run ARGS="--profile standard"     make setup PYTHON=python3.12     make setup TORCH_FLAGS="--index-url ..."
 PYTHON ?= python3
 TORCH_FLAGS ?=
@@ -7,7 +7,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup run lint check test long lab bench study notebooks editions bundle clean
+.PHONY: help setup run lint check test long lab bench study notebooks book editions bundle clean
 .DELETE_ON_ERROR:
 
 help:
@@ -66,6 +66,11 @@ study: setup
 notebooks: setup
 	$(PY) scripts/build_notebooks.py $(ARGS)
 	$(PY) scripts/render_readme.py
+
+# The executed course as a static site, _build/book/index.html. Nothing is run, and nothing is loaded from elsewhere.
+book: $(STAMP)
+	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[book]"
+	$(PY) scripts/book.py $(ARGS)
 
 # For a class: the student's notebooks without solutions, the instructor's with all.
 editions: $(STAMP)

@@ -20,6 +20,7 @@ from packaging.requirements import Requirement
 import gdrt_lite
 
 ROOT = Path(__file__).resolve().parents[1]
+SPECIAL = ("quantised", "book", "browser")
 CONDA_NAMES = {"pytorch": "torch"}  # where conda-forge and PyPI differ
 
 
@@ -34,8 +35,8 @@ def project() -> dict:
 
 @pytest.fixture(scope="module")
 def requirements(project) -> dict[str, str]:
-    """Name -> version range, of the package with its extras but for `quantised`, which needs a GPU."""
-    extras = [lines for name, lines in project["optional-dependencies"].items() if name != "quantised"]
+    """Name -> version range, of the package with its extras but for what needs a GPU or serves its authors alone."""
+    extras = [lines for name, lines in project["optional-dependencies"].items() if name not in SPECIAL]
     lines = [*project["dependencies"], *(line for extra in extras for line in extra)]
     parsed = [Requirement(line) for line in lines if not line.startswith("gdrt-lite")]
     assert len({need.name for need in parsed}) == len(parsed), "a package is listed twice"
@@ -58,8 +59,10 @@ def test_conda_environment_equals_pyproject(project, requirements):
     assert listed[-1] == {"pip": ["-e ."]}
 
 
-def test_every_requirement_is_pinned_within_its_range(requirements):
+def test_every_requirement_is_pinned_within_its_range(project, requirements):
     versions = pins()
+    for line in (line for extra in ("book", "browser") for line in project["optional-dependencies"][extra]):
+        assert Requirement(line).specifier.contains(versions[Requirement(line).name]), line
     for name, specifier in requirements.items():
         assert Requirement(f"{name}{specifier}").specifier.contains(versions[name]), name
 
