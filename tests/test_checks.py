@@ -44,7 +44,7 @@ QUIZ = Exercise("99.2", "Which", "b", mistakes=[Mistake("a is the prior.", "a"),
 
 def test_a_right_answer_passes_and_is_told_what_passed() -> None:
     passed, verdict = judge(DOUBLE, lambda x: x + x)
-    assert passed and verdict.startswith("[passed] 99.1 Double: 2 of 2 cases") and verdict.endswith("Twice as much.")
+    assert passed and verdict == "[passed] 99.1 Double: Twice as much."
     assert judge(QUIZ, "b")[0]
 
 

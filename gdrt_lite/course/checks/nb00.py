@@ -50,6 +50,10 @@ def _by_ten(before: Sequence[str], after: Sequence[str]) -> float:
     return len(set(before) & set(after)) / 10
 
 
+def _by_four(before: Sequence[str], after: Sequence[str]) -> float:
+    return len(set(before) & set(after)) / 4
+
+
 def _percent(before: Sequence[str], after: Sequence[str]) -> float:
     return 100 * survival(before, after)
 
@@ -119,7 +123,9 @@ EXERCISES = [
             (FIRST, list(reversed(FIRST))),
             (FIRST, MOVED[:2]),
             (FIRST, ["Speed", "Heat", "Casino", "Up"]),
-        ],  # fmt: skip
+            (FIRST[:3], MOVED),
+            (list("abcdefghij"), list("jklmabc")),
+        ],
         mistakes=[
             Mistake("you compare place by place. A title that moved within the list has survived.", _same_place),
             Mistake("you divide by the union of both lists; divide by the length of the first.", _jaccard),
@@ -127,6 +133,7 @@ EXERCISES = [
             Mistake("this is a number of titles; divide by the length of the list to get a share.", _count),
             Mistake("you divide by the second list; the share is of the first one's titles.", _by_after),
             Mistake("lists need not hold ten titles; divide by the length of the first.", _by_ten),
+            Mistake("four is the length of the example's list; divide by the length of the list that is given.", _by_four),
             Mistake("a share from 0 to 1 is asked for, not a percentage.", _percent),
         ],
         after="One number for: did the list notice that the user changed?",

@@ -47,11 +47,19 @@ def _sign_flipped(token_losses: Tensor, group_ids: Tensor, n_groups: int, object
     return (dro.reversed_group_weights(losses, tau, present=counts > 0) * losses).sum()
 
 
-def _value_of_the_maximum(token_losses: Tensor, group_ids: Tensor, n_groups: int, objective: str, tau: float) -> Tensor:
+def _attached(token_losses: Tensor, group_ids: Tensor, n_groups: int, objective: str, tau: float) -> Tensor:
     if objective != "gdrt":
         return _batch_loss(token_losses, group_ids, n_groups, objective, tau)
     losses, counts = dro.group_losses(token_losses, group_ids, n_groups)
-    return dro.dro_objective(losses, tau, present=counts > 0)
+    return (torch.softmax((losses / tau).masked_fill(counts == 0, -torch.inf), 0) * losses).sum()
+
+
+def _a_float(token_losses: Tensor, group_ids: Tensor, n_groups: int, objective: str, tau: float) -> float:
+    return _batch_loss(token_losses, group_ids, n_groups, objective, tau).item()
+
+
+def _sum_over_tokens(token_losses: Tensor, group_ids: Tensor, n_groups: int, objective: str, tau: float) -> Tensor:
+    return token_losses.sum() if objective == "sft" else _batch_loss(token_losses, group_ids, n_groups, objective, tau)
 
 
 _TOKENS = torch.tensor([0.2, 0.4, 3.0, 2.0, 0.1, 5.0])
@@ -166,17 +174,20 @@ EXERCISES = [
         after="A context is paid for what it predicts, not for being yours.",
     ),
     Exercise(
-        "06.2", "The loss of a batch, three ways", reference=_batch_loss, cases=_BATCHES,
+        "06.2", "The loss of a batch, three ways", reference=_batch_loss, cases=_BATCHES, gradient=0,
         mistakes=[
             Mistake("An absent group still takes part: it has no loss, so it must have weight 0 and the others share the "
                     "rest. `present` says which groups the batch holds.", _absent_speaks),
             Mistake("sft is the mean over tokens; you average group means there, which is 'balanced'.", _sft_of_groups),
             Mistake("tau multiplies the losses in your weights; the closed form divides by it.", _tau_multiplied),
             Mistake("Your gdrt listens to the easy groups: the exponent has the wrong sign.", _sign_flipped),
-            Mistake("That is the value tau * log sum P exp(L / tau). Its gradient is right, but the loss that is logged "
-                    "should be sum Q* L, with Q* from group_weights.", _value_of_the_maximum),
+            Mistake("The gradient of your gdrt also runs through the weights. They are the adversary's answer and are held "
+                    "fixed: detach them (notebook 05, section 4).", _attached),
+            Mistake("Return the loss as a tensor, without .item() or float(): a plain number has no gradient to train with.",
+                    _a_float),
+            Mistake("sft is the mean over tokens, not their sum: else long batches take longer steps.", _sum_over_tokens),
         ],
-        after="One word apart, and nothing else in the training changes.",
+        after="the gradients are right, and training follows nothing else. The three differ in one word.",
     ),
     Exercise(
         "06.3", "NDCG of one user", reference=_ndcg,

@@ -92,6 +92,10 @@ def _absence_as_evidence(low: float, high: float, claim: str) -> str:
     return "contradicted" if found == "undecided" else found
 
 
+def _zero_at_the_edge(low: float, high: float, claim: str) -> str:
+    return "undecided" if low < 0 < high else "supported" if (high > 0) == (claim == "higher") else "contradicted"
+
+
 def _always_higher(low: float, high: float, claim: str) -> str:
     return _verdict(low, high, "higher")
 
@@ -147,11 +151,12 @@ EXERCISES = [
     Exercise(
         "07.4", "From interval to verdict", reference=_verdict,
         cases=[(0.1, 0.3, "higher"), (-0.3, -0.1, "higher"), (-0.1, 0.3, "higher"), (-0.3, 0.1, "lower"),
-               (-0.3, -0.1, "lower"), (0.1, 0.3, "lower")],
+               (-0.3, -0.1, "lower"), (0.1, 0.3, "lower"), (0.0, 0.2, "higher"), (-0.2, 0.0, "lower")],
         mistakes=[
             Mistake("You judge by the middle of the interval; one that includes zero decides nothing.", _by_the_middle),
             Mistake("Not shown is not the same as shown not to be: an interval that includes zero is 'undecided'.",
                     _absence_as_evidence),
+            Mistake("An interval that ends exactly at zero includes it, so it decides nothing: compare with <=.", _zero_at_the_edge),
             Mistake("The claim says which direction counts; 'lower' is supported by values below zero.", _always_higher),
             Mistake("An interval wholly on the wrong side contradicts the claim; say so.", _one_limit),
         ],
