@@ -177,7 +177,7 @@ class NoGradientError(TypeError):
 
 def _gradient(value: Any, leaf: Any) -> Any:
     if not getattr(value, "requires_grad", False):
-        raise NoGradientError("the result carries no gradient; return a tensor made from the losses, without .item() or float()")
+        raise NoGradientError("the result carries no gradient; return a tensor made from the losses, without .item()")
     return torch.autograd.grad(value, leaf, allow_unused=True, materialize_grads=True)[0]
 
 
