@@ -183,6 +183,20 @@ EXERCISES = [
     ),
     Exercise(
         "00.3",
+        "Look at the clock",
+        reference=within_a_minute,
+        cases=[([[0, 5, 30, 400], [1000, 1010]],), ([[0, 60, 119, 5000], [7, 8, 9], [100, 90_000]],)],
+        mistakes=[
+            Mistake("the step from one user's last rating to the next user's first is no step of anybody.", _across_users),
+            Mistake("take the share over all steps; a user with many ratings has many steps.", _mean_of_the_users),
+            Mistake("divide by the number of steps: n ratings of a user have n - 1 steps between them.", _of_all_ratings),
+            Mistake("the times are in seconds; a minute has sixty.", _minutes),
+            Mistake("take the time since the rating before, not since the user's first rating.", _from_the_first),
+        ],
+        after="a film lasts longer than a minute, so the order of these ratings is not an order of watching.",
+    ),
+    Exercise(
+        "00.4",
         "NDCG with one target",
         reference=ndcg,
         cases=[(FIRST, "Alien"), (FIRST, "Fargo"), (FIRST, "Big"), (FIRST, "Speed")],
@@ -199,7 +213,7 @@ EXERCISES = [
         after="Averaged over users, this is NDCG@k.",
     ),
     Exercise(
-        "00.4",
+        "00.5",
         "Count what followed what",
         reference=followed,
         cases=[(WINDOWS,), (WINDOWS[:2],)],
@@ -214,19 +228,5 @@ EXERCISES = [
             Mistake("each pair counts once here; count in how many windows it occurs.", _once),
         ],
         after="That table is all that the neighbour method knows.",
-    ),
-    Exercise(
-        "00.5",
-        "Look at the clock",
-        reference=within_a_minute,
-        cases=[([[0, 5, 30, 400], [1000, 1010]],), ([[0, 60, 119, 5000], [7, 8, 9], [100, 90_000]],)],
-        mistakes=[
-            Mistake("the step from one user's last rating to the next user's first is no step of anybody.", _across_users),
-            Mistake("take the share over all steps; a user with many ratings has many steps.", _mean_of_the_users),
-            Mistake("divide by the number of steps: n ratings of a user have n - 1 steps between them.", _of_all_ratings),
-            Mistake("the times are in seconds; a minute has sixty.", _minutes),
-            Mistake("take the time since the rating before, not since the user's first rating.", _from_the_first),
-        ],
-        after="a film lasts longer than a minute, so the order of these ratings is not an order of watching.",
     ),
 ]

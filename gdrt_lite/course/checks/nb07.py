@@ -16,6 +16,11 @@ Window = tuple[tuple[str, ...], str]
 
 _CHOICE = {"dro": "balanced", "hard": "reversed", "groups": "random", "tokens": "item", "progress": "sft at equal nll"}
 
+
+def _words(choice: Mapping[str, str]) -> dict[str, str]:
+    return {question: str(control).strip().lower() for question, control in choice.items()}
+
+
 # --- 07.5: audit a run ---
 Run = Mapping[
     str, Any
@@ -150,7 +155,7 @@ def _one_limit(low: float, high: float, claim: str) -> str:
 
 EXERCISES = [
     Exercise(
-        "07.1", "Choose the control", reference=_CHOICE,
+        "07.1", "Choose the control", reference=_CHOICE, view=_words,
         mistakes=[
             Mistake("you have balanced and random the wrong way round. balanced keeps the groups and drops the DRO; "
                     "random keeps the "
