@@ -629,4 +629,4 @@ print(f"{tuned.seconds / len(examples):.2f} s a window here: 3,000 windows take 
 # </details>
 #
 # **What could still be wrong:** your users. A new data set deserves the audit of notebook 06 and the stress tests of notebook 07 before
-# its NDCG is believed. **Next:** your own question.
+# its NDCG is believed. **Next:** the capstone, notebook 09, in which you report on two adapters without names.
