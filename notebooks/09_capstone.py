@@ -276,7 +276,8 @@ display(Markdown(page))
 made = {name: json.loads((folder / "settings.json").read_text()) for name, folder in folders.items()}
 say("A was tuned by **{a}** and B by **{b}**{tau}, each on {n:,} examples. {lesson}", a=made["A"]["objective"], b=made["B"]["objective"],
     tau=f" with tau {made['B']['tau']:g}" if made["B"]["objective"] == "gdrt" else "", n=made["A"]["n_examples"],
-    lesson="The lower ratio is real, and it does not carry the conclusion that was drawn from it." if claim.difference_high < 0 and reads_more.low <= 0 else "")
+    lesson="By the test that fits the question B does read its users more, and still its lists are not better. Reading and recommending are two questions, and the "
+    "ratio answers neither." if reads_more.low > 0 and answer != "B" else "The lower ratio is real, and it does not carry the conclusion that was drawn from it.")
 
 # %% [markdown]
 # ## Recap

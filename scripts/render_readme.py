@@ -48,7 +48,7 @@ OUTCOMES = {
     "09": "a model report on two unnamed adapters, decided by a rule fixed beforehand",
 }
 STICKING_POINTS = {
-    "00": "Survival measures change, not fit: a random list changes too. Ask what stays when the same question is asked twice.",
+    "00": "Survival measures change, not fit: a random list changes too. What stays when the same question is asked twice?",
     "01": 'The four meanings of "without a segment". PREFIX is undefined for the first token.',
     "02": "A rate of one carries no information: ask for the PMI of a constant. Which result would *refute* the claim?",
     "03": "Relevance belongs to the title, not to the user. Log-probabilities near zero are the *easy* tokens.",

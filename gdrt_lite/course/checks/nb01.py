@@ -143,13 +143,9 @@ EXERCISES = [
         reference=read_targets,
         cases=_logit_cases,
         mistakes=[
+            Mistake("you read the row of the token itself. A causal model predicts a token in the row before it.", _own_row),
             Mistake(
-                "you read the row of the token itself. A causal model predicts a token in the row before it.",
-                _own_row,
-            ),
-            Mistake(
-                "these are logits, not log-probabilities. Normalise over the vocabulary first (log_softmax).",
-                _raw_logits,
+                "these are logits, not log-probabilities. Normalise over the vocabulary first (log_softmax).", _raw_logits
             ),
             Mistake("these are probabilities; the logarithm is missing.", _probabilities),
             Mistake(
@@ -166,8 +162,7 @@ EXERCISES = [
         cases=_ABLATIONS,
         mistakes=[
             Mistake(
-                "resample keeps your prompt's length; a donor's title comes whole, be it longer or shorter.",
-                _same_length,
+                "resample keeps your prompt's length; a donor's title comes whole, be it longer or shorter.", _same_length
             ),
             Mistake(
                 "every title became the donor's first; the second place takes the second title, and so on.",
@@ -189,10 +184,7 @@ EXERCISES = [
         "01.3",
         "The bias ratio",
         reference=attribution.bias_ratio,
-        cases=[
-            (_TWO_USERS,),
-            (attribution_frame([1.0, 0.4], [-0.1, 0.6], [3.0]),),
-        ],
+        cases=[(_TWO_USERS,), (attribution_frame([1.0, 0.4], [-0.1, 0.6], [3.0]),)],
         mistakes=[
             Mistake("take |A| before the mean: here positive and negative attributions cancel.", _signed),
             Mistake(
@@ -223,10 +215,7 @@ EXERCISES = [
         reference=math.log(0.4) / math.log(0.9),
         mistakes=[
             Mistake("this divides the drops. Attribution is a difference of logarithms: take the log of what is left.", 6.0),
-            Mistake(
-                "upside down: auxiliary above, history below the fraction bar.",
-                math.log(0.9) / math.log(0.4),
-            ),
+            Mistake("upside down: auxiliary above, history below the fraction bar.", math.log(0.9) / math.log(0.4)),
             Mistake(
                 "log of the drop; you want the log of the probability that is left after it.", math.log(0.6) / math.log(0.1)
             ),

@@ -212,8 +212,7 @@ EXERCISES = [
         ],
         mistakes=[
             Mistake(
-                "each token has its group's full weight. L(g) is a mean: its weight is shared by n(g) tokens.",
-                _not_divided,
+                "each token has its group's full weight. L(g) is a mean: its weight is shared by n(g) tokens.", _not_divided
             ),
             Mistake(
                 "a group without tokens took part of the weight, so the tokens' weights do not sum to one. "
@@ -221,10 +220,7 @@ EXERCISES = [
                 _absent_heard,
             ),
             Mistake("that weighs token by token; the groups' mean losses must decide.", _tokens_softmaxed),
-            Mistake(
-                "you divided by the batch's tokens; divide by those of the token's own group.",
-                _batch_mean,
-            ),
+            Mistake("you divided by the batch's tokens; divide by those of the token's own group.", _batch_mean),
             Mistake(
                 "you divided all weights by their total. They sum to one, but a group with many tokens now has "
                 "more than its weight. Divide each token's weight by the number of tokens in its own group.",
