@@ -1153,9 +1153,7 @@ checks.check("05.5", outcome);
 # %% tags=["solution"] jupyter={"source_hidden": true}
 world = [(190, +1), (190, +1), (20, -1)]
 outcome = compare_rules(world)
-checks.check("05.5", outcome);
-
-# %%
+checks.check("05.5", outcome)
 say(
     "In the world {world}, GDRT minus balanced is **{gap:+.2f}** [95% interval over seeds] in the accuracy of the worst group.",
     world=f"`{world}`", gap=outcome,

@@ -262,9 +262,7 @@ by {-claim.difference:.1f} (figure 5). But the ratio compares absolute effects, 
 beat popularity, in which own minus stranger and NDCG@10 are both clearly higher for B at equal NLL."""
 except NameError:  # without the measurements above: what a report looks like
     page = "We ship neither: NDCG does not exceed popularity, own minus stranger is not told apart, the ratio follows the NLL; one seed, few users."
-checks.check("09.3", page);
-
-# %%
+checks.check("09.3", page)
 display(Markdown(page))
 
 # %% [markdown]
