@@ -24,7 +24,7 @@
 # - **read** a bias ratio with care: absolute or signed, per segment or per token,
 # - **compare** a model before and after fine-tuning.
 #
-# *Before:* PyTorch, softmax, the logarithm. Notebook 00 is a good start; it is not needed.
+# *Prerequisites:* PyTorch, softmax, the logarithm. Notebook 00 is a good start; it is not needed.
 
 # %% tags=["setup"]
 # Setup, the same in all notebooks: use the clone around it, else install the package and keep this torch.

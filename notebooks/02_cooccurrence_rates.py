@@ -24,7 +24,7 @@
 # - **design** a causal test, and say beforehand which result would refute the claim,
 # - **run** it on a model small enough to train in a lesson, and **judge** what came out.
 #
-# *Before:* logarithms; notebook 01 for the word *attribution*.
+# *Prerequisites:* logarithms; notebook 01 for the word *attribution*.
 
 # %% tags=["setup"]
 # Setup, the same in all notebooks: use the clone around it, else install the package and keep this torch.

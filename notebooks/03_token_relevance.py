@@ -26,7 +26,7 @@
 # - **compare** three scorers: a pre-trained model, a tuned one, and one that only counts,
 # - **say** what a low relevance does not tell.
 #
-# *Before:* a causal language model's logits, log-softmax, variance. Notebook 01 explains the segments of a
+# *Prerequisites:* a causal language model's logits, log-softmax, variance. Notebook 01 explains the segments of a
 # prompt; what is needed of it is repeated here.
 
 # %% tags=["setup"]

@@ -28,7 +28,7 @@
 # - **choose** tau knowing what breaks at both ends, and handle groups that a batch does not hold,
 # - **tell** when DRO beats plain balancing, when it does not, and when it does harm.
 #
-# *Before:* softmax, cross-entropy, a partial derivative. KL divergence is said again in section 2. Notebook 04 says where groups come
+# *Prerequisites:* softmax, cross-entropy, a partial derivative. KL divergence is said again in section 2. Notebook 04 says where groups come
 # from; you do not need it here. No language model is used: everything runs on numbers that you can print.
 
 # %% tags=["setup"]

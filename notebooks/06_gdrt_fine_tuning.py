@@ -25,7 +25,7 @@
 # - **measure** accuracy, fairness and attribution, with intervals,
 # - **audit** a run against the signatures by which the method fails.
 #
-# *Before:* cross-entropy and a training loop in PyTorch. Notebooks 01 (attribution), 04 (groups) and 05 (weights) help; each
+# *Prerequisites:* cross-entropy and a training loop in PyTorch. Notebooks 01 (attribution), 04 (groups) and 05 (weights) help; each
 # idea is said again in a sentence where it is used.
 
 # %% tags=["setup"]

@@ -20,7 +20,7 @@
 # - **judge** an interval with three words: supported, contradicted, undecided,
 # - **fill** a table of claims by code, so that it changes when the evidence does.
 #
-# *Before:* 06, section 2 (losses per group, weights, weighted sum); for section 3 also 02 (rates and PMI), for section 7 also 01 (bias ratio) and
+# *Prerequisites:* 06, section 2 (losses per group, weights, weighted sum); for section 3 also 02 (rates and PMI), for section 7 also 01 (bias ratio) and
 # 06, section 4 (NDCG, MGU).
 
 # %% tags=["setup"]

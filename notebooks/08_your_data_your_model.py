@@ -20,7 +20,7 @@
 # - **save**, **load** and **merge** an adapter, and **prove** that nothing was lost on the way,
 # - **estimate** what a run costs before you start it.
 #
-# *Before:* notebook 06, or at least one fine-tuning of your own with `transformers`.
+# *Prerequisites:* notebook 06, or at least one fine-tuning of your own with `transformers`.
 
 # %% tags=["setup"]
 # Setup, the same in all notebooks: use the clone around it, else install the package and keep this torch.
