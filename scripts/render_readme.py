@@ -36,16 +36,16 @@ BADGE = "https://colab.research.google.com/assets/colab-badge.svg"
 
 # What the learner has at the end of each notebook, and where groups of learners get stuck.
 OUTCOMES = {
-    "00": "the phenomenon seen in two users' lists, and a swap test of your own with its noise floor",
+    "00": "two users' lists side by side, and your own swap test with its noise floor",
     "01": "feature ablation by hand, equal to captum's, with ablations that you wrote",
     "02": "a causal test of the shortcut, with the refuting result named beforehand",
     "03": "the relevance of every title token, with its variance split",
     "04": "K-means in one dimension, and a reason for your K",
     "05": "the closed-form weights, derived by you, and a world in which they help",
-    "06": "a model tuned by your own loss, with intervals by your own bootstrap, and its audit",
+    "06": "a model tuned by your own loss, your own bootstrap, and an audit",
     "07": "a table of claims with verdicts that follow the evidence",
     "08": "the method on your own data, and its cost estimated",
-    "09": "a model report on two unnamed adapters, decided by a rule fixed beforehand",
+    "09": "a report on two unnamed adapters, by a rule fixed beforehand",
 }
 STICKING_POINTS = {
     "00": "Survival measures change, not fit: a random list changes too. What stays when the same question is asked twice?",
