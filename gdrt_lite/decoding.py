@@ -1,7 +1,7 @@
 """Ranking the catalogue for a user: exactly, or by beam search over the trie of tokenised titles, which is faster.
 
 The score of a title is the sum of its tokens' log-probabilities under the whole vocabulary (nothing is masked before the
-softmax), EOS included. Derived in notebook 00, section 2 and notebook 06, section 4.
+softmax), EOS included. Derived in notebook 00, section 6 and notebook 06, section 4.
 """
 
 from __future__ import annotations

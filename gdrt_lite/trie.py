@@ -1,6 +1,6 @@
 """The catalogue as a trie of tokenised titles: after a beginning it says which tokens may follow.
 
-Derived in notebook 00, section 2.
+Derived in notebook 00, section 6.
 """
 
 from __future__ import annotations

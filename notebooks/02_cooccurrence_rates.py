@@ -24,7 +24,7 @@
 # - **design** a causal test, and say beforehand which result would refute the claim,
 # - **run** it on a model small enough to train in a lesson, and **judge** what came out.
 #
-# *Before:* logarithms; notebook 01 for the word *attribution*.
+# *Prerequisites:* logarithms; notebook 01 for the word *attribution*.
 
 # %% tags=["setup"]
 # Setup, the same in all notebooks: use the clone around it, else install the package and keep this torch.
@@ -244,8 +244,10 @@ plots.show(
 # %% [markdown]
 # NPMI, on the right, is PMI scaled to lie between minus one and one. TASK: a line at one on the left, a line at zero on the right.
 #
-# What then does a model learn that leans on TASK? For a constant $s$, $P(v \mid s) = P(v)$. It learns **the marginal**: how
-# frequent each target is, whoever asks. Leaning on the task text and recommending best-sellers are one and the same thing.
+# What then can a model learn about the target from TASK alone? For a constant $s$, $P(v \mid s) = P(v)$. It can learn **the
+# marginal**: how frequent each target is, whoever asks. This does not mean that a large TASK attribution is a best-seller list. The
+# task text also tells the model *what to do* with the history, and without that instruction it may not read the history at all. An
+# attribution counts both. Exercise 02.4 comes back to this.
 #
 # And PREFIX has, in the mean, a higher rate than HISTORY and more information. It tells how a title goes on. That is spelling, not taste.
 #
@@ -385,8 +387,10 @@ checks.check("02.3", refutes);
 # stranger's history, on-distribution in every arm), signed, summed over the title. In words: **how many nats does a title get
 # cheaper when the history is the right one?**
 #
-# And two yardsticks. What does a model pay that knows only the marginal? And how much could the history give at all? Counting
-# gives a rough answer: mix the marginal with what followed each of the three titles, and see what the right history saves over a stranger's.
+# Two reference values help, and counting gives both. What a model *pays* is its negative log-likelihood of the title, in nats.
+#
+# - **Upper bound of the price:** a model that knows only the marginal. A model that pays more has not even learned which titles are popular.
+# - **Rough size of the gain:** mix the marginal with what followed each of the three titles, and take what the right history saves over a stranger's.
 
 # %%
 number = {title: i for i, title in enumerate(catalogue)}
@@ -508,7 +512,8 @@ say(
 )
 
 # %% [markdown]
-# Two things are missing. A model that pays more than the blind guess is too unfinished for its use of the history to decide anything. And one training is one throw of the dice: other initial weights, or another order of the examples, give another result. So the repository keeps a
+# Two things are missing. A model whose negative log-likelihood is above that of uniform guessing is undertrained, so its use of the history decides nothing. And a single
+# training is a single draw: other initial weights, or another order of the examples, give another result. Therefore the repository keeps a
 # table of this very experiment in the profile `standard`, which trains for longer, with several seeds (`scripts/cooccurrence_arms.py`; its epochs and
 # learning rate were chosen on the valid part, for `fixed` alone). Now the interval is over *seeds*, by Student's t. **Predict**, once more.
 
@@ -595,7 +600,7 @@ elif gap.high < baseline / 10:
     )
 else:
     judgement = (
-        f"**Undecided**: `rotating` minus `fixed` is {gap:+.3f} nats, which holds zero, but also gains of up to {gap.high / baseline:.0%} of the {baseline:.3f} nats that "
+        f"**Undecided**: `rotating` minus `fixed` is {gap:+.3f} nats, which includes zero, but also gains of up to {gap.high / baseline:.0%} of the {baseline:.3f} nats that "
         "`fixed` uses in all."
     )
 judgement += f" `none`, which shortens the prompt most, lies {gaps['none']:+.3f} from `fixed`"
@@ -604,7 +609,8 @@ judgement += f" (Intervals over {over_what}.)"
 say(
     "1. *The rates are unequal.* **True**, {times:.0f} to 1 for TASK with each pair once, {weighted:.1f} to 1 by occurrence. But the information is the other way round: TASK has none.\n"
     "2. *Balancing them moves the model to the history* (the break condition). {judgement}\n"
-    "3. *PREFIX.* **Not tested here**: a title cannot be written without its own beginning. Its share is where the weight is.",
+    "3. *PREFIX.* **Not tested here**, because a title cannot be written without its own beginning. PREFIX carries most of the attribution "
+    "(notebook 01), so this is the main gap of the experiment.",
     times=mean["TASK"] / mean["HISTORY"], weighted=1 / true.rate, judgement=judgement,
 )
 

@@ -26,7 +26,7 @@
 # - **compare** three scorers: a pre-trained model, a tuned one, and one that only counts,
 # - **say** what a low relevance does not tell.
 #
-# *Before:* a causal language model's logits, log-softmax, variance. Notebook 01 explains the segments of a
+# *Prerequisites:* a causal language model's logits, log-softmax, variance. Notebook 01 explains the segments of a
 # prompt; what is needed of it is repeated here.
 
 # %% tags=["setup"]
@@ -539,11 +539,11 @@ plots.show(
 
 # %%
 verdict = (
-    "is not met: tokens of one title differ, by more than chance would make them, and a title's mean hides it"
+    "is not met: most of the variance lies within titles, even more than under random assignment"
     if real > max(null)
-    else "is not met, but dealt-out tokens would differ as much"
+    else "is not met: most of the variance lies within titles, as it would under random assignment"
     if real >= min(null)
-    else "is met in part: titles differ by more than dealt-out tokens would"
+    else "is met in part: titles differ by more than they would under random assignment"
 )
 say(
     "The break condition (relevance varies between titles, hardly within) **{verdict}**: {real:.1%} within, and {low:.1%} to {high:.1%} for dealt-out "
@@ -643,7 +643,7 @@ say(
 # %% [markdown]
 # ## 6. Pre-trained against tuned scorer
 #
-# Equation 3 leaves open which $\theta$ scores. Before tuning, or after? **Predict:** when the model is tuned
+# Which model is $\theta$ in Equation 3: the one before tuning, or the one after? The summary that we have read does not say. **Predict:** when the model is tuned
 # by SFT, which tokens change most: first tokens, words, years, or ends?
 
 # %%

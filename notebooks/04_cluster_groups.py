@@ -25,7 +25,7 @@
 # - **test** whether groups are stable over seeds and over titles,
 # - **contrast** token-level with item-level groups, and with groups dealt out at random.
 #
-# *Before:* the mean, the variance. Notebook 03 defines relevance; one line repeats it here.
+# *Prerequisites:* the mean, the variance. Notebook 03 defines relevance; one line repeats it here.
 
 # %% tags=["setup"]
 # Setup, the same in all notebooks: use the clone around it, else install the package and keep this torch.

@@ -28,7 +28,7 @@
 # - **choose** tau knowing what breaks at both ends, and handle groups that a batch does not hold,
 # - **tell** when DRO beats plain balancing, when it does not, and when it does harm.
 #
-# *Before:* softmax, cross-entropy, a partial derivative. KL divergence is said again in section 2. Notebook 04 says where groups come
+# *Prerequisites:* softmax, cross-entropy, a partial derivative. KL divergence is said again in section 2. Notebook 04 says where groups come
 # from; you do not need it here. No language model is used: everything runs on numbers that you can print.
 
 # %% tags=["setup"]
@@ -217,6 +217,73 @@ plots.show(
 # *Why:* now every $Q_g$ may vary freely. $\lambda$ is the price of one unit of attention. At the right price
 # the adversary freely chooses to spend exactly one.
 #
+# Steps 4 to 8 are yours.
+
+# %% [markdown]
+# ### Exercise 05.2 · Steps 4 to 8
+#
+# *Difficulty 4/5 · importance 5/5 · 25 minutes*
+#
+# Take a pencil. Differentiate $\Lambda$ with respect to one $Q_g$ (step 4), set the derivative to zero (5), solve for $Q_g$ (6), find
+# $\lambda$ from $\sum_g Q_g = 1$ (7), and put it in (8). Then write down three results as code:
+#
+# - the **slope** $\partial J / \partial Q_g$ at an arbitrary $Q$, without $\lambda$ (step 4),
+# - the **price** $\lambda$, with $Z = \sum_h P_h\, e^{L_h/\tau}$ (step 7),
+# - the **weights** $Q^*$ (step 8).
+
+# %% tags=["exercise"]
+def steps(losses: Tensor, tau: float, prior: Tensor, q: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(slope at q, shape (K,); price lambda, a scalar; weights Q*, shape (K,)), slope and price in nats."""
+    raise NotImplementedError
+
+
+# %% tags=["check"]
+checks.check("05.2", steps);
+
+# %% [markdown]
+# <details><summary>My slope is off by tau</summary>
+#
+# Product rule: $\frac{d}{dq}\, q \log \frac{q}{p} = \log\frac{q}{p} + q\cdot\frac{1}{q}$.
+# </details>
+#
+# <details><summary>I cannot find the price</summary>
+#
+# Write $Q_g$ as a factor that depends on $g$ times one that does not. The second one is $e^{-(1+\lambda/\tau)}$, and the sum of all $Q_g$
+# is one.
+# </details>
+
+
+# %% tags=["solution"] jupyter={"source_hidden": true}
+def steps(losses: Tensor, tau: float, prior: Tensor, q: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(slope at q, shape (K,); price lambda, a scalar; weights Q*, shape (K,)), slope and price in nats."""
+    slope = losses - tau * ((q / prior).log() + 1)
+    price = tau * (torch.logsumexp(losses / tau + prior.log(), dim=0) - 1)
+    return slope, price, prior * torch.exp((losses - price) / tau - 1)
+
+
+checks.check("05.2", steps, ours=True);
+
+# %% [markdown]
+# Now the numbers must say the same. Your slope is compared with automatic differentiation at a random $Q$, your weights with the top that
+# we drew, and at your weights all slopes must equal your price.
+
+# %%
+derived = checks.yours("05.2")
+torch.manual_seed(3)
+uneven, anywhere = torch.tensor([0.5, 0.3, 0.2]), torch.softmax(torch.randn(3), dim=0).requires_grad_()
+slope, price, weight = derived(losses, tau, uneven, anywhere)
+(by_autograd,) = torch.autograd.grad((anywhere * losses).sum() - tau * (anywhere * (anywhere / uneven).log()).sum(), anywhere)
+assert torch.allclose(slope.detach(), by_autograd), "step 4: the slope of J"
+at_the_top = derived(losses, tau, uneven, weight.detach())[0]
+assert torch.allclose(at_the_top, price.detach().expand(3), atol=1e-5), "step 5: at the top all slopes are the price"
+assert torch.isclose(weight.sum(), torch.tensor(1.0)), "step 7: the weights sum to one"
+pd.DataFrame({"slope at a random Q": slope.detach(), "slope at the weights": at_the_top.detach(), "price": price.item()}).round(4)
+
+# %% [markdown]
+# Compare your pencil work with ours, step by step.
+#
+# <details><summary>Steps 4 to 8</summary>
+#
 # **Step 4. Differentiate for one group.**
 # $\;\dfrac{\partial\Lambda}{\partial Q_g} = L_g - \tau\Bigl(\log\dfrac{Q_g}{P_g} + 1\Bigr) - \lambda$
 #
@@ -242,6 +309,7 @@ plots.show(
 #
 # *Why a softmax, then:* the logarithm comes from KL, and its inverse is exp. Another price would give another
 # formula.
+# </details>
 #
 # **Step 9. The value.** From step 8, $\log (Q^*_g/P_g) = L_g/\tau - \log Z$. Put it into $J$:
 #
@@ -302,11 +370,11 @@ assert torch.allclose(climbed, best, atol=1e-3)
 pd.DataFrame({"prior": prior, "by climbing": climbed, "closed form": best}).round(4)
 
 # %% [markdown]
-# ### Exercise 05.2 · The closed form, with a prior
+# ### Exercise 05.3 · The closed form, with a prior
 #
 # *Difficulty 2/5 · importance 5/5 · 10 minutes*
 #
-# Write step 8. One case of the check has a very small tau, and `torch.exp(1000.0)` is infinite.
+# Write step 8 so that it is safe for every tau. One case of the check has a very small tau, and `torch.exp(1000.0)` is infinite.
 
 
 # %% tags=["exercise"]
@@ -316,7 +384,7 @@ def weights(losses: Tensor, tau: float, prior: Tensor) -> Tensor:
 
 
 # %% tags=["check"]
-checks.check("05.2", weights);
+checks.check("05.3", weights);
 
 # %% [markdown]
 # <details><summary>I get NaN in the last case</summary>
@@ -342,44 +410,7 @@ def weights(losses: Tensor, tau: float, prior: Tensor) -> Tensor:
     return torch.softmax(losses / tau + prior.log(), dim=0)
 
 
-checks.check("05.2", weights);
-
-# %% [markdown]
-# ### Exercise 05.3 · The value of the game
-#
-# *Difficulty 2/5 · importance 3/5 · 5 minutes*
-#
-# Write step 9: what the adversary gets at best. Use `torch.logsumexp`.
-
-
-# %% tags=["exercise"]
-def game_value(losses: Tensor, tau: float, prior: Tensor) -> Tensor:
-    """tau * log Z, a scalar, in nats."""
-    raise NotImplementedError
-
-
-# %% tags=["check"]
-checks.check("05.3", game_value);
-
-# %% [markdown]
-# <details><summary>My value is too high by a constant</summary>
-#
-# Is the prior inside the sum? Each exponential counts $P(g)$ times.
-# </details>
-#
-# <details><summary>My value is right only for tau = 1</summary>
-#
-# Tau appears twice in the formula.
-# </details>
-
-
-# %% tags=["solution"] jupyter={"source_hidden": true}
-def game_value(losses: Tensor, tau: float, prior: Tensor) -> Tensor:
-    """tau * log Z, a scalar, in nats."""
-    return tau * torch.logsumexp(losses / tau + prior.log(), dim=0)
-
-
-checks.check("05.3", game_value);
+checks.check("05.3", weights);
 
 # %% [markdown]
 # ## 4. The gradient is a weighted gradient
@@ -398,7 +429,8 @@ checks.check("05.3", game_value);
 #
 # $$\frac{dV}{d\theta} = \sum_g Q^*_g\, \frac{\partial L_g}{\partial\theta}$$
 #
-# **Predict:** of three ways to write this loss in PyTorch, which two give the same gradient?
+# **Predict:** of three ways to write this loss in PyTorch, which two give the same gradient? We take a small tau and a point at
+# which the losses of the groups are close, as they are late in a training; the identity holds everywhere.
 #
 # 1. the log-sum-exp, autograd through everything;
 # 2. the weighted sum of losses, weights detached;
@@ -414,12 +446,12 @@ def three_losses(theta: Tensor) -> Tensor:
     return ((design @ theta - wanted) ** 2).mean(1)
 
 
-theta = torch.tensor([0.8, -0.5], dtype=torch.float64, requires_grad=True)
-L = three_losses(theta)
-attached = torch.softmax(L / tau, dim=0)
+theta = torch.tensor([0.0, 0.1], dtype=torch.float64, requires_grad=True)
+L, sharp = three_losses(theta), 0.1
+attached = torch.softmax(L / sharp, dim=0)
 ways = {
-    "1 log-sum-exp": dro.dro_objective(L, tau),
-    "2 weighted sum, detached": (dro.group_weights(L, tau) * L).sum(),
+    "1 log-sum-exp": dro.dro_objective(L, sharp),
+    "2 weighted sum, detached": (dro.group_weights(L, sharp) * L).sum(),
     "3 weighted sum, attached": (attached * L).sum(),
 }
 gradients = {name: torch.autograd.grad(loss, theta, retain_graph=True)[0] for name, loss in ways.items()}
@@ -429,7 +461,7 @@ step = 1e-6
 shifts = torch.eye(2, dtype=torch.float64) * step
 gradients["finite differences of the value"] = torch.stack(
     [
-        (dro.dro_objective(three_losses(theta + s), tau) - dro.dro_objective(three_losses(theta - s), tau))
+        (dro.dro_objective(three_losses(theta + s), sharp) - dro.dro_objective(three_losses(theta - s), sharp))
         / (2 * step)
         for s in shifts
     ]
@@ -456,7 +488,7 @@ pd.DataFrame(gradients, index=["d/d theta 0", "d/d theta 1"]).T.round(6)
 jacobian = torch.autograd.functional.jacobian(three_losses, theta.detach())  # (3, 2)
 q, level = attached.detach(), L.detach()
 covariance = (q[:, None] * (level - q @ level)[:, None] * jacobian).sum(0)
-assert torch.allclose(three, two + covariance / tau)
+assert torch.allclose(three, two + covariance / sharp)
 off = torch.nn.functional.cosine_similarity(two, three, dim=0).item()
 say(
     "The attached gradient is **{times:.1f} times** as long as the right one here (cosine {off:.2f}). "
@@ -707,7 +739,7 @@ say(
 # %% [markdown]
 # ## 7. The other Group DRO: exponentiated gradient
 #
-# The first paper on Group DRO for neural networks (Sagawa et al. 2020, arXiv 1911.08731) has no tau. It keeps
+# *An aside: no later notebook needs this section.* The first paper on Group DRO for neural networks (Sagawa et al. 2020, arXiv 1911.08731) has no tau. It keeps
 # one weight vector through the training and, at each step, multiplies each weight by $e^{\eta L(g)}$ and
 # normalises:
 #
@@ -715,42 +747,11 @@ say(
 #
 # This is *exponentiated gradient ascent* for the adversary. It looks like the closed form. Is it?
 
-# %% [markdown]
-# ### Exercise 05.5 · One step of exponentiated gradient
-#
-# *Difficulty 2/5 · importance 3/5 · 5 minutes*
-#
-# Write the update. `rate` is $\eta$.
-
-
-# %% tags=["exercise"]
-def eg_step(weights: Tensor, losses: Tensor, rate: float) -> Tensor:
-    """The weights after one step, shape (K,)."""
-    raise NotImplementedError
-
-
-# %% tags=["check"]
-checks.check("05.5", eg_step);
-
-# %% [markdown]
-# <details><summary>The first case agrees with the reference, later ones do not</summary>
-#
-# The first case starts from uniform weights. Does your step use the old weights at all?
-# </details>
-#
-# <details><summary>How do I avoid overflow here?</summary>
-#
-# As before: $\log q$ goes into a softmax.
-# </details>
-
-
-# %% tags=["solution"] jupyter={"source_hidden": true}
+# %% tags=["needed"]
 def eg_step(weights: Tensor, losses: Tensor, rate: float) -> Tensor:
     """The weights after one step, shape (K,)."""
     return torch.softmax(weights.log() + rate * losses, dim=0)
 
-
-checks.check("05.5", eg_step);
 
 # %% [markdown]
 # Freeze the losses and let both run. **Predict:** the closed form gives the same weights at every step. What
@@ -819,11 +820,9 @@ assert torch.allclose(pulled, closed, atol=1e-3)
 # alone. In training the losses are not frozen: the group that is heard gets better, and the weight moves on. Its aim is the worst
 # group's loss, whatever the distance from the prior. The closed form solves a softened problem, with a leash that never gets longer.
 #
-# And memory? The rule with the KL price is again the closed form, of a *running mean* of the losses (section 6)
-# with decay $1-\eta\tau$. So the `ema` option of the package and a leashed exponentiated gradient are one
-# thing, but for the start. Exponentiated gradient starts from the prior, as if all earlier losses had been zero.
-# The package has no running mean before the first batch, so that batch's losses are its first running mean.
-# Below we start the mean at zero to compare. Proof by assertion, on losses that change at every step:
+# With the KL price the rule equals the closed form of a *running mean* of the losses (section 6) with decay $1-\eta\tau$, that is, the
+# `ema` option of the package. Only the start differs: exponentiated gradient begins as if all earlier losses had been zero, and the package
+# begins with the first batch. The cell below starts the mean at zero and asserts the equality on losses that change at every step.
 
 # %%
 torch.manual_seed(2)
@@ -878,7 +877,7 @@ for batch in noisy:
 #
 # **Predict**, for each world, the worst group's accuracy: which rule is best? Write your guess down.
 
-# %%
+# %% tags=["needed"]
 WORLDS = {  # per group: size, and how the shortcut follows the label; 0: the labels are coin flips
     "two groups": [(380, +1), (20, -1)],
     "five groups": [(95, +1), (95, +1), (95, +1), (95, +1), (20, -1)],
@@ -903,7 +902,7 @@ def draw_world(groups: list[tuple[int, int]], random: torch.Generator) -> tuple[
 # alone.
 
 
-# %%
+# %% tags=["needed"]
 def rule_weights(rule: str, L: Tensor, counts: Tensor, before: Tensor, tau: float) -> Tensor:
     """The group weights of one step."""
     if rule == "ERM":
@@ -1052,8 +1051,8 @@ pd.DataFrame(compared).set_index(["world", "measured on", "A - B"])
 # **Two groups.** The plain mean takes the shortcut. Balancing is what helps: with equal say the shortcut is
 # right half of the time and worth nothing, so only the core is left. DRO has little to add, and one can see
 # why. Under balanced weights both groups end with about the same loss. Equal losses give equal weights, so
-# the balanced answer is also DRO's answer. (*Reversed* weights have a wide interval, because they bet: whichever
-# group is a little easier after the first steps gets everything, and the seed decides which one it is.)
+# the balanced answer is also DRO's answer. (*Reversed* weighting is unstable, as its wide interval shows: it gives everything to
+# whichever group is easier after the first steps, and the seed decides which one that is.)
 #
 # **Five groups.** Now equal say is not enough: four of five groups still vote for the shortcut. Balancing
 # depends on how the groups happen to be cut. DRO depends on it less: the fifth group's loss stays high, its
@@ -1099,6 +1098,65 @@ say(
     h=gap("five groups", "GDRT", "ERM", "all"),
     i=gap("noise", "GDRT", "ERM", "all"),
     n=len(seeds),
+)
+
+# %% [markdown]
+# ### Your own world
+#
+# The worlds above were ours. The function below draws a world ten times, trains by balanced weights and by GDRT, and returns GDRT minus
+# balanced in the accuracy of the worst group, with its interval over seeds.
+
+# %% tags=["needed"]
+def compare_rules(groups: list[tuple[int, int]]) -> metrics.Interval:
+    """GDRT minus balanced, worst group's accuracy on new data, paired by seed."""
+    gaps = []
+    for seed in range(10):
+        random = torch.Generator().manual_seed(100 + seed)
+        sample = draw_world(groups, random)
+        test_x, test_y, test_ids = draw_world([(2000, side) for _, side in groups], random)
+        right = {rule: (test_x @ train(*sample, rule)[0]) * test_y > 0 for rule in ("GDRT", "balanced")}
+        worst = {rule: min(hits[test_ids == g].float().mean().item() for g in range(len(groups))) for rule, hits in right.items()}
+        gaps.append(worst["GDRT"] - worst["balanced"])
+    return metrics.t_interval(gaps)
+
+
+# %% [markdown]
+# ### Exercise 05.5 · A world in which GDRT beats balancing
+#
+# *Difficulty 3/5 · importance 5/5 · 15 minutes*
+#
+# Design a world with **three** groups in which GDRT clearly beats balanced weights. A group is a pair: how many examples it has, and how the
+# shortcut follows the label there (`+1` it agrees, `-1` it is opposite, `0` the labels are coin flips). Decide first what makes balancing
+# fail, and then choose the groups; trying at random takes longer.
+
+# %% tags=["exercise"]
+world = ...  # for example [(300, +1), ...]
+outcome = ... if world is ... else compare_rules(world)
+outcome
+
+# %% tags=["check"]
+checks.check("05.5", outcome);
+
+# %% [markdown]
+# <details><summary>GDRT and balancing come out alike</summary>
+#
+# With one group for and one against the shortcut, equal weights cancel it, and DRO has nothing to add. What if the groups that profit from
+# the shortcut are in the majority *as groups*?
+# </details>
+#
+# <details><summary>GDRT is worse</summary>
+#
+# Is one of your groups pure noise? Its loss cannot fall, so its weight only grows.
+# </details>
+
+
+# %% tags=["solution"] jupyter={"source_hidden": true}
+world = [(190, +1), (190, +1), (20, -1)]
+outcome = compare_rules(world)
+checks.check("05.5", outcome)
+say(
+    "In the world {world}, GDRT minus balanced is **{gap:+.2f}** [95% interval over seeds] in the accuracy of the worst group.",
+    world=f"`{world}`", gap=outcome,
 )
 
 # %% [markdown]

@@ -20,7 +20,7 @@
 # - **save**, **load** and **merge** an adapter, and **prove** that nothing was lost on the way,
 # - **estimate** what a run costs before you start it.
 #
-# *Before:* notebook 06, or at least one fine-tuning of your own with `transformers`.
+# *Prerequisites:* notebook 06, or at least one fine-tuning of your own with `transformers`.
 
 # %% tags=["setup"]
 # Setup, the same in all notebooks: use the clone around it, else install the package and keep this torch.
@@ -629,4 +629,4 @@ print(f"{tuned.seconds / len(examples):.2f} s a window here: 3,000 windows take 
 # </details>
 #
 # **What could still be wrong:** your users. A new data set deserves the audit of notebook 06 and the stress tests of notebook 07 before
-# its NDCG is believed. **Next:** your own question.
+# its NDCG is believed. **Next:** the capstone, notebook 09, in which you report on two adapters without names.

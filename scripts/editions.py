@@ -31,7 +31,7 @@ import build_notebooks as builder  # noqa: E402
 from gdrt_lite.course import checks  # noqa: E402
 from gdrt_lite.course.checks.compare import show  # noqa: E402
 
-CHECK = re.compile(r'checks\.check\("(\d\d\.\d+)", (\w+)\)')
+CHECK = re.compile(r'checks\.check\("(\d\d\.\d+)", (\w+)')
 RECORD = ".course.json"  # of a working copy: the SHA-256 of each notebook as the course had it
 STAND_IN = """\
 # The next cells need an answer: yours where it passes, else the course's own.

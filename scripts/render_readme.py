@@ -37,26 +37,28 @@ BADGE = "https://colab.research.google.com/assets/colab-badge.svg"
 
 # What the learner has at the end of each notebook, and where groups of learners get stuck.
 OUTCOMES = {
-    "00": "a survival test of your own: which titles stay when the user is swapped",
-    "01": "feature ablation by hand, equal to captum's, and four meanings of *without*",
+    "00": "two users' lists side by side, and your own swap test with its noise floor",
+    "01": "feature ablation by hand, equal to captum's, with ablations that you wrote",
     "02": "a causal test of the shortcut, with the refuting result named beforehand",
     "03": "the relevance of every title token, with its variance split",
     "04": "K-means in one dimension, and a reason for your K",
-    "05": "the closed-form weights, derived step by step",
-    "06": "a model tuned by SFT, balanced weights and GDRT, and its audit",
+    "05": "the closed-form weights, derived by you, and a world in which they help",
+    "06": "a model tuned by your own loss, your own bootstrap, and an audit",
     "07": "a table of claims with verdicts that follow the evidence",
     "08": "the method on your own data, and its cost estimated",
+    "09": "a report on two unnamed adapters, by a rule fixed beforehand",
 }
 STICKING_POINTS = {
-    "00": "A survival figure belongs to the model *and* its beam search. A list that changes is not yet a list that fits.",
+    "00": "Survival measures change, not fit: a random list changes too. What stays when the same question is asked twice?",
     "01": 'The four meanings of "without a segment". PREFIX is undefined for the first token.',
     "02": "A rate of one carries no information: ask for the PMI of a constant. Which result would *refute* the claim?",
     "03": "Relevance belongs to the title, not to the user. Log-probabilities near zero are the *easy* tokens.",
     "04": "In one dimension K-means only cuts a line. Our groups are ordered; the labels of scikit-learn are not.",
-    "05": "The Lagrangian step. Why the weights are detached although they depend on the model.",
+    "05": "The +1 of the product rule in step 4. Why the weights are detached although they depend on the model.",
     "06": "A lower bias ratio and a higher item NLL can both be true.",
     "07": "Undecided is not contradicted. Users and seeds answer different questions.",
     "08": "Merge in float32. The wording of the prompt must fit the items.",
+    "09": "Writing before measuring. A lower ratio is true and carries no conclusion.",
 }
 
 

@@ -50,10 +50,12 @@ def faa_by_segment(frame: pd.DataFrame, hue: str | None = None, signed: bool = F
     return figure
 
 
-def token_heatmap(map: pd.DataFrame, title: str = "") -> Figure:
-    """A prompt as wrapped text, each token coloured by its attribution and underlined by its segment.
+def token_heatmap(map: pd.DataFrame, title: str = "", limit: float | None = None) -> Figure:
+    """A prompt as wrapped text, with each token coloured by its attribution and underlined by its segment.
 
-    The table is that of `attribution.token_attribution`, in nats.
+    Args:
+        map: table from `attribution.token_attribution`: token, segment, attribution (nats).
+        limit: nats at the ends of the colour scale, by default the map's largest; give two maps one limit to compare them.
     """
     canvas.need(map, "token", "segment", "attribution")
     size, width = 9, 96  # points; characters per line at most
@@ -69,7 +71,7 @@ def token_heatmap(map: pd.DataFrame, title: str = "") -> Figure:
     lines, width = places[-1][1] + 1, max(column + len(shown) for column, _, shown in places)
     character = size * 0.602 / 72  # inches: DejaVu Sans Mono is 0.602 em wide
     figure, (ax,) = canvas.axes(title, (max(6.0, width * character * 1.04 + 0.4), lines * 0.222 + 1.3))
-    limit = float(map.attribution.abs().max()) or 1.0
+    limit = limit or float(map.attribution.abs().max()) or 1.0
     norm, colours = mpl.colors.Normalize(-limit, limit), sns.color_palette("vlag_r", as_cmap=True)
     for (left, row, shown), segment, value in zip(places, map.segment, map.attribution, strict=True):
         colour = colours(norm(value))

@@ -14,11 +14,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
+
 from gdrt_lite.course.checks.compare import difference, materialise, show
 
-__all__ = ["Exercise", "Mistake", "check", "exercises", "find"]
+__all__ = ["Exercise", "Mistake", "check", "exercises", "find", "yours"]
 
 Cases = Sequence[tuple[Any, ...]]
+_AROUND_A_WORD = " \t\n().:;,*\"'`"  # "(c)" and "c." mean c
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,9 @@ class Exercise:
         mistakes: at least two; each must differ from the reference, and from each other, on some case.
         tolerance: relative; see `compare.difference`.
         after: a sentence printed when the answer passes: what it means.
+        gradient: number of the argument, a tensor, by which the result is differentiated; the gradient is compared then,
+            and not the value, since training follows the gradient alone.
+        view: what of an answer is compared, where many answers are right: for example the verdict on a world.
     """
 
     id: str
@@ -54,7 +60,9 @@ class Exercise:
     cases: Cases | Callable[[], Cases] = ()
     mistakes: Sequence[Mistake] = field(default=())
     tolerance: float = 1e-4
-    after: str = ""
+    after: str = "that is right."
+    gradient: int | None = None
+    view: Callable[[Any], Any] = materialise
 
     def __post_init__(self) -> None:
         if callable(self.reference) != bool(self.cases):
@@ -93,22 +101,35 @@ def find(id: str) -> Exercise:
     raise ValueError(f"there is no exercise {id!r}; this notebook has {[e.id for e in known] or 'none'}")
 
 
-def check(id: str, answer: Any) -> bool:
-    """Compare an answer with an exercise's reference, print the verdict, say if it passed. Never raises."""
+_learners: dict[str, Any] = {}  # the answers that have passed, for `yours`
+
+
+def check(id: str, answer: Any, *, ours: bool = False) -> bool:
+    """Compare an answer with an exercise's reference, print the verdict, say if it passed. Never raises.
+
+    An answer that passes is kept for `yours`, unless it is ours: that of a solution cell.
+    """
     try:
         passed, verdict = judge(find(id), answer)
+        if passed and not ours:
+            _learners[id] = answer
     except Exception as error:  # a broken check must not stop the learner's notebook
         passed, verdict = False, f"[cannot check] {id}: {type(error).__name__}: {error}"
     print(verdict)
     return passed
 
 
+def yours(id: str) -> Any:
+    """The learner's answer to an exercise if one has passed its check, else the reference; says which."""
+    done = id in _learners
+    print(f"Going on with {'your answer' if done else 'our answer, since yours is not done yet,'} to exercise {id}.")
+    return _learners[id] if done else find(id).reference
+
+
 def judge(exercise: Exercise, answer: Any) -> tuple[bool, str]:
     """Whether an answer passes, and the verdict in words."""
     name = f"{exercise.id} {exercise.title}"
     is_function = callable(exercise.reference)
-    if isinstance(answer, str):
-        answer = answer.strip().lower()
     if answer is None or answer is ...:
         return False, _not_done(name)
     if is_function and not callable(answer):
@@ -116,34 +137,48 @@ def judge(exercise: Exercise, answer: Any) -> tuple[bool, str]:
     inputs = exercise.inputs()
 
     def outcomes(source: Any) -> list[Any]:
-        return [_outcome(source if is_function else _constant(source), case) for case in inputs]
+        return [_outcome(source if is_function else lambda: source, case, exercise) for case in inputs]
 
     expected, got = outcomes(exercise.reference), outcomes(answer)
     if is_function and _is_stub(got, expected):
         return False, _not_done(name)
     wrong = [_differ(e, g, exercise.tolerance) for e, g in zip(expected, got)]
     if not any(wrong):
-        return True, f"[passed] {name}: {_what_passed(exercise, inputs)} {exercise.after}".rstrip()
+        return True, f"[passed] {name}: {exercise.after}"
     for mistake in exercise.mistakes:
         if not any(_differ(like, g, exercise.tolerance) for like, g in zip(outcomes(mistake.wrong), got)):
             return False, f"[not yet] {name}: {mistake.hint}"
     if not is_function:  # without what was expected: that would be the answer
-        return (
-            False,
-            f"[not yet] {name}: {show(answer)} is not right, and no mistake that is known here. Open the hints below.",
-        )
+        told = f"{show(answer)} is not right, and no mistake that is known here. Open the hints below."
+        return False, f"[not yet] {name}: {told}"
     first = next(i for i, found in enumerate(wrong) if found)
     return False, f"[not yet] {name}: case {first + 1} of {len(inputs)}, with {_arguments(inputs[first])}: {wrong[first]}."
 
 
-def _outcome(function: Callable[..., Any], case: tuple[Any, ...]) -> Any:
-    """The function's result on a copy of the case, or how it failed."""
+def _outcome(function: Callable[..., Any], case: tuple[Any, ...], exercise: Exercise) -> Any:
+    """The function's result on a copy of the case (a word without case and punctuation), or how it failed."""
+    case = tuple(copy.deepcopy(argument) for argument in case)  # one by one: two equal arguments must not be one object
     try:
-        return materialise(function(*copy.deepcopy(case)))
+        if exercise.gradient is None:
+            result = exercise.view(function(*case))
+            return result.strip(_AROUND_A_WORD).lower() if isinstance(result, str) else result
+        leaf = case[exercise.gradient].requires_grad_()
+        value = function(*case)
+        return value if value is None or value is ... else _gradient(value, leaf)
     except (Exception, SystemExit) as error:
         own = getattr(getattr(function, "__code__", None), "co_filename", None)
         lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == own]
         return _Failed(error, lines[-1] if lines else None)
+
+
+class NoGradientError(TypeError):
+    """A loss that cannot be trained with."""
+
+
+def _gradient(value: Any, leaf: Any) -> Any:
+    if not getattr(value, "requires_grad", False):
+        raise NoGradientError("the result carries no gradient; return a tensor made from the losses, without .item()")
+    return torch.autograd.grad(value, leaf, allow_unused=True, materialize_grads=True)[0]
 
 
 def _differ(expected: Any, got: Any, tolerance: float) -> str | None:
@@ -167,20 +202,9 @@ def _is_stub(got: list[Any], expected: list[Any]) -> bool:
     return all(outcome is None or outcome is ... for outcome in got) and any(e is not None for e in expected)
 
 
-def _constant(value: Any) -> Callable[[], Any]:
-    return lambda: value
-
-
 def _not_done(name: str) -> str:
     return f"[not done yet] {name}: write your answer in the cell above, run it, then run this check again."
 
 
-def _what_passed(exercise: Exercise, inputs: list[tuple[Any, ...]]) -> str:
-    if not callable(exercise.reference):
-        return "that is right."  # without the value: a stored notebook shows this line, the answer stays folded
-    count = f"{len(inputs)} of {len(inputs)}"
-    return f"{count} cases agree with the reference, the last with {_arguments(inputs[-1], 60)}."
-
-
-def _arguments(case: tuple[Any, ...], width: int = 120) -> str:
-    return "(" + ", ".join(repr(a) if isinstance(a, str) else show(a, width) for a in case) + ")"
+def _arguments(case: tuple[Any, ...]) -> str:
+    return "(" + ", ".join(repr(a) if isinstance(a, str) else show(a) for a in case) + ")"

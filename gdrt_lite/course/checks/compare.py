@@ -16,9 +16,11 @@ def difference(expected: Any, answer: Any, tolerance: float = 1e-4, where: str =
     """The first difference between two results in words, or None where they agree.
 
     Numbers agree within `tolerance` (relative) or 1e-6 (absolute); NaN agrees with NaN. Tensors, arrays,
-    lists and tuples of numbers agree when shape and values do, whichever they are. Of Series and DataFrames,
-    row order and index count, column order does not.
+    lists, tuples and Series of numbers agree when shape and values do, whichever they are; a Series stands for a dict too.
+    Where a Series or DataFrame is expected, row order and index count, column order does not.
     """
+    if _is_frame(answer) and not hasattr(answer, "columns") and not _is_frame(expected):
+        answer = answer.to_dict() if isinstance(expected, Mapping) else answer.tolist()
     if _is_frame(expected) or _is_frame(answer):
         return _frames(expected, answer, tolerance, where)
     if isinstance(expected, Mapping) or isinstance(answer, Mapping):

@@ -50,6 +50,10 @@ def _by_ten(before: Sequence[str], after: Sequence[str]) -> float:
     return len(set(before) & set(after)) / 10
 
 
+def _by_four(before: Sequence[str], after: Sequence[str]) -> float:
+    return len(set(before) & set(after)) / 4
+
+
 def _percent(before: Sequence[str], after: Sequence[str]) -> float:
     return 100 * survival(before, after)
 
@@ -109,6 +113,38 @@ def _neighbours(train: Sequence[Example]) -> Counter[tuple[str, str]]:
     return Counter(pair for titles in steps for pair in zip(titles, titles[1:]))
 
 
+Times = Sequence[Sequence[int]]
+
+
+def within_a_minute(times: Times) -> float:
+    """Share of the steps from one rating of a user to the next that take less than 60 seconds."""
+    gaps = [after - before for own in times for before, after in zip(own, own[1:])]
+    return sum(gap < 60 for gap in gaps) / len(gaps)
+
+
+def _across_users(times: Times) -> float:
+    return within_a_minute([[time for own in times for time in own]])
+
+
+def _mean_of_the_users(times: Times) -> float:
+    shares = [within_a_minute([own]) for own in times if len(own) > 1]
+    return sum(shares) / len(shares)
+
+
+def _of_all_ratings(times: Times) -> float:
+    return within_a_minute(times) * sum(len(own) - 1 for own in times) / sum(map(len, times))
+
+
+def _minutes(times: Times) -> float:
+    gaps = [after - before for own in times for before, after in zip(own, own[1:])]
+    return sum(gap < 1 for gap in gaps) / len(gaps)
+
+
+def _from_the_first(times: Times) -> float:
+    gaps = [after - own[0] for own in times for after in own[1:]]
+    return sum(gap < 60 for gap in gaps) / len(gaps)
+
+
 EXERCISES = [
     Exercise(
         "00.1",
@@ -119,7 +155,9 @@ EXERCISES = [
             (FIRST, list(reversed(FIRST))),
             (FIRST, MOVED[:2]),
             (FIRST, ["Speed", "Heat", "Casino", "Up"]),
-        ],  # fmt: skip
+            (FIRST[:3], MOVED),
+            (list("abcdefghij"), list("jklmabc")),
+        ],
         mistakes=[
             Mistake("you compare place by place. A title that moved within the list has survived.", _same_place),
             Mistake("you divide by the union of both lists; divide by the length of the first.", _jaccard),
@@ -127,6 +165,7 @@ EXERCISES = [
             Mistake("this is a number of titles; divide by the length of the list to get a share.", _count),
             Mistake("you divide by the second list; the share is of the first one's titles.", _by_after),
             Mistake("lists need not hold ten titles; divide by the length of the first.", _by_ten),
+            Mistake("four is the length of the example's list; divide by the length of the list that is given.", _by_four),
             Mistake("a share from 0 to 1 is asked for, not a percentage.", _percent),
         ],
         after="One number for: did the list notice that the user changed?",
@@ -144,6 +183,20 @@ EXERCISES = [
     ),
     Exercise(
         "00.3",
+        "Look at the clock",
+        reference=within_a_minute,
+        cases=[([[0, 5, 30, 400], [1000, 1010]],), ([[0, 60, 119, 5000], [7, 8, 9], [100, 90_000]],)],
+        mistakes=[
+            Mistake("the step from one user's last rating to the next user's first is no step of anybody.", _across_users),
+            Mistake("take the share over all steps; a user with many ratings has many steps.", _mean_of_the_users),
+            Mistake("divide by the number of steps: n ratings of a user have n - 1 steps between them.", _of_all_ratings),
+            Mistake("the times are in seconds; a minute has sixty.", _minutes),
+            Mistake("take the time since the rating before, not since the user's first rating.", _from_the_first),
+        ],
+        after="a film lasts longer than a minute, so the order of these ratings is not an order of watching.",
+    ),
+    Exercise(
+        "00.4",
         "NDCG with one target",
         reference=ndcg,
         cases=[(FIRST, "Alien"), (FIRST, "Fargo"), (FIRST, "Big"), (FIRST, "Speed")],
@@ -160,7 +213,7 @@ EXERCISES = [
         after="Averaged over users, this is NDCG@k.",
     ),
     Exercise(
-        "00.4",
+        "00.5",
         "Count what followed what",
         reference=followed,
         cases=[(WINDOWS,), (WINDOWS[:2],)],

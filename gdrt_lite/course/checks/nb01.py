@@ -77,6 +77,57 @@ def attribution_frame(task: list[float], history: list[float], prefix: list[floa
     return pd.DataFrame(rows)
 
 
+Prompt = list[tuple[str, list[int]]]  # pieces in order: segment, tokens
+
+
+def leave_out(prompt: Prompt, segment: str, how: str, neutral: int, donor: Prompt) -> list[int]:
+    """The tokens that the model reads once `segment` is left out by "token", "delete" or "resample"."""
+    pool, read, place = [ids for own, ids in donor if own == segment], [], 0
+    for own, ids in prompt:
+        if own != segment:
+            read += ids
+        elif how == "token":
+            read += [neutral] * len(ids)
+        elif how == "resample":
+            read += pool[place % len(pool)]
+            place += 1
+    return read
+
+
+def _same_length(prompt: Prompt, segment: str, how: str, neutral: int, donor: Prompt) -> list[int]:
+    pool = [i for own, ids in donor if own == segment for i in ids]
+    return leave_out([(own, ids if own != segment or how != "resample" else pool[: len(ids)]) for own, ids in prompt],
+                     "" if how == "resample" else segment, how, neutral, donor)  # fmt: skip
+
+
+def _always_the_first(prompt: Prompt, segment: str, how: str, neutral: int, donor: Prompt) -> list[int]:
+    return leave_out(prompt, segment, how, neutral, [piece for piece in donor if piece[0] == segment][:1])
+
+
+def _all_the_rest(prompt: Prompt, segment: str, how: str, neutral: int, donor: Prompt) -> list[int]:
+    turned = [("kept" if own == segment else segment, ids) for own, ids in prompt]
+    return leave_out(turned, segment, how, neutral, [(segment, ids) for own, ids in donor if own != segment])
+
+
+def _one_blank(prompt: Prompt, segment: str, how: str, neutral: int, donor: Prompt) -> list[int]:
+    blank = [(own, [neutral] if own == segment else ids) for own, ids in prompt]
+    return leave_out(blank if how == "token" else prompt, segment, how, neutral, donor)
+
+
+def _the_donors_prompt(prompt: Prompt, segment: str, how: str, neutral: int, donor: Prompt) -> list[int]:
+    return [i for _, ids in donor for i in ids] if how == "resample" else leave_out(prompt, segment, how, neutral, donor)
+
+
+def _titles(*histories: list[int]) -> Prompt:
+    return [("TASK", [1, 2]), *(piece for ids in histories for piece in [("HISTORY", ids), ("TASK", [3])]), ("TARGET", [9])]
+
+
+_ABLATIONS = [
+    (_titles([11, 12, 13], [14], [15, 16]), "HISTORY", how, 0, donor)
+    for how in ("token", "delete", "resample")
+    for donor in (_titles([21], [22, 23]), _titles([24, 25], [26, 27, 28], [29], [30]))
+]
+
 _TWO_USERS = pd.concat(
     [
         attribution_frame([0.5, -0.2, 0.1], [0.3, -0.4, 0.2], [2.0, -1.0]),
@@ -92,13 +143,9 @@ EXERCISES = [
         reference=read_targets,
         cases=_logit_cases,
         mistakes=[
+            Mistake("you read the row of the token itself. A causal model predicts a token in the row before it.", _own_row),
             Mistake(
-                "you read the row of the token itself. A causal model predicts a token in the row before it.",
-                _own_row,
-            ),
-            Mistake(
-                "these are logits, not log-probabilities. Normalise over the vocabulary first (log_softmax).",
-                _raw_logits,
+                "these are logits, not log-probabilities. Normalise over the vocabulary first (log_softmax).", _raw_logits
             ),
             Mistake("these are probabilities; the logarithm is missing.", _probabilities),
             Mistake(
@@ -110,12 +157,34 @@ EXERCISES = [
     ),
     Exercise(
         "01.2",
+        "Write the ablations",
+        reference=leave_out,
+        cases=_ABLATIONS,
+        mistakes=[
+            Mistake(
+                "resample keeps your prompt's length; a donor's title comes whole, be it longer or shorter.", _same_length
+            ),
+            Mistake(
+                "every title became the donor's first; the second place takes the second title, and so on.",
+                _always_the_first,
+            ),
+            Mistake("you left out everything but the segment; the segment goes, and the rest stays.", _all_the_rest),
+            Mistake(
+                "token puts one neutral token for the whole segment; put one for each token, so that the length stays.",
+                _one_blank,
+            ),
+            Mistake(
+                "resample took the donor's whole prompt; only the segment is the donor's, the rest is ours.",
+                _the_donors_prompt,
+            ),
+        ],
+        after="every ablation asks a question of its own, and this is where it is asked.",
+    ),
+    Exercise(
+        "01.3",
         "The bias ratio",
         reference=attribution.bias_ratio,
-        cases=[
-            (_TWO_USERS,),
-            (attribution_frame([1.0, 0.4], [-0.1, 0.6], [3.0]),),
-        ],
+        cases=[(_TWO_USERS,), (attribution_frame([1.0, 0.4], [-0.1, 0.6], [3.0]),)],
         mistakes=[
             Mistake("take |A| before the mean: here positive and negative attributions cancel.", _signed),
             Mistake(
@@ -130,7 +199,7 @@ EXERCISES = [
         after="Above one, the model leans on the auxiliary tokens.",
     ),
     Exercise(
-        "01.3",
+        "01.4",
         "Moved, but where to",
         reference="b",
         mistakes=[
@@ -141,15 +210,12 @@ EXERCISES = [
         after="Absolute attribution says 'it reacts'; only the sign says 'and it helps'.",
     ),
     Exercise(
-        "01.4",
+        "01.5",
         "Ten against sixty",
         reference=math.log(0.4) / math.log(0.9),
         mistakes=[
             Mistake("this divides the drops. Attribution is a difference of logarithms: take the log of what is left.", 6.0),
-            Mistake(
-                "upside down: auxiliary above, history below the fraction bar.",
-                math.log(0.9) / math.log(0.4),
-            ),
+            Mistake("upside down: auxiliary above, history below the fraction bar.", math.log(0.9) / math.log(0.4)),
             Mistake(
                 "log of the drop; you want the log of the probability that is left after it.", math.log(0.6) / math.log(0.1)
             ),
@@ -157,16 +223,5 @@ EXERCISES = [
         ],
         tolerance=2e-2,
         after="It leans on the task description. It does not follow that this is wrong: that needs a signed look.",
-    ),
-    Exercise(
-        "01.5",
-        "Is a large prefix a fault",
-        reference="c",
-        mistakes=[
-            Mistake("a fault only if it crowds out the user. Without a prefix no model can finish a word.", "a"),
-            Mistake("it says a lot: that the model knows how its titles go on. It just says nothing about users.", "b"),
-            Mistake("an untrained model has learned no continuation; there the prefix is worth nothing.", "d"),
-        ],
-        after="So compare ratios between models; do not wish for a ratio of zero.",
     ),
 ]

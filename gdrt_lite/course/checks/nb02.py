@@ -14,7 +14,7 @@ FIVE = [
     (["Next", "Heat", "Fargo"], ["Casino"]),
     (["Next", "Alien", "Fargo"], ["Aliens"]),
     (["Next", "Big", "Heat"], ["Fargo"]),
-    (["Next", "Alien", "Big"], ["Casino"]),
+    (["Next", "Alien", "Big"], ["Casino", "Aliens"]),
 ]
 
 
@@ -32,6 +32,10 @@ def rate(seen: Seen, source: str, target: str) -> float:
 def _other_way(seen: Seen, source: str, target: str) -> float:
     both, sources, _ = _counts(seen, source, target)
     return both / sources
+
+
+def _first_word(seen: Seen, source: str, target: str) -> float:
+    return rate([(words, targets[:1]) for words, targets in seen], source, target)
 
 
 def _joint(seen: Seen, source: str, target: str) -> float:
@@ -65,7 +69,7 @@ def _raw_counts(seen: Seen, source: str, target: str) -> float:
     return math.log(both / (sources * targets))
 
 
-PAIRS = [("Next", "Aliens"), ("Heat", "Fargo"), ("Alien", "Aliens"), ("Alien", "Casino")]
+PAIRS = [("Next", "Aliens"), ("Big", "Aliens"), ("Heat", "Fargo"), ("Alien", "Aliens"), ("Alien", "Casino")]
 
 EXERCISES = [
     Exercise(
@@ -75,6 +79,7 @@ EXERCISES = [
         cases=[(FIVE, *pair) for pair in PAIRS],
         mistakes=[
             Mistake("the condition is the other way round: divide by the examples that hold the target word.", _other_way),
+            Mistake("you look at the first word of a target only; a target may hold several.", _first_word),
             Mistake("you divide by all examples; divide by those that hold the target word.", _joint),
             Mistake("the target word plays no part here. Count only the examples that hold it.", _share_of_source),
         ],

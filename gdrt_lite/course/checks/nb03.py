@@ -111,16 +111,10 @@ EXERCISES = [
         reference=_relevance,
         cases=_logit_cases,
         mistakes=[
-            Mistake(
-                "row t of the logits predicts token t + 1. Token t is read from the row before it.",
-                _unshifted,
-            ),
+            Mistake("row t of the logits predicts token t + 1. Token t is read from the row before it.", _unshifted),
             Mistake("these are probabilities; the relevance is their logarithm.", _probabilities),
             Mistake("logits are not yet log-probabilities: apply log_softmax over the vocabulary.", _bare_logits),
-            Mistake(
-                "the softmax runs over the positions; it must run over the vocabulary (dim=-1).",
-                _over_positions,
-            ),
+            Mistake("the softmax runs over the positions; it must run over the vocabulary (dim=-1).", _over_positions),
             Mistake("you scored the task text too; start at the title's first token.", _whole_prompt),
         ],
         after="A sum over these is log P(title | task), by the chain rule.",
@@ -152,10 +146,7 @@ EXERCISES = [
         cases=[(SHELF, (1, 3, 4, 0)), (SHELF, (5, 3, 0)), (SHELF, (1, 2, 0))],
         mistakes=[
             Mistake("every title counted once; a title that is a target n times counts n times.", _each_once),
-            Mistake(
-                "the prefix is ignored. Count only titles that begin with the tokens before this one.",
-                _without_prefix,
-            ),
+            Mistake("the prefix is ignored. Count only titles that begin with the tokens before this one.", _without_prefix),
             Mistake("that is log P of the whole opening; divide by the count one token shorter.", _opening_alone),
             Mistake("these are probabilities; take their logarithm.", _ratio),
         ],
@@ -171,10 +162,7 @@ EXERCISES = [
                 "the history does was not asked: the history was left out.",
                 "a",
             ),
-            Mistake(
-                "rarity is one way to be hard to guess. The first token of a blockbuster is hard to guess too.",
-                "b",
-            ),
+            Mistake("rarity is one way to be hard to guess. The first token of a blockbuster is hard to guess too.", "b"),
             Mistake("a broken scorer gives low scores everywhere, the easy tokens too; look at those.", "d"),
         ],
         after="So hard to guess may mean personal, or mean noise. Weight on the hard tokens is a bet on the first.",

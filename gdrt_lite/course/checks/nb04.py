@@ -80,8 +80,7 @@ EXERCISES = [
             Mistake("a centre that nobody chose became NaN: let it stay where it is.", _empty_is_nan),
             Mistake("a centre that nobody chose became 0: let it stay where it is.", _empty_is_zero),
             Mistake(
-                "those are the values nearest to each centre; take the mean of all values that chose it.",
-                _nearest_value,
+                "those are the values nearest to each centre; take the mean of all values that chose it.", _nearest_value
             ),
             Mistake("nearest means the smallest absolute difference; yours is signed.", _signed),
         ],

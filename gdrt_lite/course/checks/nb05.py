@@ -13,7 +13,7 @@ UNIFORM = torch.full((3,), 1 / 3)
 SKEWED = torch.tensor([0.7, 0.2, 0.1])
 
 
-# --- 05.2: the closed form ---
+# --- 05.3: the closed form ---
 def _tilted(losses: Tensor, tau: float, prior: Tensor) -> Tensor:
     return dro.group_weights(losses, tau, prior)
 
@@ -43,13 +43,46 @@ def _prior_not_logged(losses: Tensor, tau: float, prior: Tensor) -> Tensor:
     return torch.softmax(losses / tau + prior, dim=0)
 
 
-# --- 05.3: the value ---
-def _value(losses: Tensor, tau: float, prior: Tensor) -> Tensor:
-    return tau * torch.logsumexp(losses / tau + prior.log(), dim=0)
+# --- 05.2: the derivation ---
+def _steps(losses: Tensor, tau: float, prior: Tensor, q: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Step 4, the slope of J at q (K,); step 7, the price lambda; step 8, the weights (K,)."""
+    slope = losses - tau * ((q / prior).log() + 1)
+    price = tau * (torch.logsumexp(losses / tau + prior.log(), 0) - 1)
+    return slope, price, prior * torch.exp((losses - price) / tau - 1)
 
 
-def _value_without_kl(losses: Tensor, tau: float, prior: Tensor) -> Tensor:
-    return (_tilted(losses, tau, prior) * losses).sum()
+def _without_the_one(losses: Tensor, tau: float, prior: Tensor, q: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    slope, price, weights = _steps(losses, tau, prior, q)
+    return slope + tau, price + tau, weights
+
+
+def _price_without_the_one(losses: Tensor, tau: float, prior: Tensor, q: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    slope, price, weights = _steps(losses, tau, prior, q)
+    return slope, price + tau, weights
+
+
+def _price_in_logarithms(losses: Tensor, tau: float, prior: Tensor, q: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    slope, price, weights = _steps(losses, tau, prior, q)
+    return slope, price / tau, weights
+
+
+def _not_yet_scaled(losses: Tensor, tau: float, prior: Tensor, q: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    return *_steps(losses, tau, prior, q)[:2], prior * torch.exp(losses / tau)
+
+
+def _no_kl(losses: Tensor, tau: float, prior: Tensor, q: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    return losses, *_steps(losses, tau, prior, q)[1:]
+
+
+def _slope_from_prior_to_q(losses: Tensor, tau: float, prior: Tensor, q: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    return losses - tau * ((prior / q).log() + 1), *_steps(losses, tau, prior, q)[1:]
+
+
+# --- 05.5: a world ---
+def _verdict(gap: tuple[float, float, float]) -> str:
+    """What the interval (estimate, low, high) of GDRT minus balanced says, worst group's accuracy."""
+    _, low, high = gap
+    return "better" if low > 0 else "worse" if high < 0 else "undecided"
 
 
 # --- 05.4: one token ---
@@ -85,11 +118,6 @@ def _times_loss(token_losses: Tensor, group_ids: Tensor, n_groups: int, tau: flo
     return _token_weights(token_losses, group_ids, n_groups, tau) * token_losses
 
 
-# --- 05.5: exponentiated gradient ---
-def _eg(weights: Tensor, losses: Tensor, rate: float) -> Tensor:
-    return torch.softmax(weights.log() + rate * losses, dim=0)
-
-
 EXERCISES = [
     Exercise(
         "05.1",
@@ -112,6 +140,32 @@ EXERCISES = [
     ),
     Exercise(
         "05.2",
+        "Steps 4 to 8",
+        reference=_steps,
+        cases=[(THREE, 0.5, UNIFORM, UNIFORM), (THREE, 2.0, SKEWED, UNIFORM), (THREE, 0.7, SKEWED, SKEWED.flip(0))],
+        mistakes=[
+            Mistake(
+                "the slope lacks the +1 of the product rule (step 4), and so does the price: d/dq of q log q is log q + 1.",
+                _without_the_one,
+            ),
+            Mistake(
+                "the slope is right; the price is not. Solve exp(1 + lambda/tau) = Z for lambda, and keep the 1.",
+                _price_without_the_one,
+            ),
+            Mistake(
+                "the price is measured in nats of loss: lambda = tau (log Z - 1), and the tau in front is missing.",
+                _price_in_logarithms,
+            ),
+            Mistake("the weights do not sum to one: step 7 says what scale they need.", _not_yet_scaled),
+            Mistake(
+                "the slope is that of the losses alone; moving away from the prior has its price, tau times KL.", _no_kl
+            ),
+            Mistake("KL(Q || P) has Q above the fraction bar and P below it; yours is upside down.", _slope_from_prior_to_q),
+        ],
+        after="these are steps 4, 7 and 8. At the weights every slope equals the price, which is step 5.",
+    ),
+    Exercise(
+        "05.3",
         "The closed form, with a prior",
         reference=_tilted,
         cases=[
@@ -148,36 +202,6 @@ EXERCISES = [
         after="The last case has tau = 0.01, where a plain exp would have overflowed.",
     ),
     Exercise(
-        "05.3",
-        "The value of the game",
-        reference=_value,
-        cases=[
-            (THREE, 0.5, UNIFORM),
-            (THREE, 2.0, SKEWED),
-            (torch.tensor([1.5, 1.5]), 0.3, torch.tensor([0.2, 0.8])),
-        ],
-        mistakes=[
-            Mistake("that is the loss part alone; the adversary also pays tau times KL.", _value_without_kl),
-            Mistake(
-                "the tau in front is missing: the value is measured in nats of loss.",
-                lambda losses, tau, prior: torch.logsumexp(losses / tau + prior.log(), dim=0),
-            ),
-            Mistake(
-                "tau is missing inside the sum: the losses are divided by it before the exponential.",
-                lambda losses, tau, prior: tau * torch.logsumexp(losses + prior.log(), dim=0),
-            ),
-            Mistake(
-                "the prior is missing. With a uniform prior you are too high by tau * log K.",
-                lambda losses, tau, prior: tau * torch.logsumexp(losses / tau, dim=0),
-            ),
-            Mistake(
-                "that is the worst group's loss, the limit for tau -> 0.",
-                lambda losses, tau, prior: losses.max(),
-            ),
-        ],
-        after="When all losses are equal (last case) the value is that loss, whatever tau is.",
-    ),
-    Exercise(
         "05.4",
         "How loud is one token?",
         reference=_token_weights,
@@ -188,8 +212,7 @@ EXERCISES = [
         ],
         mistakes=[
             Mistake(
-                "each token has its group's full weight. L(g) is a mean: its weight is shared by n(g) tokens.",
-                _not_divided,
+                "each token has its group's full weight. L(g) is a mean: its weight is shared by n(g) tokens.", _not_divided
             ),
             Mistake(
                 "a group without tokens took part of the weight, so the tokens' weights do not sum to one. "
@@ -197,10 +220,7 @@ EXERCISES = [
                 _absent_heard,
             ),
             Mistake("that weighs token by token; the groups' mean losses must decide.", _tokens_softmaxed),
-            Mistake(
-                "you divided by the batch's tokens; divide by those of the token's own group.",
-                _batch_mean,
-            ),
+            Mistake("you divided by the batch's tokens; divide by those of the token's own group.", _batch_mean),
             Mistake(
                 "you divided all weights by their total. They sum to one, but a group with many tokens now has "
                 "more than its weight. Divide each token's weight by the number of tokens in its own group.",
@@ -212,43 +232,21 @@ EXERCISES = [
     ),
     Exercise(
         "05.5",
-        "One step of exponentiated gradient",
-        reference=_eg,
-        cases=[
-            (UNIFORM, THREE, 0.1),
-            (SKEWED, THREE, 0.5),
-            (torch.tensor([0.25, 0.75]), torch.tensor([3.0, 1.0]), 1.0),
-        ],
+        "A world in which GDRT beats balancing",
+        reference=(0.2, 0.1, 0.3),
+        view=_verdict,
         mistakes=[
             Mistake(
-                "the old weights are forgotten: multiply them, do not replace them.",
-                lambda weights, losses, rate: torch.softmax(rate * losses, dim=0),
+                "the interval includes zero: your world does not tell the two rules apart. Under balanced weights each "
+                "group has "
+                "one vote; let the shortcut win that vote.",
+                (0.01, -0.02, 0.04),
             ),
             Mistake(
-                "inside the softmax the old weights must stand as their logarithm.",
-                lambda weights, losses, rate: torch.softmax(weights + rate * losses, dim=0),
-            ),
-            Mistake(
-                "the new weights do not sum to one: divide by their total.",
-                lambda weights, losses, rate: weights * torch.exp(rate * losses),
-            ),
-            Mistake(
-                "you multiplied by a softmax. Multiply by exp(rate * loss), then normalise the products.",
-                lambda weights, losses, rate: weights * torch.softmax(rate * losses, dim=0),
-            ),
-            Mistake(
-                "that adds; the step multiplies: each weight by exp(rate * loss).",
-                lambda weights, losses, rate: (weights + rate * losses) / (weights + rate * losses).sum(),
-            ),
-            Mistake(
-                "rate is a step size, it multiplies the loss (tau is what divides).",
-                lambda weights, losses, rate: torch.softmax(weights.log() + losses / rate, dim=0),
-            ),
-            Mistake(
-                "the sign is flipped: a high loss must raise a group's weight.",
-                lambda weights, losses, rate: torch.softmax(weights.log() - rate * losses, dim=0),
+                "GDRT is worse in your world. Is the group that it listens to noise, from which nothing can be learned?",
+                (-0.1, -0.2, -0.05),
             ),
         ],
-        after="Unlike the closed form, this step remembers every loss that came before.",
+        after="balancing depends on how the groups are cut, and DRO depends on it less.",
     ),
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -47,11 +48,19 @@ def _sign_flipped(token_losses: Tensor, group_ids: Tensor, n_groups: int, object
     return (dro.reversed_group_weights(losses, tau, present=counts > 0) * losses).sum()
 
 
-def _value_of_the_maximum(token_losses: Tensor, group_ids: Tensor, n_groups: int, objective: str, tau: float) -> Tensor:
+def _attached(token_losses: Tensor, group_ids: Tensor, n_groups: int, objective: str, tau: float) -> Tensor:
     if objective != "gdrt":
         return _batch_loss(token_losses, group_ids, n_groups, objective, tau)
     losses, counts = dro.group_losses(token_losses, group_ids, n_groups)
-    return dro.dro_objective(losses, tau, present=counts > 0)
+    return (torch.softmax((losses / tau).masked_fill(counts == 0, -torch.inf), 0) * losses).sum()
+
+
+def _a_float(token_losses: Tensor, group_ids: Tensor, n_groups: int, objective: str, tau: float) -> float:
+    return _batch_loss(token_losses, group_ids, n_groups, objective, tau).item()
+
+
+def _sum_over_tokens(token_losses: Tensor, group_ids: Tensor, n_groups: int, objective: str, tau: float) -> Tensor:
+    return token_losses.sum() if objective == "sft" else _batch_loss(token_losses, group_ids, n_groups, objective, tau)
 
 
 _TOKENS = torch.tensor([0.2, 0.4, 3.0, 2.0, 0.1, 5.0])
@@ -61,39 +70,46 @@ _BATCHES = [(_TOKENS, _GROUPS, 3, objective, tau) for objective in ("sft", "bala
 ]
 
 
-def _ndcg(target: str, ranked: Sequence[str], k: int) -> float:
-    top = list(ranked[:k])
-    return 1 / math.log2(top.index(target) + 2) if target in top else 0.0
+def _cluster_interval(values: Sequence[float], users: Sequence[str], draws: Sequence[Sequence[int]]) -> tuple[float, float]:
+    """The middle 95% of the means over the drawn users, each with all its examples."""
+    rows = {user: [v for v, u in zip(values, users) if u == user] for user in sorted(set(users))}
+    own = list(rows.values())
+    means = [np.mean([value for number in draw for value in own[number]]) for draw in draws]
+    return float(np.quantile(means, 0.025)), float(np.quantile(means, 0.975))
 
 
-def _ndcg_no_cut(target: str, ranked: Sequence[str], k: int) -> float:
-    return _ndcg(target, ranked, len(ranked))
+def _mean_of_users(values: Sequence[float], users: Sequence[str], draws: Sequence[Sequence[int]]) -> tuple[float, float]:
+    names = sorted(set(users))
+    means = [float(np.mean([v for v, u in zip(values, users) if u == name])) for name in names]
+    return _cluster_interval(means, names, draws)
 
 
-def _ndcg_natural(target: str, ranked: Sequence[str], k: int) -> float:
-    return _ndcg(target, ranked, k) * math.log2(math.e)
+def _single_examples(values: Sequence[float], users: Sequence[str], draws: Sequence[Sequence[int]]) -> tuple[float, float]:
+    return _cluster_interval(values, [f"{i:04}" for i in range(len(values))], draws)
 
 
-def _reciprocal_rank(target: str, ranked: Sequence[str], k: int) -> float:
-    top = list(ranked[:k])
-    return 1 / (top.index(target) + 1) if target in top else 0.0
+def _without_repeats(values: Sequence[float], users: Sequence[str], draws: Sequence[Sequence[int]]) -> tuple[float, float]:
+    return _cluster_interval(values, users, [sorted(set(draw)) for draw in draws])
 
 
-def _ndcg_shifted(target: str, ranked: Sequence[str], k: int) -> float:
-    top = list(ranked[:k])
-    return 1 / math.log2(top.index(target) + 3) if target in top else 0.0
+def _ninety(values: Sequence[float], users: Sequence[str], draws: Sequence[Sequence[int]]) -> tuple[float, float]:
+    rows = {user: [v for v, u in zip(values, users) if u == user] for user in sorted(set(users))}
+    means = [np.mean([value for number in draw for value in list(rows.values())[number]]) for draw in draws]
+    return float(np.quantile(means, 0.05)), float(np.quantile(means, 0.95))
 
 
-def _ndcg_one_more(target: str, ranked: Sequence[str], k: int) -> float:
-    return _ndcg_no_cut(target, ranked[: k + 1], k)
+def _normal_interval(values: Sequence[float], users: Sequence[str], draws: Sequence[Sequence[int]]) -> tuple[float, float]:
+    half = 1.96 * np.std(values, ddof=1) / math.sqrt(len(values))
+    return float(np.mean(values) - half), float(np.mean(values) + half)
 
 
-def _ndcg_rank_plus_one(target: str, ranked: Sequence[str], k: int) -> float:
-    top = list(ranked[:k])
-    return 1 / math.log2(top.index(target) + 1) if target in top else 0.0
-
-
-_RANKED = ["Alien", "Babe", "Casino", "Dumbo", "Evita"]
+def _bootstrap_cases() -> list[tuple[list[float], list[str], list[list[int]]]]:
+    random = np.random.default_rng(0)
+    users = ["c", "a", "a", "b", "c", "c", "a", "c", "d"]
+    return [
+        ([1.0, 0.0, 0.5, 0.0, 0.6, 1.0, 0.0, 0.4, 0.3], users, random.integers(0, 4, (200, 4)).tolist()),
+        ([float(x) for x in range(9)], users, random.integers(0, 4, (50, 4)).tolist()),
+    ]
 
 
 def _unfairness(lists: Titles, histories: Titles, group_of: Mapping[str, str]) -> dict[str, float]:
@@ -166,32 +182,35 @@ EXERCISES = [
         after="A context is paid for what it predicts, not for being yours.",
     ),
     Exercise(
-        "06.2", "The loss of a batch, three ways", reference=_batch_loss, cases=_BATCHES,
+        "06.2", "The loss of a batch, three ways", reference=_batch_loss, cases=_BATCHES, gradient=0,
         mistakes=[
             Mistake("An absent group still takes part: it has no loss, so it must have weight 0 and the others share the "
                     "rest. `present` says which groups the batch holds.", _absent_speaks),
             Mistake("sft is the mean over tokens; you average group means there, which is 'balanced'.", _sft_of_groups),
             Mistake("tau multiplies the losses in your weights; the closed form divides by it.", _tau_multiplied),
             Mistake("Your gdrt listens to the easy groups: the exponent has the wrong sign.", _sign_flipped),
-            Mistake("That is the value tau * log sum P exp(L / tau). Its gradient is right, but the loss that is logged "
-                    "should be sum Q* L, with Q* from group_weights.", _value_of_the_maximum),
+            Mistake("The gradient of your gdrt also runs through the weights. They are the adversary's answer and are held "
+                    "fixed: detach them (notebook 05, section 4).", _attached),
+            Mistake("Return the loss as a tensor, without .item() or float(): a plain number has no gradient to train with.",
+                    _a_float),
+            Mistake("sft is the mean over tokens, not their sum: else long batches take longer steps.", _sum_over_tokens),
         ],
-        after="One word apart, and nothing else in the training changes.",
+        after="the gradients are right, and training follows nothing else. The three differ in one word.",
     ),
     Exercise(
-        "06.3", "NDCG of one user", reference=_ndcg,
-        cases=[("Alien", _RANKED, 3), ("Casino", _RANKED, 3), ("Evita", _RANKED, 3), ("Zulu", _RANKED, 5),
-               ("Evita", _RANKED, 5),
-               (_RANKED[3], _RANKED, 3)],
+        "06.3", "The interval by hand", reference=_cluster_interval, cases=_bootstrap_cases, tolerance=1e-6,
         mistakes=[
-            Mistake("The list is not cut: a target below place k earns nothing.", _ndcg_no_cut),
-            Mistake("The discount is log2; math.log is the natural logarithm.", _ndcg_natural),
-            Mistake("1 / (rank + 1) is the reciprocal rank; NDCG discounts by a logarithm.", _reciprocal_rank),
-            Mistake("The list is cut one place too late: places 0 to k-1 are the first k.", _ndcg_one_more),
-            Mistake("log2 of one is zero: with ranks from 0 the discount is log2(rank + 2).", _ndcg_rank_plus_one),
-            Mistake("The first place is worth 1. With ranks from 0 the discount is log2(rank + 2).", _ndcg_shifted),
+            Mistake("you average within each user first. A drawn user brings all examples along, and each of them counts "
+                    "once.",
+                    _mean_of_users),
+            Mistake("single examples are drawn. Those of one user are alike, so draw users, each with all their examples.",
+                    _single_examples),
+            Mistake("a user who is drawn twice counts twice: that is what drawing with repeats means.", _without_repeats),
+            Mistake("95% in the middle leave 2.5% outside on either side, not 5%.", _ninety),
+            Mistake("that is the normal formula on single examples; the bootstrap needs the draws, and draws users.",
+                    _normal_interval),
         ],
-        after="With one target a user the ideal list is worth 1, so DCG is NDCG.",
+        after="every interval over users in this course is made like this.",
     ),
     Exercise(
         "06.4", "Who is recommended too often?", reference=_unfairness, cases=_FAIRNESS,

@@ -2,29 +2,77 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
-import torch
-from scipy import stats
-from torch import Tensor
+from scipy import special, stats
 
-from gdrt_lite import dro
 from gdrt_lite.course.checks import Exercise, Mistake
 
 Window = tuple[tuple[str, ...], str]
 
 
-def _reversed(losses: Tensor, tau: float, prior: Tensor) -> Tensor:
-    return dro.reversed_group_weights(losses, tau, prior)
+_CHOICE = {"dro": "balanced", "hard": "reversed", "groups": "random", "tokens": "item", "progress": "sft at equal nll"}
 
 
-def _normalised(weights: Tensor) -> Tensor:
-    return weights / weights.sum()
+def _words(choice: Mapping[str, str]) -> dict[str, str]:
+    return {question: str(control).strip().lower() for question, control in choice.items()}
 
 
-_L1, _L2 = torch.tensor([0.5, 1.2, 2.0]), torch.tensor([3.0, 0.2, 0.9, 1.0])
-_P1, _P2 = torch.tensor([0.2, 0.3, 0.5]), torch.tensor([0.1, 0.4, 0.3, 0.2])
+# --- 07.5: audit a run ---
+Run = Mapping[
+    str, Any
+]  # weights: (steps, K) Q of the last steps; user: interval (low, high), nats; nll, blind: nats a title
+
+
+def _audit(run: Run) -> set[str]:
+    """The signatures of failure that a run shows."""
+    weights = np.asarray(run["weights"], dtype=float)
+    found = set()
+    if not np.isfinite(weights).all():
+        return {"diverged"}
+    if np.exp(-special.xlogy(weights, weights).sum(1)).mean() < 1.5:
+        found.add("one group has it all")
+    if run["nll"] >= run["blind"]:
+        found.add("undertrained")
+    elif run["user"][0] <= 0:
+        found.add("user not read")
+    return found
+
+
+def _by_the_mean_weights(run: Run) -> set[str]:
+    weights = np.asarray(run["weights"], dtype=float).mean(0, keepdims=True)
+    return _audit({**run, "weights": weights})
+
+
+def _unread_though_undertrained(run: Run) -> set[str]:
+    found = _audit(run)
+    return found | {"user not read"} if "undertrained" in found and run["user"][0] <= 0 else found
+
+
+def _by_the_middle_of_the_interval(run: Run) -> set[str]:
+    return _audit({**run, "user": (sum(run["user"]) / 2, run["user"][1])})
+
+
+def _first_only(run: Run) -> set[str]:
+    return set(sorted(_audit(run))[:1])
+
+
+def _goes_on(run: Run) -> set[str]:
+    weights = np.asarray(run["weights"], dtype=float)
+    return _audit({**run, "weights": np.nan_to_num(weights, nan=1 / weights.shape[1])})
+
+
+_RUNS: list[Run] = [
+    {"weights": [[0.3, 0.3, 0.4], [0.2, 0.5, 0.3]], "user": (0.1, 0.4), "nll": 3.9, "blind": 4.6},
+    {"weights": [[0.98, 0.01, 0.01], [0.01, 0.98, 0.01], [0.01, 0.01, 0.98]], "user": (0.05, 0.2), "nll": 4.0, "blind": 4.6},
+    {"weights": [[0.4, 0.3, 0.3]], "user": (-0.05, 0.3), "nll": 4.0, "blind": 4.6},
+    {"weights": [[0.4, 0.3, 0.3]], "user": (-0.1, 0.1), "nll": 5.1, "blind": 4.6},
+    {"weights": [[1.0, 0.0, 0.0]], "user": (-0.2, -0.1), "nll": 4.4, "blind": 4.6},
+    {"weights": [[0.4, 0.3, 0.3], [math.nan] * 3], "user": (0.1, 0.2), "nll": 4.4, "blind": 4.6},
+]
 
 
 def _interval(values: Sequence[float], quantile: float, ddof: int, root: bool) -> tuple[float, float]:
@@ -92,6 +140,10 @@ def _absence_as_evidence(low: float, high: float, claim: str) -> str:
     return "contradicted" if found == "undecided" else found
 
 
+def _zero_at_the_edge(low: float, high: float, claim: str) -> str:
+    return "undecided" if low < 0 < high else "supported" if (high > 0) == (claim == "higher") else "contradicted"
+
+
 def _always_higher(low: float, high: float, claim: str) -> str:
     return _verdict(low, high, "higher")
 
@@ -103,22 +155,25 @@ def _one_limit(low: float, high: float, claim: str) -> str:
 
 EXERCISES = [
     Exercise(
-        "07.1", "Weights turned round", reference=_reversed, cases=[(_L1, 0.5, _P1), (_L2, 2.0, _P2), (_L1, 1.5, _P1)],
+        "07.1", "Choose the control", reference=_CHOICE, view=_words,
         mistakes=[
-            Mistake("That is GDRT itself: the exponent keeps its sign.",
-                    lambda losses, tau, prior: dro.group_weights(losses, tau, prior)),
-            Mistake("Turning the sign of the exponent is not the same as 1 minus the weight.",
-                    lambda losses, tau, prior: _normalised(1 - dro.group_weights(losses, tau, prior))),
-            Mistake("You turned the order of the groups; turn the sign of the exponent instead.",
-                    lambda losses, tau, prior: dro.group_weights(losses, tau, prior).flip(0)),
-            Mistake("1 / Q* turns the prior round as well; P(g) stays a factor.",
-                    lambda losses, tau, prior: _normalised(1 / dro.group_weights(losses, tau, prior))),
-            Mistake("The prior is missing: Q is proportional to P times the exponential.",
-                    lambda losses, tau, prior: dro.reversed_group_weights(losses, tau)),
-            Mistake("tau multiplies the losses; it divides them.",
-                    lambda losses, tau, prior: _reversed(losses, 1 / tau, prior)),
+            Mistake("you have balanced and random the wrong way round. balanced keeps the groups and drops the DRO; "
+                    "random keeps the "
+                    "DRO and drops the meaning of the groups.", _CHOICE | {"dro": "random", "groups": "balanced"}),
+            Mistake("reversed changes which groups are heard, and so it tests the direction of the weights. For the DRO "
+                    "itself keep "
+                    "the groups and give them equal weights.", _CHOICE | {"dro": "reversed", "hard": "balanced"}),
+            Mistake("item keeps the meaning of the groups and changes their grain. To ask whether meaning matters, deal "
+                    "them at random.",
+                    _CHOICE | {"groups": "item", "tokens": "random"}),
+            Mistake("balanced is another objective, and it too may have got further or less far. Compare where both pay "
+                    "the same "
+                    "for a title.", _CHOICE | {"progress": "balanced"}),
+            Mistake("a plain SFT has been trained as long, and may have got further. Stop it where both pay the same for "
+                    "a title.",
+                    _CHOICE | {"progress": "sft"}),
         ],
-        after="The same formula with one sign changed: a control costs nothing but the patience to run it.",
+        after="a control changes one thing, and it is the thing that the claim names.",
     ),
     Exercise(
         "07.2", "An interval over repetitions", reference=_t_interval,
@@ -147,14 +202,33 @@ EXERCISES = [
     Exercise(
         "07.4", "From interval to verdict", reference=_verdict,
         cases=[(0.1, 0.3, "higher"), (-0.3, -0.1, "higher"), (-0.1, 0.3, "higher"), (-0.3, 0.1, "lower"),
-               (-0.3, -0.1, "lower"), (0.1, 0.3, "lower")],
+               (-0.3, -0.1, "lower"), (0.1, 0.3, "lower"), (0.0, 0.2, "higher"), (-0.2, 0.0, "lower")],
         mistakes=[
             Mistake("You judge by the middle of the interval; one that includes zero decides nothing.", _by_the_middle),
             Mistake("Not shown is not the same as shown not to be: an interval that includes zero is 'undecided'.",
                     _absence_as_evidence),
+            Mistake("An interval that ends exactly at zero includes it, so it decides nothing: compare with <=.",
+                    _zero_at_the_edge),
             Mistake("The claim says which direction counts; 'lower' is supported by values below zero.", _always_higher),
             Mistake("An interval wholly on the wrong side contradicts the claim; say so.", _one_limit),
         ],
         after="Three words, and only one of them is 'supported'.",
+    ),
+    Exercise(
+        "07.5", "Audit a run", reference=_audit, cases=[(run,) for run in _RUNS],
+        mistakes=[
+            Mistake("take the effective number at every step, then its mean. Weights that jump from group to group are "
+                    "even on average.",
+                    _by_the_mean_weights),
+            Mistake("a model that pays more than blind guessing is undertrained, and says nothing about reading: name "
+                    "only that.",
+                    _unread_though_undertrained),
+            Mistake("an interval that includes zero does not show that the user is read; look at its lower end.",
+                    _by_the_middle_of_the_interval),
+            Mistake("a run may fail in two ways at once; name them all.", _first_only),
+            Mistake("a weight that is NaN means that the run has diverged, and then no other figure of it counts.",
+                    _goes_on),
+        ],
+        after="the audit comes before the accuracy: a run that fails it has won or lost by luck.",
     ),
 ]  # fmt: skip
