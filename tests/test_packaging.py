@@ -20,7 +20,7 @@ from packaging.requirements import Requirement
 import gdrt_lite
 
 ROOT = Path(__file__).resolve().parents[1]
-SPECIAL = ("quantised", "book", "browser")
+SPECIAL = ("quantised", "book")
 CONDA_NAMES = {"pytorch": "torch"}  # where conda-forge and PyPI differ
 
 
@@ -61,7 +61,7 @@ def test_conda_environment_equals_pyproject(project, requirements):
 
 def test_every_requirement_is_pinned_within_its_range(project, requirements):
     versions = pins()
-    for line in (line for extra in ("book", "browser") for line in project["optional-dependencies"][extra]):
+    for line in project["optional-dependencies"]["book"]:
         assert Requirement(line).specifier.contains(versions[Requirement(line).name]), line
     for name, specifier in requirements.items():
         assert Requirement(f"{name}{specifier}").specifier.contains(versions[name]), name
