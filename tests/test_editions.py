@@ -38,12 +38,14 @@ def lines(cell: nbformat.NotebookNode) -> set[str]:
 def test_no_line_of_a_solution_is_left_for_the_student(script: Path) -> None:
     notebook = executed(script)
     public = set().union(*(lines(cell) for cell in notebook.cells if cell not in solutions(notebook)))
-    secret = set().union(*(lines(cell) for cell in solutions(notebook))) - public
+    secret = {line for cell in solutions(notebook) for line in lines(cell) - public if not line.startswith("checks.check(")}
     assert secret
     made = editions.student(notebook)
     nbformat.validate(made)
     text = nbformat.writes(made)  # sources, metadata and outputs alike
-    assert [line for line in secret if json.dumps(line)[1:-1] in text] == []
+    kept = set().union(*(lines(cell) for cell in made.cells))
+    # A short line may be a part of a longer one that everybody sees.
+    assert [line for line in secret if line in kept or (len(line) > 20 and json.dumps(line)[1:-1] in text)] == []
     assert "[passed]" not in text and "source_hidden" not in text
     assert not [cell for cell in made.cells if cell.get("outputs")]
     for cell in notebook.cells:  # and all that is no solution is there
@@ -56,8 +58,10 @@ def test_the_instructor_has_every_solution_in_sight_and_what_is_expected(script:
     made = editions.instructor(notebook)
     nbformat.validate(made)
     known = checks.exercises(script.stem[:2])
-    assert [editions.answer_of(cell)[0] for cell in solutions(made)] == [exercise.id for exercise in known]
-    for exercise, cell, own in zip(known, solutions(made), solutions(notebook), strict=True):
+    answered = [editions.answer_of(cell)[0] for cell in solutions(made)]
+    assert sorted(answered) == [exercise.id for exercise in known]
+    for id, cell, own in zip(answered, solutions(made), solutions(notebook), strict=True):
+        exercise = checks.find(id)
         assert own.source in cell.source and "jupyter" not in cell.metadata
         note = made.cells[made.cells.index(cell) + 1].source
         assert exercise.id in note and exercise.after in note
