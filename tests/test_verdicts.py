@@ -10,8 +10,9 @@ import pytest
 from helpers import make_cell
 from scipy import stats
 
+from gdrt_lite import data
 from gdrt_lite.study import grid, report, verdicts
-from gdrt_lite.study.cell import Cell
+from gdrt_lite.study.cell import Cell, read_cells
 
 
 def constant(value: float, n: int = 30) -> report.Metric:
@@ -139,3 +140,19 @@ def test_a_choice_without_trials_is_refused(tmp_path):
     (tmp_path / "grid.yaml").write_text(GRID.split("- set", 2)[0] + "- set" + GRID.split("- set", 2)[2])
     with pytest.raises(Exception, match="no trial of sft on valid users"):
         grid.read_grid(tmp_path / "grid.yaml", tmp_path)
+
+
+def test_each_registered_cell_is_one_that_the_grid_declares():
+    folder = data.data_folder() / "results"
+    declared = {config.key for config in grid.read_grid(folder / "registered.yaml", folder / "registered")}
+    found = {read.config.key: path.stem for path in (folder / "registered").glob("*.json") for read in [Cell.read(path)]}
+    assert set(found) <= declared and all(key == name for key, name in found.items())
+
+
+def test_the_verdicts_are_those_of_the_registered_cells(tmp_path):
+    folder = data.data_folder() / "results"
+    told = verdicts.write(read_cells(folder / "registered"), tmp_path)
+    assert (folder / "verdicts.json").read_text() == (tmp_path / "verdicts.json").read_text(), (
+        "run `python -m gdrt_lite study --registered --report`"
+    )
+    assert len(told["hypotheses"]) == 6
