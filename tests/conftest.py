@@ -21,8 +21,10 @@ if TYPE_CHECKING:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests that load the real model, so that the fast lane leaves them out."""
+    """Mark the tests that load the real model, and those that take long as slow: the fast lane leaves them out."""
     for item in items:
+        if item.get_closest_marker("long"):
+            item.add_marker("slow")
         if "smollm2" in getattr(item, "fixturenames", ()):
             item.add_marker("model")
 
