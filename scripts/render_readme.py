@@ -178,8 +178,13 @@ def registered() -> str:
             f"- {gate['place']}: {passed} the gate. Exact NDCG@10 of SFT {gate['ndcg_sft']:.3f}, of popularity "
             f"{gate['ndcg_popularity']:.3f}, difference {above[0]:+.3f} [{above[1]:+.3f}, {above[2]:+.3f}]; own minus "
             f"stranger {reads[0]:+.2f} nats [{reads[1]:+.2f}, {reads[2]:+.2f}]; "
-            f"{gate['users']} users, {gate['seeds']} seeds."
+            f"{gate['users']} users, {gate['seeds']} seed(s)."
         )
+    if any(row.get("seeds") == 1 for row in told["hypotheses"]):
+        lines += [
+            "",
+            "A verdict of one seed covers other users and not other trainings: it is provisional until seeds follow.",
+        ]
     lines += ["", verdicts.table(told).to_markdown(index=False, disable_numparse=True), ""]
     if (RESULTS / "forest.png").exists():
         lines += ["![Effect and 95% interval of each hypothesis](../data/results/forest.png)", ""]

@@ -205,9 +205,10 @@ def table(verdicts: Mapping[str, Any]) -> pd.DataFrame:
         form = "{:+.1%}" if told["relative"] else "{:+.2f}"
         effect, low, high = (form.format(told[name]) for name in ("effect", "low", "high"))
         rows.append({
-            "": told["id"], "hypothesis": told["text"], "verdict": told["verdict"], "measure": told["metric"],
+            "": told["id"], "hypothesis": told["text"], "measure": told["metric"],
+            "verdict": told["verdict"] + " (one seed)" * (told["seeds"] == 1),
             "against": told["against"], "effect [95%]": f"{effect} [{low}, {high}]", "p (Holm)": f"{told['p_holm']:.3f}",
-            "users": told["users"], "seeds": told["seeds"],
+            "users": str(told["users"]), "seeds": str(told["seeds"]),
         })  # fmt: skip
     return pd.DataFrame(rows).astype(object).fillna("-")
 
