@@ -367,11 +367,14 @@ def test_bytes_that_the_locale_could_not_read_stay_as_they_were(tmp_path):
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
 def test_a_signal_ends_the_work_as_ctrl_c_does(name, monkeypatch, capsys):
     number = getattr(signal, name)
-    before = signal.getsignal(number)
-    monkeypatch.setattr(run, "run", lambda **_: (os.kill(os.getpid(), number), time.sleep(5)))
-    assert cli.main(["run"]) == 128 + number
-    assert "--resume continues from there" in capsys.readouterr().err
-    assert signal.getsignal(number) == before
+    before = signal.signal(number, signal.SIG_DFL)  # under nohup the tests themselves ignore SIGHUP
+    try:
+        monkeypatch.setattr(run, "run", lambda **_: (os.kill(os.getpid(), number), time.sleep(5)))
+        assert cli.main(["run"]) == 128 + number
+        assert "--resume continues from there" in capsys.readouterr().err
+        assert signal.getsignal(number) == signal.SIG_DFL
+    finally:
+        signal.signal(number, before)
 
 
 def test_an_ignored_signal_stays_ignored(monkeypatch):
