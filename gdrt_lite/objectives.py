@@ -85,7 +85,7 @@ def _inverse(batch: BatchGroups) -> torch.Tensor:
 
 
 def _open_only(batch: BatchGroups) -> torch.Tensor:
-    return torch.tensor([1.0, 0.0]).to(batch.losses)
+    return (batch.present & (torch.arange(len(batch.present)).to(batch.present.device) == 0)).to(batch.losses)
 
 
 def _focal(losses: torch.Tensor, parameters: Mapping[str, float]) -> torch.Tensor:
