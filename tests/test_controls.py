@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 
 import numpy as np
@@ -25,6 +24,13 @@ TITLES = ["red door", "red lamp", "blue"]
 def small():
     """A pocket model of three titles: the first token is open, `blue` forces its end, `red` leaves door or lamp."""
     return lm.pocket(TITLES)
+
+
+@pytest.fixture(scope="module")
+def few():
+    """Sixty films and their pocket model: the whole catalogue is ranked in a moment."""
+    splits = data.load_movielens(60).split(history=5)
+    return lm.pocket(splits.catalogue), splits
 
 
 def test_legal_tokens_are_those_of_all_titles_with_the_same_beginning(small):
@@ -111,11 +117,11 @@ def test_each_control_trains(pocket, splits, name):
     assert history.loss.iloc[-1] < history.loss.iloc[0]
 
 
-def test_the_exact_evaluation_ranks_as_decoding_does_and_reads_as_stranger_does(pocket, splits):
-    few = dataclasses.replace(splits, catalogue=splits.catalogue)
+def test_the_exact_evaluation_ranks_as_decoding_does_and_reads_as_stranger_does(few):
+    pocket, splits = few
     test = data.sample(splits.test, 12, seed=0)
     config = Config(model="pocket", ranking="exact", faa_examples=4)
-    found = evaluate(pocket, test, few, config)
+    found = evaluate(pocket, test, splits, config)
     expected = rank_catalogue(pocket, [e.history for e in test], splits.catalogue, 10, exclude_history=True)
     assert [[splits.catalogue[i] for i in row] for row in found.lists] == [[title for title, _ in row] for row in expected]
     frame = stranger.own_minus_stranger(pocket, test, 5, seed=0)
@@ -124,8 +130,9 @@ def test_the_exact_evaluation_ranks_as_decoding_does_and_reads_as_stranger_does(
     np.testing.assert_allclose(found.nll, nll, atol=1e-4)
 
 
-def test_ndcg_after_a_stranger_is_that_of_the_strangers_history(pocket, splits):
+def test_ndcg_after_a_stranger_is_that_of_the_strangers_history(few):
     """Rank each target after the histories of its five strangers, the user's own titles left out, one by one."""
+    pocket, splits = few
     test = data.sample(splits.test, 8, seed=0)
     found = evaluate(pocket, test, splits, Config(model="pocket", ranking="exact", faa_examples=4))
 
