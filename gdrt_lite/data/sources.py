@@ -140,8 +140,8 @@ def is_here(source: str | Path | Interactions) -> bool:
 
 
 def _path(source: str | Path) -> Path | None:
-    places = (Path(source), data_folder() / source, assets.cache_dir() / source)
-    return next((path for path in places if str(source) and path.exists()), None)
+    homes = (Path, data_folder, assets.cache_dir)  # called in turn: a file that is at hand needs no cache
+    return next((path for home in homes if str(source) and (path := home() / source).exists()), None)
 
 
 def open_data(

@@ -13,7 +13,7 @@ from gdrt_lite.data import Example, Splits
 from gdrt_lite.lm.model import in_float32
 from gdrt_lite.study.cell import Evaluation
 from gdrt_lite.study.config import Config
-from gdrt_lite.trie import trie_of
+from gdrt_lite.training import legal_tokens
 
 
 def evaluate(
@@ -57,8 +57,7 @@ def _exact(
 ) -> dict[str, Any]:
     """The fields of an `Evaluation` from the scores of the whole catalogue after each history, (N, V)."""
     histories = tqdm([example.history for example in test], desc="rank", disable=not progress)
-    trie = trie_of(tuple(splits.catalogue), model.tokenizer)
-    legal = {title: trie.legal(title) for title in splits.catalogue} if config.ranking == "legal" else None
+    legal = legal_tokens(model, splits.catalogue) if config.ranking == "legal" else None
     scores = stranger.title_logprobs(model, histories, splits.catalogue, legal)  # (N, V)
     known = as_numbers([], test, splits)
     targets, n = np.array(known["targets"]), np.arange(len(test))

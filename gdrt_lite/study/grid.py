@@ -11,8 +11,9 @@ Used in notebook 07.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,9 +43,7 @@ def main(grid: Path | None = None, results: Path | None = None, only: str = "", 
     folder = data.data_folder() / "results"
     grid, results = grid or folder / "grid.yaml", results or folder / "cells"
     if not report_only:
-        for _ in range(2):  # the trials, and then what they choose
-            configs = [config for config in read_grid(grid, results) if only in config.key]
-            _run_missing(configs, results)
+        _run_grid(grid, results, only)
     if files.first_process():
         print(write_report(results, results.parent))
     return 0
@@ -58,12 +57,18 @@ def registered(only: str = "", report_only: bool = False) -> int:
     """
     folder = data.data_folder() / "results"
     grid, results = folder / "registered.yaml", folder / "registered"
-    for _ in range(0 if report_only else 2):
-        _run_missing([config for config in read_grid(grid, results) if only in config.key], results)
+    if not report_only:
+        _run_grid(grid, results, only)
     if files.first_process():
         told = verdicts.write(read_cells(results), folder)
         print(verdicts.table(told).to_markdown(index=False, disable_numparse=True))
     return 0
+
+
+def _run_grid(grid: Path, results: Path, only: str) -> None:
+    """Run what is missing of a grid: the trials, and then what they choose."""
+    for _ in range(2):
+        _run_missing([config for config in read_grid(grid, results) if only in config.key], results)
 
 
 def _run_missing(configs: Sequence[Config], results: Path) -> None:
@@ -175,11 +180,12 @@ def read_grid(path: Path, results: Path | None = None) -> list[Config]:
     if not isinstance(blocks, list):
         raise GdrtError(f"the grid {path} is malformed: it must be a list of blocks with `set` and `vary`.")
     configs: list[Config] = []
+    figures = functools.cache(_trial_figures)  # each trial is read once, however many blocks it chooses for
     for i, block in enumerate(blocks, 1):
         try:
             own = list(_product(block))
             if rule := block.get("chosen"):
-                own = [made for config in own if (made := _chosen(config, rule, configs, results)) is not None]
+                own = [made for config in own if (made := _chosen(config, rule, configs, results, figures)) is not None]
             configs += own
         except (TypeError, ValueError) as error:
             raise GdrtError(f"block {i} of the grid {path} is malformed: {error}") from error
@@ -201,7 +207,20 @@ def _product(block: Any) -> Iterator[Config]:
 PLACE = ("model", "data", "split", "top_items", "history", "growing", "lora_rank", "lora_targets", "warm_start")
 
 
-def _chosen(config: Config, rule: dict[str, Any], before: Sequence[Config], results: Path | None) -> Config | None:
+def _trial_figures(file: Path) -> dict[str, float]:
+    """NDCG@10 and item NLL of a trial's cell."""
+    cell = Cell.read(file)
+    found = report.accuracy(cell) | report.likelihood(cell)
+    return {name: found[name].value for name in ("NDCG@10", "NLL") if name in found}
+
+
+def _chosen(
+    config: Config,
+    rule: dict[str, Any],
+    before: Sequence[Config],
+    results: Path | None,
+    figures: Callable[[Path], dict[str, float]],
+) -> Config | None:
     """The configuration with the settings of the best trial of its place; None while a trial is missing.
 
     `by: NDCG@10` takes the highest. `by: NLL` takes the own trial whose item NLL is nearest to that of the best trial `of`.
@@ -216,14 +235,14 @@ def _chosen(config: Config, rule: dict[str, Any], before: Sequence[Config], resu
     files_of = {trial.key: results / f"{trial.key}.json" for trial in trials} if results else {}
     if not files_of or not all(file.exists() for file in files_of.values()):
         return None
-    known = {key: report.cell_metrics(Cell.read(file)) for key, file in files_of.items()}
+    known = {key: figures(file) for key, file in files_of.items()}
 
     def best(among: Sequence[Config]) -> Config:
-        return max(among, key=lambda trial: known[trial.key]["NDCG@10"].value)
+        return max(among, key=lambda trial: known[trial.key]["NDCG@10"])
 
     if rule["by"] == "NLL":
-        aim = known[best(of[rule.get("of", "gdrt")]).key]["NLL"].value
-        taken = min(own, key=lambda trial: abs(known[trial.key]["NLL"].value - aim))
+        aim = known[best(of[rule.get("of", "gdrt")]).key]["NLL"]
+        taken = min(own, key=lambda trial: abs(known[trial.key]["NLL"] - aim))
     else:
         taken = best(own)
     return dataclasses.replace(config, **{name: getattr(taken, name) for name in rule["settings"]})

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from gdrt_lite.study import compare, report
+from gdrt_lite.study import compare
 from gdrt_lite.study.cell import Cell
 from gdrt_lite.system import files
 
@@ -126,12 +126,10 @@ def gate(found: Found) -> dict[str, Any]:
     above = effect(known, found.get("popularity", {}), "NDCG@10") if known else None
     if above is None:
         return {"passed": False}
-    zero = {
-        seed: {name: report.Metric(0 * m.rows, m.users, m.of_means) for name, m in own.items()}
-        for seed, own in known.items()
-    }
-    reads = effect(known, zero, "own minus stranger")
-    mean = {name: float(np.mean([own["NDCG@10"].value for own in found[name].values()])) for name in ("sft", "popularity")}
+    name = "own minus stranger"
+    zero = {seed: {name: replace(own[name], rows=0 * own[name].rows)} for seed, own in known.items() if name in own}
+    reads = effect(known, zero, name)
+    mean = {m: float(np.mean([own["NDCG@10"].value for own in found[m].values()])) for m in ("sft", "popularity")}
     told = {
         "ndcg_sft": mean["sft"],
         "ndcg_popularity": mean["popularity"],
