@@ -43,10 +43,13 @@ def test_other_users_widen_the_interval_of_equal_seeds():
     assert found.error == pytest.approx(rows.std() / 20, rel=0.08)
 
 
-def test_one_measurement_is_compared_with_every_seed():
-    one = {seed: {"NLL": constant(float(seed))} for seed in range(3)}
-    assert verdicts.effect(one, {0: {"NLL": constant(0.0)}}, "NLL").seeds == 3
-    assert verdicts.effect(one, {5: {"NLL": constant(0.0)}, 6: {"NLL": constant(0.0)}}, "NLL") is None
+def test_only_a_method_without_seeds_is_compared_with_every_seed():
+    found = {"sft": {seed: {"NLL": constant(float(seed))} for seed in range(3)}}
+    found |= {"popularity": {0: {"NLL": constant(0.0)}}, "random": {0: {"NLL": constant(0.0)}}, "item": {7: {}}}
+    assert verdicts.between(found, "sft", "popularity", "NLL").seeds == 3
+    assert verdicts.between(found, "sft", "random", "NLL").seeds == 1
+    assert verdicts.between(found, "sft", "item", "NLL") is None
+    assert verdicts.between(found, "sft", "balanced", "NLL") is None
 
 
 def test_places_have_equal_weight():

@@ -66,18 +66,21 @@ def _exact(
     for i, history in enumerate(known["histories"] if config.exclude_history else ()):
         left_out[i, history] = True
 
+    def ranked(after: np.ndarray) -> list[list[int]]:
+        """The best titles of each example that its user may be shown, by scores of shape (N, V)."""
+        allowed = np.where(left_out, -np.inf, after)
+        order = np.argsort(-allowed, axis=1, kind="stable")[:, : max(10, config.list_length)]
+        return [[int(title) for title in row if allowed[i, title] > -np.inf] for i, row in enumerate(order)]
+
     def gain(after: np.ndarray) -> np.ndarray:
-        """NDCG@10 of each example's target among the titles that its user may be shown, by scores of shape (N, V)."""
-        better = (np.where(left_out, -np.inf, after) > after[n, targets][:, None]).sum(1)
-        return np.where((better < 10) & ~left_out[n, targets], 1 / np.log2(better + 2.0), 0.0)
+        """NDCG@10 of each example's target, by scores of shape (N, V)."""
+        return metrics.ndcg_at_k(ranked(after), known["targets"], 10)
 
     own = scores[n, targets]
     others = np.mean([scores[drawn[:, s], targets] for s in range(STRANGERS)], axis=0)
     gains = gain(scores) - np.mean([gain(scores[drawn[:, s]]) for s in range(STRANGERS)], axis=0)
-    order = np.argsort(-np.where(left_out, -np.inf, scores), axis=1, kind="stable")[:, : config.list_length]
-    lists = [[int(title) for title in row if not left_out[i, title]] for i, row in enumerate(order)]
     return known | {
-        "lists": lists,
+        "lists": [best[: config.list_length] for best in ranked(scores)],
         "nll": (-own).round(5).tolist(),
         "own_minus_stranger": (own - others).round(5).tolist(),
         "ndcg_minus_stranger": gains.round(5).tolist(),

@@ -20,6 +20,7 @@ from scipy import stats
 
 from gdrt_lite.study import compare
 from gdrt_lite.study.cell import Cell
+from gdrt_lite.study.methods import methods
 from gdrt_lite.system import files
 
 Found = Mapping[str, compare.BySeed]  # method -> seed -> name -> metric
@@ -82,21 +83,16 @@ class Effect(NamedTuple):
 
 
 def by_place(cells: Iterable[Cell]) -> dict[str, list[Cell]]:
-    """The test cells of each place, by its name: the model and the data set in words."""
+    """The test cells of each place with exact lists, by its name: the model and the data set in words."""
     found: dict[str, list[Cell]] = defaultdict(list)
     for cell in cells:
-        if cell.config.part == "test":
+        if cell.config.part == "test" and cell.config.ranking != "beam":
             found[f"{Path(cell.config.model).name}, {cell.data.rpartition(',')[0] or cell.data}"].append(cell)
     return dict(found)
 
 
 def effect(one: compare.BySeed, other: compare.BySeed, metric: str, scale: float = 1.0) -> Effect | None:
-    """One method minus another in one place; None where no seed has the metric for both. `scale` divides it.
-
-    A method without seeds (the pre-trained model) is compared with every seed of the other.
-    """
-    if len(other) == 1 and len(one) > 1:
-        other = dict.fromkeys(one, next(iter(other.values())))
+    """One method minus another, seed by seed; None where no seed has the metric for both. `scale` divides it."""
     seeds = [seed for seed in one if seed in other and metric in one[seed] and metric in other[seed]]
     if not seeds:
         return None
@@ -107,6 +103,17 @@ def effect(one: compare.BySeed, other: compare.BySeed, metric: str, scale: float
     variance = float(np.var(draws, ddof=1)) + (float(np.var(values, ddof=1)) / len(seeds) if len(seeds) > 1 else 0.0)
     freedom = len(seeds) - 1 if len(seeds) > 1 else users - 1
     return Effect(values.mean() / scale, variance**0.5 / scale, freedom, users, len(seeds))
+
+
+def between(found: Found, method: str, against: str, metric: str, scale: float = 1.0) -> Effect | None:
+    """The effect of a method against another of the place.
+
+    A method that depends on no seed (popularity, the pre-trained model) is compared with every seed of the other.
+    """
+    one, other = found.get(method, {}), found.get(against, {})
+    if other and not methods()[against].seeded:
+        other = dict.fromkeys(one, next(iter(other.values())))
+    return effect(one, other, metric, scale)
 
 
 def pooled(effects: Sequence[Effect]) -> Effect:
@@ -123,7 +130,7 @@ def pooled(effects: Sequence[Effect]) -> Effect:
 def gate(found: Found) -> dict[str, Any]:
     """Whether SFT ranks above popularity and reads the user, both with a 95% interval above zero."""
     known = found.get("sft", {})
-    above = effect(known, found.get("popularity", {}), "NDCG@10") if known else None
+    above = between(found, "sft", "popularity", "NDCG@10")
     if above is None:
         return {"passed": False}
     name = "own minus stranger"
@@ -178,7 +185,7 @@ def _tested(hypothesis: Hypothesis, places: Mapping[str, Found]) -> dict[str, An
         effects = {}
         for place, found in places.items():
             scale = np.mean([own[hypothesis.metric].value for own in found["sft"].values()]) if hypothesis.relative else 1.0
-            apart = effect(found.get(hypothesis.method, {}), found.get(other, {}), hypothesis.metric, float(scale))
+            apart = between(found, hypothesis.method, other, hypothesis.metric, float(scale))
             if apart is not None:
                 effects[place] = apart
         if not effects:
