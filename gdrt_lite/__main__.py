@@ -86,11 +86,10 @@ def _parser() -> argparse.ArgumentParser:
     run.set_defaults(command=_run)
 
     study = commands.add_parser("study", help="run the declared grid, one JSON file per cell; skips what is done")
-    study.add_argument("--grid", type=Path, help="grid file (default: data/results/grid.yaml)")
-    study.add_argument("--results", type=_folder, help="folder of the cells (default: data/results/cells)")
+    study.add_argument("--grid", type=Path, help="a grid of your own; without one, the registered study runs")
+    study.add_argument("--results", type=_folder, help="folder of your grid's cells (default: cells, beside it)")
     study.add_argument("--only", default="", help="run the cells whose key contains this text")
     study.add_argument("--report", action="store_true", help="render tables and figures from the cells, run nothing")
-    study.add_argument("--registered", action="store_true", help="the registered study, with its six verdicts")
     study.set_defaults(command=_study)
     return parser
 
@@ -165,11 +164,11 @@ def _run(options: argparse.Namespace) -> int:
 def _study(options: argparse.Namespace) -> int:
     from gdrt_lite.study import grid
 
-    if options.registered:
-        if options.grid or options.results:
-            raise ValueError("--registered has its own grid and its own folder of cells; leave --grid and --results out.")
-        return grid.registered(options.only, options.report)
-    return grid.main(options.grid, options.results, options.only, options.report)
+    if options.grid:
+        return grid.main(options.grid, options.results, options.only, options.report)
+    if options.results:
+        raise ValueError("--results names the cells of a grid of your own; name the grid too, with --grid.")
+    return grid.registered(options.only, options.report)
 
 
 if __name__ == "__main__":

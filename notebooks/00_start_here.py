@@ -74,7 +74,7 @@ from gdrt_lite.data import Example
 
 # %%
 splits = data.load_movielens(500).split("new_users", history=5)
-kept = [cell for cell in read_cells(data.data_folder() / "results" / "cells") if (cell.config.data, cell.config.model) == ("movielens", "smollm2-135m")]
+kept = [cell for cell in read_cells(data.data_folder() / "results" / "archive" / "cells") if (cell.config.data, cell.config.model) == ("movielens", "smollm2-135m")]
 after_sft = [cell for cell in kept if cell.method == "sft"]  # one a training seed
 counting = next(cell for cell in kept if cell.method == "item-transitions")
 shown, titles = after_sft[0], splits.catalogue

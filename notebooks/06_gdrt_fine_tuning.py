@@ -769,7 +769,7 @@ for metric in ("NDCG@10", "NLL", "bias attention"):
 # here they are.
 
 # %%
-results = data.data_folder() / "results" / "cells"
+results = data.data_folder() / "results" / "archive" / "cells"
 studied = [
     (config, own) for config, own in protocols.by_protocol(read_cells(results) if results.is_dir() else [])
     if (config.data, config.model) == ("movielens", "smollm2-135m")

@@ -502,7 +502,7 @@ say("Noise costs sft {sft} nats a title and gdrt {gdrt}. GDRT's extra harm is **
 # towards titles of different popularity (06). In brackets: minus SFT, over the seeds that both have.
 
 # %%
-results = data.data_folder() / "results" / "cells"
+results = data.data_folder() / "results" / "archive" / "cells"
 cells = read_cells(results) if results.is_dir() else []
 found: dict[str, dict[str, dict[int, dict[str, report.Metric]]]] = {}  # model and data -> objective -> seed -> metric
 trained: dict[str, list] = {}  # model and data -> cells

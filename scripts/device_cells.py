@@ -152,7 +152,7 @@ if __name__ == "__main__":
     parser.add_argument("place", help="a folder, or for go also host:folder")
     for name, default in (("jobs", 4), ("minutes", 10.0), ("slices", 12)):
         parser.add_argument(f"--{name}", type=type(default), default=default)
-    for name, default in (("grid", "grid.yaml"), ("results", "cells")):
+    for name, default in (("grid", "registered.yaml"), ("results", "registered")):
         parser.add_argument(f"--{name}", type=Path, default=ROOT / "data/results" / default)
     parser.add_argument("--wheels", nargs="*", default=[], help="for pack: distributions that the machine lacks")
     given = parser.parse_args()

@@ -65,7 +65,7 @@ STICKING_POINTS = {
 @cache
 def cells() -> list[Cell]:
     """The study's cells, read once."""
-    return read_cells(RESULTS / "cells")
+    return read_cells(RESULTS / "archive" / "cells")
 
 
 def project_url() -> str:
@@ -106,7 +106,7 @@ def figure() -> str:
     return (
         f"![{alt}](docs/same_list.png)\n\n"
         f"*SmolLM2-135M on MovieLens: lists of ten titles for {tests} test examples of held-out users. "
-        "One point per training seed. Drawn from the cells in `data/results/cells`.*"
+        "One point per training seed. Drawn from the cells in `data/results/archive/cells`.*"
     )
 
 
@@ -197,7 +197,7 @@ def registered() -> str:
 
 def study() -> str:
     """The main figures of the study's test cells."""
-    return study_tables.tables(cells(), read_cells(RESULTS / "reruns" / "cells"))
+    return study_tables.tables(cells(), read_cells(RESULTS / "archive" / "reruns" / "cells"))
 
 
 def windows() -> str:

@@ -1,8 +1,8 @@
 """The study: a declared grid of cells, run one by one, and the report on them.
 
-The grid (data/results/grid.yaml) is a list of blocks; the cells of a block are the product of its `vary` lists. Cells that
-exist are skipped, so a study survives a kill at any moment. It can also run in parts on several machines: copy the
-JSON files into one folder. A block with `chosen` takes settings from the best trial on valid users once all are done:
+The grid (see data/results/registered.yaml) is a list of blocks; the cells of a block are the product of its `vary` lists.
+Cells that exist are skipped, so a study survives a kill at any moment. It can also run in parts on several machines: copy
+the JSON files into one folder. A block with `chosen` takes settings from the best trial on valid users once all are done:
 
     chosen: {settings: [learning_rate, epochs], by: NDCG@10, like: gdrt}    # like: whose trials; default the method's own
 Used in notebook 07.
@@ -31,17 +31,16 @@ from gdrt_lite.system import files
 from gdrt_lite.system.errors import GdrtError
 
 
-def main(grid: Path | None = None, results: Path | None = None, only: str = "", report_only: bool = False) -> int:
-    """Run the cells of the grid that are missing, then render the report.
+def main(grid: Path, results: Path | None = None, only: str = "", report_only: bool = False) -> int:
+    """Run the cells of a grid that are missing, then render the report beside their folder.
 
     Args:
-        grid: YAML file; default data/results/grid.yaml.
-        results: folder of the cells; default data/results/cells.
+        grid: YAML file.
+        results: folder of the cells; default `cells` beside the grid.
         only: run cells whose key contains this text.
         report_only: run nothing.
     """
-    folder = data.data_folder() / "results"
-    grid, results = grid or folder / "grid.yaml", results or folder / "cells"
+    results = results or grid.parent / "cells"
     if not report_only:
         _run_grid(grid, results, only)
     if files.first_process():
