@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "scripts"))
 
 import build_notebooks as builder  # noqa: E402
+import slides  # noqa: E402
 
 FOLDER = ROOT / "docs" / "instructor"
 SHEETS = (FOLDER / "run-sheets.md").read_text(encoding="utf-8")
@@ -115,3 +117,41 @@ def test_the_numbers_of_the_expected_answers_are_right() -> None:
     exponentials, weights = (losses / 0.5).exp().tolist(), dro.group_weights(losses, 0.5).tolist()
     assert ", ".join(f"{value:.3f}" for value in exponentials) in text
     assert "{:.3f}, {:.3f} and {:.3f}".format(*weights) in text
+
+
+# --- slides ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "path", sorted(set(slides.DECKS.glob("*.md")) - {slides.DECKS / "common.md"}), ids=lambda path: path.stem
+)
+def test_a_deck_stands_alone_and_shows_the_verdicts(path: Path) -> None:
+    deck = slides.deck(path)
+    text = slides.page(deck)
+    assert text.count("<section>") == len(deck) >= 15 and "@ " not in text and "{{" not in text
+    assert not re.search(r'(?:src|href)="(?!data:image/png;base64,|https?://)', text), (
+        "something is loaded from beside the page"
+    )
+    assert "<script" not in text and text.count('alt=""') == 0
+    told = json.loads((ROOT / "data" / "results" / "verdicts.json").read_text(encoding="utf-8"))["hypotheses"]
+    for row in told:
+        cells = rf"<td[^>]*>{row['id']}</td>\s*<td[^>]*>{row['text']}</td>\s*<td[^>]*>{row['verdict']}"
+        assert re.search(cells, text), row["id"]
+
+
+def test_the_breaks_of_a_deck_are_those_of_its_run_sheet() -> None:
+    for name, stem in (("Half a day", "half"), ("A full day", "full")):
+        pauses = [f"# {row.step}: {row.minutes} minutes" for row in sheet(name) if row.step in ("Break", "Lunch")]
+        shown = [slide.splitlines()[0] for slide in slides.deck(slides.DECKS / f"{stem}.md")]
+        assert [title for title in shown if title.startswith(("# Break", "# Lunch"))] == pauses
+
+
+def test_a_slide_or_a_figure_that_is_not_there_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "90.md"
+    path.write_text("# First\n\n---\n\n@ Own minus stranger\n@ Nothing of that name\n", encoding="utf-8")
+    with pytest.raises(KeyError, match="Nothing of that name"):
+        slides.deck(path)
+    with pytest.raises(IndexError):
+        slides.picture("../../../notebooks/90_workshop.ipynb#99")
+    with pytest.raises(OSError):
+        slides.picture("../../nothing.png")
