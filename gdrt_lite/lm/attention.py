@@ -1,7 +1,7 @@
 """Attention by torch's fused kernel, registered with transformers under the name "fused".
 
-In a model with grouped keys (SmolLM2 has 9 query heads on 3 key heads) transformers copies every key and value once per query
-head before it calls the kernel with a mask. The kernel can read them as they are, and keeps no matrix of attention weights.
+In a model with grouped keys (SmolLM2 has 9 query heads on 3 key heads) transformers copies every key and value once per
+query head before it calls the kernel with a mask. The kernel can read them as they are, and keeps no attention weights.
 """
 
 from __future__ import annotations
