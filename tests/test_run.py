@@ -13,7 +13,7 @@ import torch
 
 from gdrt_lite import __main__ as cli
 from gdrt_lite import data, dro, groups, metrics, relevance, training
-from gdrt_lite.study import compare, grid, run, trial, workspace
+from gdrt_lite.study import grid, run, trial, workspace
 from gdrt_lite.study.cell import read_cells
 from gdrt_lite.study.config import Config
 from gdrt_lite.study.evaluate import evaluate
@@ -347,21 +347,18 @@ def test_the_committed_grid_is_sound_and_its_keys_differ():
 
 
 def test_every_committed_cell_is_one_that_the_grid_declares():
-    folder = data.data_folder() / "results"
+    folder = data.data_folder() / "results" / "archive"
     declared = {config.key for config in grid.read_grid(folder / "grid.yaml")}
     for path, own in zip(sorted((folder / "cells").glob("*.json")), read_cells(folder / "cells"), strict=True):
         assert path.stem == own.config.key, f"{path.name} was renamed, or its settings changed"
         assert path.stem in declared, f"grid.yaml does not declare {path.name}"
 
 
-def test_every_committed_rerun_is_of_a_committed_cell():
-    folder = data.data_folder() / "results"
+def test_every_archived_rerun_is_of_an_archived_cell():
+    folder = data.data_folder() / "results" / "archive"
     known = {path.name for path in (folder / "cells").glob("*.json")}
     again = {path.name for path in (folder / "reruns" / "cells").glob("*.json")}
-    assert again <= known
-    table = compare.reruns(read_cells(folder / "cells"), read_cells(folder / "reruns" / "cells"))
-    assert all(first != second for first, second in table.machines.str.split(" / ")) if len(table) else True
-    assert table.cell.nunique() == len(again) if len(table) else not again
+    assert again and again <= known
 
 
 def test_a_whole_number_names_the_same_cell_as_a_decimal_one():
