@@ -320,7 +320,10 @@ def test_the_study_skips_what_is_done_and_reports_from_the_cells_alone(tmp_path,
 def test_a_report_on_no_cell_is_refused_and_the_old_one_stays(results, tmp_path, capsys):
     (tmp_path / "empty").mkdir()
     old = files.write_text(tmp_path / "REPORT.md", "of a hundred cells")
+    plan = ["--grid", str(tmp_path / "grid.yaml")]
     assert cli.main(["study", "--report", "--results", str(tmp_path / results)]) == 1
+    assert "name the grid too" in capsys.readouterr().err
+    assert cli.main(["study", "--report", *plan, "--results", str(tmp_path / results)]) == 1
     assert f"{results} holds no cell" in capsys.readouterr().err
     assert old.read_text() == "of a hundred cells" and not (tmp_path / "typo").exists()
 
@@ -342,7 +345,7 @@ def test_a_bad_grid_is_named(tmp_path, text, message):
 
 
 def test_the_committed_grid_is_sound_and_its_keys_differ():
-    configs = grid.read_grid(data.data_folder() / "results" / "grid.yaml")
+    configs = grid.read_grid(data.data_folder() / "results" / "archive" / "grid.yaml")
     assert len({config.key for config in configs}) == len(configs) > 50
 
 
