@@ -50,7 +50,8 @@ HYPOTHESES = (
     Hypothesis("H4", "GDRT reads the user more than SFT", "own minus stranger", "gdrt", ("sft",), +1),
     Hypothesis("H5", "GDRT is fairer than SFT", "MGU@5 popularity", "gdrt", ("sft",), -1, relative=True),
     Hypothesis(
-        "H6", "DRO and groups are why: GDRT ranks above its controls", "NDCG@10", "gdrt", ("balanced", "random", "forced"), +1, relative=True
+        "H6", "DRO and groups are why: GDRT ranks above its controls", "NDCG@10", "gdrt",
+        ("balanced", "random", "forced"), +1, relative=True,
     ),
 )  # fmt: skip
 
