@@ -55,7 +55,7 @@ from gdrt_lite.course.notebook import card, pick, say
 # %% tags=["card"]
 card("05")
 
-# %% tags=["imports"]
+# %% tags=["imports"] jupyter={"source_hidden": true}
 import ipywidgets as widgets
 import pandas as pd
 import seaborn as sns

@@ -53,7 +53,7 @@ from gdrt_lite.course.notebook import card, pick, say
 # %% tags=["card"]
 card("06")
 
-# %% tags=["imports"]
+# %% tags=["imports"] jupyter={"source_hidden": true}
 import dataclasses
 import json
 import tempfile
@@ -145,9 +145,9 @@ popular = (followed.sum(0) + 1) / (followed.sum() + size)
 after = (followed + 50 * popular) / (followed.sum(1, keepdims=True) + 50)  # rows shrunk towards the popular
 
 
-def nats(predict) -> float:
+def nats(predictor) -> float:
     """Mean -log P(target) on the test windows."""
-    return float(-np.mean([np.log(predict(e)[number[e.target]]) for e in splits.test]))
+    return float(-np.mean([np.log(predictor(e)[number[e.target]]) for e in splits.test]))
 
 
 nothing = nats(lambda e: np.full(size, 1 / size))

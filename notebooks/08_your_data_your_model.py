@@ -47,7 +47,7 @@ from gdrt_lite.course.notebook import card, pick, say
 # %% tags=["card"]
 card("08")
 
-# %% tags=["imports"]
+# %% tags=["imports"] jupyter={"source_hidden": true}
 import csv
 import json
 import re

@@ -50,7 +50,7 @@ from gdrt_lite.course.notebook import card, pick, say
 # %% tags=["card"]
 card("09")
 
-# %% tags=["imports"]
+# %% tags=["imports"] jupyter={"source_hidden": true}
 import json
 
 import numpy as np

@@ -1,8 +1,10 @@
-"""Notebooks 06 and 07 say what verdicts.json says, whatever that is: their cells are run on made-up verdicts."""
+"""What the notebooks promise about results: 06 and 07 say what verdicts.json says, and predictions meet their outcomes."""
 
 from __future__ import annotations
 
+import ast
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -111,3 +113,30 @@ def test_the_fine_tuning_notebook_gives_the_same_answer(say, words: list[str], a
 def test_without_any_verdicts_both_say_so(say) -> None:
     empty = {"gates": [], "hypotheses": []}
     assert "No verdicts lie in" in say("06", "registered = data.data_folder()", "**What the paper reports**", empty)
+
+
+def predictions(source: str) -> tuple[list[str], list[str]]:
+    """The ids that the calls of `predict` and of `reveal` in a notebook's code name, in their order."""
+    asked, told = [], []
+    for call in (
+        node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+    ):
+        if call.func.id == "predict":
+            asked.append(ast.literal_eval(call.args[0]))
+        elif call.func.id == "reveal":
+            told += [ast.literal_eval(key) for key in call.args[0].keys]
+    return asked, told
+
+
+@pytest.mark.parametrize("script", builder.sources(), ids=lambda script: script.stem)
+def test_each_prediction_is_kept_and_revealed_once(script: Path) -> None:
+    cells = builder.read_source(script).cells
+    asked, told = predictions("\n".join(cell.source for cell in cells if cell.cell_type == "code"))
+    assert asked == told and len(asked) <= 4
+    assert all(re.fullmatch(rf"{script.stem[:2]}\.[a-d]", id) for id in asked)
+    if asked:  # and no prompt has no place for an answer
+        assert not [cell.source for cell in cells if cell.cell_type == "markdown" and "**Predict" in cell.source]
+
+
+def test_a_prediction_without_an_outcome_is_seen() -> None:
+    assert predictions('predict("05.a", "?", ...)\nreveal({"05.b": f"{x}"})') == (["05.a"], ["05.b"])
