@@ -1,6 +1,6 @@
 """Comparison of methods over the cells of a study, computed from the files alone.
 
-Used in notebooks 00, 06 and 07.
+Used in notebooks 00 and 07.
 """
 
 from __future__ import annotations
