@@ -58,6 +58,9 @@ docs/speed
 docs/platforms
 {more}docs/setup
 docs/instructor/README
+docs/instructor/run-sheets
+docs/instructor/answers
+docs/instructor/questions
 docs/instructor/class-check
 CONTRIBUTING
 CHANGELOG

@@ -47,6 +47,7 @@ OUTCOMES = {
     "07": "a table of claims with verdicts that follow the evidence",
     "08": "the method on your own data, and its cost estimated",
     "09": "a report on two unnamed adapters, by a rule fixed beforehand",
+    "90": "the whole course in 90 minutes, for a group",
 }
 STICKING_POINTS = {
     "00": "Survival measures change, not fit: a random list changes too. What stays when the same question is asked twice?",
@@ -59,6 +60,7 @@ STICKING_POINTS = {
     "07": "Undecided is not contradicted. Users and seeds answer different questions.",
     "08": "Merge in float32. The wording of the prompt must fit the items.",
     "09": "Writing before measuring. A lower ratio is true and carries no conclusion.",
+    "90": "Minutes are those of the [run sheet](run-sheets.md). A vote comes before the table, or it is no vote.",
 }
 
 
