@@ -8,6 +8,7 @@ pages need no server and load nothing from elsewhere.
 
 from __future__ import annotations
 
+import functools
 import re
 import shutil
 import sys
@@ -31,7 +32,8 @@ SOURCE, BOOK = ROOT / "_build" / "book-source", ROOT / "_build" / "book"
 STAGED = [
     *("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "LICENSE", "notebooks/*.ipynb", "docs/*.md", "docs/*.png"),
     *("docs/*/*.md", "docs/extending/*.py", "docs/accelerate/*.yaml", "data/*/README.md", "data/results/*.md"),
-    *("data/results/*.png", "data/adapters/*/*.json", "data/adapters/*/*.csv"),
+    *("data/results/*.png", "data/results/archive/*.md", "data/results/archive/*.png"),
+    *("data/adapters/*/*.json", "data/adapters/*/*.csv"),
 ]
 INDEX = """\
 # Does an LLM recommender read the user, or only the prompt?
@@ -52,7 +54,9 @@ A course in {count} notebooks, here as they were executed. Solutions are folded.
 About the project <README>
 docs/glossary
 docs/study
-Every trial of the study <data/results/REPORT>
+Its registration <data/results/registration>
+The first study, archived <data/results/archive/README>
+Every trial of the first study <data/results/archive/REPORT>
 docs/run
 docs/speed
 docs/platforms
@@ -105,11 +109,17 @@ def api_pages() -> dict[str, str]:
     return pages
 
 
+@functools.cache
+def staged(root: Path) -> frozenset[Path]:
+    """The files of a repository that the book shows or links to."""
+    return frozenset(path for pattern in STAGED for path in root.glob(pattern))
+
+
 def stage() -> None:
     """Put the sources of the book together, in the folders that they have in the repository."""
     shutil.rmtree(SOURCE, ignore_errors=True)
     shutil.copytree(ROOT / "docs" / "book", SOURCE, ignore=shutil.ignore_patterns("__pycache__"))
-    for path in (path for pattern in STAGED for path in ROOT.glob(pattern)):
+    for path in sorted(staged(ROOT)):
         place = SOURCE / path.relative_to(ROOT)
         place.parent.mkdir(parents=True, exist_ok=True)
         if path.suffix == ".ipynb":
@@ -139,7 +149,7 @@ def page_text(path: Path) -> str:
 
     def link(found: re.Match[str]) -> str:
         target = (path.parent / found[1]).resolve()
-        if target.is_dir() or not any(target in ROOT.glob(pattern) for pattern in STAGED):
+        if target not in staged(ROOT):
             return f"]({render_readme.project_url()}/tree/main/{target.relative_to(ROOT).as_posix()})"
         return found[0]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
@@ -56,6 +57,18 @@ def test_a_page_links_to_the_project_for_what_the_book_does_not_hold(tmp_path: P
     text = book.page_text(tmp_path / "README.md")
     assert "[a](docs/a.md#part)" in text and "[w](https://x.org)" in text and "[h](#here)" in text
     assert "[d](https://host/p/tree/main/docs)" in text and "[s](https://host/p/tree/main/secret.toml)" in text
+
+
+def test_the_contents_name_every_page_of_the_book_and_no_other(tmp_path: Path, monkeypatch) -> None:
+    """Sphinx warns of both, but only where it is installed; a report that was moved would break the published book."""
+    monkeypatch.setattr(book, "SOURCE", tmp_path / "source")
+    book.stage()
+    index = (book.SOURCE / "index.md").read_text(encoding="utf-8")
+    entries = [line for part in re.findall(r"```{toctree}\n(.*?)```", index, re.S) for line in part.splitlines()]
+    listed = [re.sub(r".*<(.*)>", r"\1", line) for line in entries if line and not line.startswith(":")]
+    pages = [path for suffix in ("md", "ipynb") for path in book.SOURCE.rglob(f"*.{suffix}")]
+    names = {path.relative_to(book.SOURCE).with_suffix("").as_posix() for path in pages}
+    assert sorted(listed) == sorted(names - {"index"})
 
 
 @pytest.mark.long
