@@ -76,6 +76,12 @@ data/adapters/README
 {api}
 ```
 """
+# What a reader can move on the page without a kernel (docs/book/_static/play.js), and the cell of notebook 05 below which it
+# stands: the last one whose tags or alt text hold the word, else the slider's. Without JavaScript the stored figure remains.
+PLAY = {"play-weights": "interactive", "play-simplex": "simplex", "play-worlds": "world"}
+STILL = (
+    "```{{container}} play {name}\nWithout JavaScript, the stored figures and tables of this notebook show the same.\n```"
+)
 FOLDS = {"solution": ("hide-cell", "Show the solution"), "setup": ("hide-input", "Show the set-up")}
 
 
@@ -87,12 +93,29 @@ def notebook_page(path: Path) -> nbformat.NotebookNode:
             fold, prompt = FOLDS[tag]
             cell.metadata["tags"] = [*cell.metadata["tags"], fold]
             cell.metadata["mystnb"] = {"code_prompt_show": prompt, "code_prompt_hide": prompt.replace("Show", "Hide")}
+        if cell.metadata.get("jupyter", {}).get("source_hidden") and "mystnb" not in cell.metadata:
+            cell.metadata["tags"] = [*cell.metadata.get("tags", []), "hide-input"]
+    if any("interactive" in cell.metadata.get("tags", []) for cell in notebook.cells):
+        add_play(notebook)
     colab = re.search(r"\]\((https://colab[^)]*)\)", render_readme.colab(path.stem))
     assert colab
     title, _, rest = notebook.cells[0].source.partition("\n")
     ways = f"[Open in Colab]({colab[1]}) · [in your own JupyterLab](../docs/setup.md) · {{download}}`notebook <{path.name}>`"
     notebook.cells[0].source = f"{title}\n\n{ways}\n{rest}"
     return notebook
+
+
+def add_play(notebook: nbformat.NotebookNode) -> None:
+    """Put the containers of play.js below the cells that show the same thing."""
+
+    def shows(cell: nbformat.NotebookNode, word: str) -> bool:
+        alts = [str(output.get("metadata", {}).get("image/png", {}).get("alt", "")) for output in cell.get("outputs", [])]
+        return word in cell.metadata.get("tags", []) or any(word in alt for alt in alts)
+
+    for name, word in reversed(PLAY.items()):
+        (*_, place) = [k for w in ("interactive", word) for k, cell in enumerate(notebook.cells) if shows(cell, w)]
+        still = nbformat.v4.new_markdown_cell(STILL.format(name=name), id=name)
+        notebook.cells.insert(place + 1, still)
 
 
 def api_pages() -> dict[str, str]:

@@ -6,6 +6,7 @@ import re
 import sys
 from pathlib import Path
 
+import nbformat
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -45,6 +46,24 @@ def test_solutions_and_set_up_are_folded_and_a_page_says_how_to_run_it() -> None
     assert by_tag["setup"] and all("hide-input" in cell.metadata["tags"] for cell in by_tag["setup"])
     title, _, ways, *_ = page.cells[0].source.splitlines()
     assert title.startswith("# ") and "colab.research.google.com" in ways and "05_dro_weights_by_hand.ipynb" in ways
+
+
+def test_what_can_be_moved_stands_below_the_stored_figure_that_shows_it() -> None:
+    page = book.notebook_page(ROOT / "notebooks" / "05_dro_weights_by_hand.ipynb")
+    places = {name: [k for k, cell in enumerate(page.cells) if f"play {name}\n" in cell.source] for name in book.PLAY}
+    assert all(len(found) == 1 for found in places.values()), places
+    tags = [cell.metadata.get("tags", []) for cell in page.cells]
+    assert "interactive" in tags[places["play-weights"][0] - 1]
+    other = book.notebook_page(ROOT / "notebooks" / "00_start_here.ipynb")
+    assert not any("play-" in cell.source for cell in other.cells)
+
+
+def test_code_that_the_course_hides_is_folded(tmp_path: Path) -> None:
+    hidden = nbformat.v4.new_code_cell("1", metadata={"jupyter": {"source_hidden": True}})
+    cells = [nbformat.v4.new_markdown_cell("# A\n\nb"), hidden, nbformat.v4.new_code_cell("2")]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "05_x.ipynb")
+    page = book.notebook_page(tmp_path / "05_x.ipynb")
+    assert [cell.metadata.get("tags", []) for cell in page.cells[1:]] == [["hide-input"], []]
 
 
 def test_a_page_links_to_the_project_for_what_the_book_does_not_hold(tmp_path: Path, monkeypatch) -> None:

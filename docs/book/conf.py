@@ -15,6 +15,7 @@ html_title = "gdrt_lite"
 html_theme = "furo"
 html_static_path = ["_static"]
 html_css_files = ["book.css"]
+html_js_files = ["play.js"]
 html_show_sphinx = False
 html_copy_source = False
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
