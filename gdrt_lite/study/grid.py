@@ -5,6 +5,7 @@ Cells that exist are skipped, so a study survives a kill at any moment. It can a
 the JSON files into one folder. A block with `chosen` takes settings from the best trial on valid users once all are done:
 
     chosen: {settings: [learning_rate, epochs], by: NDCG@10, like: gdrt}    # like: whose trials; default the method's own
+
 Used in notebook 07.
 """
 
