@@ -173,7 +173,8 @@ def export_html(notebook: Path, folder: Path = HTML) -> Path:
     course = """{%- extends 'lab/index.html.j2' -%}
     {%- block input_group -%}
     {%- if cell.metadata.get('jupyter', {}).get('source_hidden') -%}
-    <details><summary>Solution</summary>{{ super() }}</details>
+    {%- set name = 'Solution' if 'solution' in cell.metadata.get('tags', []) else 'Code' -%}
+    <details><summary>{{ name }}</summary>{{ super() }}</details>
     {%- else -%}{{ super() }}{%- endif -%}
     {%- endblock -%}
     {%- block data_png scoped -%}

@@ -415,3 +415,38 @@ def test_profiles_and_card(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> N
     assert "measured on 2 cores | 2 minutes" in text and "3, about 25 minutes" in text and "T4 | not measured" in text
     with pytest.raises(ValueError, match="no notebook '42'"):
         helpers.card_text("42", tmp_path)
+
+
+def test_predictions_stand_beside_their_outcomes(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[str] = []
+    monkeypatch.setattr(helpers, "_display", shown.append)
+    monkeypatch.setattr(helpers, "_predictions", {})
+    helpers.predict("00.a", "How many titles?", 7)
+    helpers.predict("00.b", "Which is larger, |A| or A?", "the first | both")
+    helpers.predict("00.c", "How often?", 0)  # zero is an answer
+    assert "Noted: **7**" in shown[0] and "in place of the dots" not in "".join(shown)
+    for left_open in (..., None, " "):
+        helpers.predict("00.d", "Left open?", left_open)
+        assert "in place of the dots" in shown.pop()
+    helpers.reveal({"00.a": 9, "00.b": "A", "00.c": 0.5, "00.d": "yes", "00.e": "the cell was not run"})
+    rows = [row.split(" | ") for row in shown[-1].splitlines()[2:]]
+    assert [row[-2] for row in rows] == ["7", "the first \\| both", "0", "-", "-"]
+    assert [row[-1] for row in rows] == ["9 |", "A |", "0.5 |", "yes |", "the cell was not run |"]
+    assert rows[1][1] == "Which is larger, \\|A\\| or A?"
+    helpers.predict("00.a", "How many titles?", 8)  # a cell that is run again replaces its prediction
+    assert "| 8 | 9 |" in helpers.reveal_text({"00.a": 9})
+
+
+def test_html_folds_hidden_code_under_its_own_name(tmp_path: Path) -> None:
+    cells = [
+        new_code_cell("answer = 1", metadata={"tags": ["solution"], "jupyter": {"source_hidden": True}}),
+        new_code_cell("wording = 2", metadata={"jupyter": {"source_hidden": True}}),
+        new_code_cell("open_code = 3"),
+    ]
+    path = tmp_path / "00_small.ipynb"
+    nbformat.write(new_notebook(cells=cells), path)
+    text = builder.export_html(path, tmp_path).read_text(encoding="utf-8")
+    folds = re.findall(r"<details><summary>(\w+)</summary>(.*?)</details>", text, re.DOTALL)
+    assert [name for name, _ in folds] == ["Solution", "Code"]
+    assert "answer" in folds[0][1] and "wording" in folds[1][1]
+    assert "open_code" in text and "open_code" not in folds[0][1] + folds[1][1]

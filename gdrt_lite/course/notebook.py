@@ -1,9 +1,10 @@
-"""Helpers for the notebooks: the profile, the card with running times, and sentences with computed figures."""
+"""Helpers for the notebooks: the profile, the card with running times, predictions, and sentences with computed figures."""
 
 from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -32,6 +33,39 @@ def pick(*, quick: T, standard: T, full: T) -> T:
 def say(template: str, /, **values: Any) -> None:
     """Display Markdown with computed figures: `say("It is {x:.0%}.", x=0.31)`; literal braces are doubled."""
     _display(template.format(**values))
+
+
+_predictions: dict[str, tuple[str, Any]] = {}  # by id: the question, and the learner's answer or `...`
+
+
+def predict(id: str, question: str, answer: Any = ...) -> None:
+    """Keep a prediction for `reveal`: the learner writes a number or words in place of the `...`, and runs the cell again.
+
+    Args:
+        id: notebook and letter, e.g. "00.a".
+    """
+    _predictions[id] = (question, answer)
+    state = "*Write your answer in place of the dots, and run the cell.*" if _is_open(answer) else f"Noted: **{answer}**."
+    _display(f"**Prediction {id}.** {question} {state}")
+
+
+def reveal(outcomes: Mapping[str, Any]) -> None:
+    """Display a table of the predictions and of what came out, e.g. `reveal({"00.a": "9 titles"})`."""
+    _display(reveal_text(outcomes))
+
+
+def reveal_text(outcomes: Mapping[str, Any]) -> str:
+    """The table of `reveal` as Markdown; a prediction that was left open, or whose cell was not run, is shown as a dash."""
+    lines = ["| | question | your prediction | what came out |", "|---|---|---|---|"]
+    for id, outcome in outcomes.items():
+        question, answer = _predictions.get(id, ("", ...))
+        row = (id, question, "-" if _is_open(answer) else answer, outcome)
+        lines.append("| " + " | ".join(str(entry).replace("|", "\\|") for entry in row) + " |")
+    return "\n".join(lines)
+
+
+def _is_open(answer: Any) -> bool:
+    return answer is None or answer is ... or (isinstance(answer, str) and not answer.strip())
 
 
 def card(number: str) -> None:
