@@ -73,7 +73,7 @@ def test_pins_name_no_build_of_torch():
 
 def test_third_party_imports_are_declared(requirements):
     """What the package imports is a dependency, and not merely there by luck of another one."""
-    names = {"sklearn": "scikit-learn", "yaml": "pyyaml", "dateutil": "python-dateutil"}
+    names = {"sklearn": "scikit-learn", "yaml": "pyyaml", "dateutil": "python-dateutil", "PIL": "pillow"}
     by_transformers = {"tokenizers", "safetensors", "huggingface_hub"}  # transformers cannot be without these
     imported = set()
     for path in (ROOT / "gdrt_lite").rglob("*.py"):

@@ -247,6 +247,8 @@ def test_shown_figures_keep_their_alt_text(monkeypatch):
 
     pixels = imread(io.BytesIO(base64.b64decode(sent["data"]["image/png"])))
     assert (pixels[0, 0] == 1).all()
+    width = sent["metadata"]["image/png"]["width"]  # on the page; the picture itself is sharper
+    assert f'width="{width}"' in sent["data"]["text/html"] and pixels.shape[1] == 2 * width
     output = new_output("display_data", data=sent["data"], metadata=sent["metadata"])
     page, _ = HTMLExporter().from_notebook_node(new_notebook(cells=[new_code_cell("", outputs=[output])]))
     images = BeautifulSoup(page, "html.parser").find_all("img")
