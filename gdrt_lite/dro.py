@@ -92,7 +92,7 @@ def reversed_group_weights(
 ) -> torch.Tensor:
     """Weights proportional to P(g) exp(-L(g) / tau): the easy groups rule. The noise-amplification control.
 
-    Arguments, result and errors are those of `group_weights`. Used in notebook 07, section 1.
+    Arguments, result and errors are those of `group_weights`. Used in notebook 07, section 3.
     """
     wide, log_prior = _checked(losses, tau, prior, present)
     return torch.softmax(-wide.detach() / tau + log_prior, dim=0).to(losses.dtype)

@@ -299,7 +299,7 @@ def paired_bootstrap(
 def t_interval(values: Sequence[float]) -> Interval:
     """Mean of independent repetitions, such as seeds, with its 95% interval by Student's t (a bootstrap is too narrow).
 
-    Derived in notebook 07, section 3.
+    Derived in notebook 07, section 4.
 
     Raises:
         ValueError: fewer than two values.

@@ -13,23 +13,22 @@
 # %% [markdown]
 # # Whom do we listen to?
 #
-# A recommender that writes titles token by token meets easy tokens (the rest of a word, a year) and hard ones (where a title
-# begins, and only the user could help). Plain training minimises the *mean* loss, *empirical risk minimisation* or ERM, so the crowd of
-# easy tokens decides. **DRO**, *distributionally robust optimisation*, minimises the *worst weighted* loss instead. In **Group DRO**
-# the weights belong to groups of tokens: an adversary finds out which group suffers most, and the model listens there. This notebook
-# derives the adversary's weights, tests them, and then looks for cases in which listening to the loudest complaint is a mistake.
-# (GDRT, *Group-DRO based tuning*, is the paper's name for training a recommender with them.)
+# A recommender that writes titles token by token meets easy tokens (the rest of a word, a year) and hard ones (the beginning of a title, where only the user
+# could help). Plain training minimises the *mean* loss, which is called *empirical risk minimisation* or ERM, so the many easy tokens decide what is learned.
+# *Distributionally robust optimisation* (DRO) minimises the *worst weighted* loss instead. In **Group DRO** the weights belong to groups of tokens: an adversary
+# gives most weight to the group with the highest loss, and so the model listens to that group. This notebook derives the adversary's weights, tests them, and then
+# looks for cases in which listening to the worst group is a mistake. (GDRT, *Group-DRO based tuning*, is the paper's name for training a recommender with them.)
 #
 # After this notebook you can:
 #
 # - **compute** the weights of Group DRO with a pencil,
 # - **derive** them from the inner maximum, and say why each step is allowed,
 # - **show** that the gradient is a weighted sum of the groups' gradients,
-# - **choose** tau knowing what breaks at both ends, and handle groups that a batch does not hold,
+# - **choose** tau knowing what fails at both ends, and handle groups that a batch does not hold,
 # - **tell** when DRO beats plain balancing, when it does not, and when it does harm.
 #
-# *Prerequisites:* softmax, cross-entropy, a partial derivative. KL divergence is said again in section 2. Notebook 04 says where groups come
-# from; you do not need it here. No language model is used: everything runs on numbers that you can print.
+# *Prerequisites:* softmax, cross-entropy and partial derivatives. KL divergence is explained in section 2. Notebook 04 says where groups come from, and you do not
+# need it here. No language model is used, so everything runs on numbers that you can print.
 
 # %% tags=["setup"]
 # Setup, the same in all notebooks: use the clone around it, else install the package and keep this torch.
@@ -56,7 +55,7 @@ from gdrt_lite.course.notebook import card, pick, say
 # %% tags=["card"]
 card("05")
 
-# %% tags=["imports"]
+# %% tags=["imports"] jupyter={"source_hidden": true}
 import ipywidgets as widgets
 import pandas as pd
 import seaborn as sns
@@ -66,6 +65,7 @@ from IPython.display import display
 from torch import Tensor
 
 from gdrt_lite import dro, metrics
+from gdrt_lite.course.notebook import predict, reveal
 from gdrt_lite.plots import canvas
 
 # %% [markdown] tags=["definition"]
@@ -76,21 +76,20 @@ from gdrt_lite.plots import canvas
 #
 # $$Q^*(g) = \frac{P(g)\, e^{L(g)/\tau}}{\sum_h P(h)\, e^{L(h)/\tau}}$$
 #
-# $P$ is a prior over the groups: the weights that we would give without looking at the losses (uniform, if nothing else is said).
-# $\tau > 0$ is a temperature, in nats too.
-# It is a softmax of the losses. Why a softmax, and not something else, is section 3. First get a feeling for
-# it.
+# $P$ is a prior over the groups: the weights that we would give without looking at the losses (uniform, if nothing else is said). $\tau > 0$ is a temperature, in
+# nats too. The formula is a softmax of the losses, and section 3 derives why.
 #
-# Take three groups with losses 0.5, 1.2 and 2.0, and tau = 0.5. **Predict before you compute:** does the
-# worst group get less than half of the weight, about two thirds, or more?
+# Take three groups with losses 0.5, 1.2 and 2.0, and tau = 0.5.
+
+# %%
+predict("05.a", "Does the worst group get less than half of the weight, about two thirds, or more?", ...)
 
 # %% [markdown]
 # ### Exercise 05.1 · Weights with a pencil
 #
 # *Difficulty 1/5 · importance 5/5 · 5 minutes*
 #
-# Use a pencil and a pocket calculator: divide by tau, exponentiate, divide by the total. Write the three
-# weights to three digits.
+# Use a pencil and a pocket calculator: divide by tau, exponentiate, and divide by the total. Write the three weights to three digits.
 
 # %% tags=["exercise"]
 pencil = ...  # a list of three numbers
@@ -120,8 +119,7 @@ pencil = [0.040, 0.161, 0.799]
 checks.check("05.1", pencil);
 
 # %% [markdown]
-# The same table in code, column by column, and then the package's function. Both must agree. So should your
-# pencil, but for rounding.
+# The same table in code, column by column, must agree with the package's function, and with your pencil but for rounding.
 
 # %% tags=["needed"]
 losses = torch.tensor([0.5, 1.2, 2.0])  # L(g), nats
@@ -135,11 +133,11 @@ by_hand.index.name = "group"
 assert torch.allclose(torch.tensor(by_hand["weight"].to_numpy()), dro.group_weights(losses, tau), atol=1e-6)
 by_hand.round(3)
 
-# %%
+# %% jupyter={"source_hidden": true}
 weight = dro.group_weights(losses, tau)
 say(
-    "The worst group has {ratio:.0f} times the say of the best, although its loss is only {times:.0f} times "
-    "as high. Differences of loss count, not ratios: every {gap:.2f} nats of extra loss double a group's "
+    "The worst group has {ratio:.0f} times the weight of the best, although its loss is only {times:.0f} times "
+    "as high. Differences of losses count, and not their ratios: each {gap:.2f} nats of extra loss double a group's "
     "weight relative to the others.",
     ratio=(weight[2] / weight[0]).item(),
     times=(losses[2] / losses[0]).item(),
@@ -149,17 +147,15 @@ say(
 # %% [markdown]
 # ## 2. An adversary with a budget
 #
-# Where does the softmax come from? Imagine an adversary who chooses the weights $Q$ so that our loss becomes
-# as large as possible. Without a leash the adversary puts everything on the worst group. So there is a price
-# for moving away from the prior $P$. The distance is measured by the *KL divergence*: zero when $Q = P$, and larger the more $Q$ differs.
-# Each unit of it costs tau.
+# Where does the softmax come from? Imagine an adversary who chooses the weights $Q$ so that our loss becomes as large as possible. Without a limit the adversary puts
+# all weight on the worst group. Therefore moving away from the prior $P$ has a cost. The distance is measured by the *KL divergence*, which is zero for $Q = P$ and
+# grows as $Q$ departs from it. Each unit of it costs tau.
 #
 # $$\max_Q \; J(Q), \qquad J(Q) = \sum_g Q(g) L(g) \;-\; \tau\, \mathrm{KL}(Q \,\|\, P), \qquad
 # \mathrm{KL}(Q\|P) = \sum_g Q(g) \log\frac{Q(g)}{P(g)}$$
 #
-# We then train the model against this adversary (arXiv 2510.10978, Eq. 4). With two groups there is one free
-# number, the weight of the worse group, so we can simply draw $J$. **Predict**, before you scroll on: where is the top of the curve
-# for a tiny tau, and where for a huge one?
+# The model is then trained against this adversary (arXiv 2510.10978, Eq. 4). With two groups there is one free number, the weight of the worse group, so $J$ can be
+# drawn.
 
 # %%
 pair = torch.tensor([0.5, 2.0])
@@ -172,7 +168,7 @@ for t in (0.2, 1.0, 5.0):
 curves = pd.concat(curves)
 tops = {t: dro.group_weights(pair, float(t))[1].item() for t in curves["tau"].unique()}
 
-# %%
+# %% jupyter={"source_hidden": true}
 figure, (ax,) = canvas.axes(
     f"The smaller tau, the further right the top (from {tops['5']:.2f} to {tops['0.2']:.2f})", (6.4, 3.6)
 )
@@ -187,9 +183,8 @@ plots.show(
 )
 
 # %% [markdown]
-# The markers were put there by the closed form, not by looking for the highest point of the curve. They sit
-# on the tops. Each curve is an arch with one top (for the smallest tau the top is so far right that the way down does not show): hold that
-# thought for the first step below.
+# The markers are computed by the closed form and not by a search, and each lies on the maximum of its curve. Each curve is strictly concave and has one maximum,
+# which is the first step below. (For the smallest tau it lies so far right that the descent is not visible.)
 
 # %% [markdown]
 # ## 3. The Lagrangian, step by step
@@ -199,23 +194,19 @@ plots.show(
 # $$\max_{Q}\; J(Q) = \sum_g Q_g L_g - \tau \sum_g Q_g \log\frac{Q_g}{P_g}
 # \quad\text{subject to}\quad \sum_g Q_g = 1,\;\; Q_g \ge 0 .$$
 #
-# **Step 1. There is only one top.** The first sum is linear in $Q$. The function $q \log q$ is strictly
-# convex, so minus tau times it is strictly concave.
+# **Step 1. There is only one maximum.** The first sum is linear in $Q$. The function $q \log q$ is strictly convex, so minus tau times it is strictly concave.
 #
-# *Why:* a strictly concave function (one that bends down everywhere, an arch) has one stationary point at most, and it is the maximum. We
-# may stop at the first one.
+# *Why:* a strictly concave function has one stationary point at most, and that point is its maximum. We may stop at the first one that we find.
 #
 # **Step 2. Forget $Q_g \ge 0$.** The slope of $-\tau\, q\log q$ grows to $+\infty$ as $q \to 0^+$.
 #
-# *Why:* near zero weight, the first sliver given to group $g$ raises $J$ at an unbounded rate, while taking it
-# from the others costs a bounded one. So the top never has a zero weight (as long as $P_g > 0$), and the
-# inequality never binds.
+# *Why:* near zero weight, the first bit of weight for group $g$ raises $J$ at an unbounded rate, while taking it from the others costs a bounded one. So no weight is
+# zero at the maximum (as long as $P_g > 0$), and the inequality never binds.
 #
-# **Step 3. Put a price on the constraint.**
+# **Step 3. Add a multiplier for the constraint.**
 # $\;\Lambda(Q, \lambda) = J(Q) + \lambda\,\bigl(1 - \sum_g Q_g\bigr)$
 #
-# *Why:* now every $Q_g$ may vary freely. $\lambda$ is the price of one unit of attention. At the right price
-# the adversary freely chooses to spend exactly one.
+# *Why:* with the multiplier every $Q_g$ may vary freely. $\lambda$ is the price of one unit of weight, and at the right price the adversary spends exactly one unit.
 #
 # Steps 4 to 8 are yours.
 
@@ -264,10 +255,10 @@ def steps(losses: Tensor, tau: float, prior: Tensor, q: Tensor) -> tuple[Tensor,
 checks.check("05.2", steps, ours=True);
 
 # %% [markdown]
-# Now the numbers must say the same. Your slope is compared with automatic differentiation at a random $Q$, your weights with the top that
-# we drew, and at your weights all slopes must equal your price.
+# The numbers must agree with the algebra. Your slope is compared with automatic differentiation at a random $Q$, and at your weights all slopes must equal your
+# price.
 
-# %%
+# %% jupyter={"source_hidden": true}
 derived = checks.yours("05.2")
 torch.manual_seed(3)
 uneven, anywhere = torch.tensor([0.5, 0.3, 0.2]), torch.softmax(torch.randn(3), dim=0).requires_grad_()
@@ -291,14 +282,14 @@ pd.DataFrame({"slope at a random Q": slope.detach(), "slope at the weights": at_
 #
 # **Step 5. Set it to zero.** $\;L_g - \tau\Bigl(\log\dfrac{Q_g}{P_g} + 1\Bigr) = \lambda$ for every $g$
 #
-# *Why:* the left side is what one more sliver of weight on $g$ would earn. At the top it is the same for all
-# groups: shifting attention from one to another gains nothing. (Section 4 uses this line again.)
+# *Why:* the left side is what one more bit of weight on $g$ would earn. At the maximum it is the same for all groups, since otherwise a shift of weight would raise
+# $J$. (Section 4 uses this line again.)
 #
 # **Step 6. Solve for the weight.**
 # $\;\log\dfrac{Q_g}{P_g} = \dfrac{L_g}{\tau} - \Bigl(1 + \dfrac{\lambda}{\tau}\Bigr)$, so
 # $\;Q_g = P_g\, e^{L_g/\tau}\cdot e^{-(1 + \lambda/\tau)}$
 #
-# *Why:* only algebra. But look: the last factor does not depend on $g$. It can only scale.
+# *Why:* this is algebra. The last factor does not depend on $g$, so it can only scale.
 #
 # **Step 7. Let the constraint find the scale.**
 # $\;1 = \sum_g Q_g \;\;\Rightarrow\;\; e^{1 + \lambda/\tau} = \sum_h P_h\, e^{L_h/\tau} =: Z$
@@ -307,8 +298,7 @@ pd.DataFrame({"slope at a random Q": slope.detach(), "slope at the weights": at_
 #
 # **Step 8. The weights.** $\;Q^*_g = P_g\, e^{L_g/\tau} / Z$
 #
-# *Why a softmax, then:* the logarithm comes from KL, and its inverse is exp. Another price would give another
-# formula.
+# *Why a softmax, then:* the logarithm comes from KL, and its inverse is exp. Another divergence would give another formula.
 # </details>
 #
 # **Step 9. The value.** From step 8, $\log (Q^*_g/P_g) = L_g/\tau - \log Z$. Put it into $J$:
@@ -324,14 +314,13 @@ pd.DataFrame({"slope at a random Q": slope.detach(), "slope at the weights": at_
 # $$J(Q) = \tau \sum_g Q_g \log\frac{Q^*_g}{P_g} + \tau\log Z - \tau \sum_g Q_g \log\frac{Q_g}{P_g}
 # = \tau \log Z - \tau\,\mathrm{KL}(Q \,\|\, Q^*)$$
 #
-# *Why:* the two sums are one sum of $\log(Q^*_g/P_g) - \log(Q_g/P_g)$, and the $P_g$ cancel. KL is never negative, and zero only for $Q = Q^*$. So nothing beats $Q^*$, corners with zero weights
-# included. It also says how much the adversary loses by a wrong choice.
+# *Why:* the two sums are one sum of $\log(Q^*_g/P_g) - \log(Q_g/P_g)$, and the $P_g$ cancel. KL is never negative, and it is zero only for $Q = Q^*$. So no $Q$ has a
+# larger $J$ than $Q^*$, those with zero weights included. The identity also says how much the adversary loses by another choice.
 
 # %% [markdown]
-# A derivation can hide a slip. So let us attack it: many random $Q$, none of which may win, and the identity
-# of step 10, which must hold for each of them.
+# A derivation can contain a slip, so we test it numerically: none of many random $Q$ may reach a larger $J$, and the identity of step 10 must hold for each.
 
-# %%
+# %% jupyter={"source_hidden": true}
 torch.manual_seed(0)
 prior = torch.tensor([0.5, 0.3, 0.2])
 best, value = dro.group_weights(losses, tau, prior), dro.dro_objective(losses, tau, prior)
@@ -355,10 +344,9 @@ say(
 )
 
 # %% [markdown]
-# And an adversary who knows no formula, only gradient ascent on $J$ (on logits, so that the weights stay a
-# distribution). **Predict:** where does it end?
+# An adversary without a formula can climb $J$ by gradient ascent (on logits, so that the weights stay a distribution). It must end at the same weights.
 
-# %%
+# %% jupyter={"source_hidden": true}
 logits = torch.zeros(3, requires_grad=True)
 for _ in range(500):
     q = torch.softmax(logits, dim=0)
@@ -424,17 +412,19 @@ checks.check("05.3", weights);
 #
 # By step 5, $\partial J/\partial Q_g$ is the same number $\lambda$ for all groups. So the second term is
 # $\lambda \sum_g dQ^*_g/d\theta = \lambda \, d\bigl(\sum_g Q^*_g\bigr)/d\theta$, and the sum is always one:
-# the term is zero. What the adversary does in reply costs nothing at first order, because the adversary
-# stands on a top, and tops are flat. This is the *envelope theorem*:
+# the term is zero. The adversary's reply has no effect at first order, because the adversary is at a maximum, where the slope along the constraint is zero. This is the
+# *envelope theorem*:
 #
 # $$\frac{dV}{d\theta} = \sum_g Q^*_g\, \frac{\partial L_g}{\partial\theta}$$
 #
-# **Predict:** of three ways to write this loss in PyTorch, which two give the same gradient? We take a small tau and a point at
-# which the losses of the groups are close, as they are late in a training; the identity holds everywhere.
+# Here are three ways to write this loss in PyTorch:
 #
-# 1. the log-sum-exp, autograd through everything;
-# 2. the weighted sum of losses, weights detached;
-# 3. the weighted sum of losses, weights *not* detached.
+# 1. the log-sum-exp, with autograd through everything,
+# 2. the weighted sum of losses, with the weights detached,
+# 3. the weighted sum of losses, with the weights *not* detached.
+
+# %%
+predict("05.b", "Which two of the three ways give the same gradient?", ...)
 
 # %%
 torch.manual_seed(1)
@@ -456,7 +446,7 @@ ways = {
 }
 gradients = {name: torch.autograd.grad(loss, theta, retain_graph=True)[0] for name, loss in ways.items()}
 
-# %%
+# %% jupyter={"source_hidden": true}
 step = 1e-6
 shifts = torch.eye(2, dtype=torch.float64) * step
 gradients["finite differences of the value"] = torch.stack(
@@ -472,19 +462,17 @@ assert not torch.allclose(two, three, rtol=1e-2), "attached weights give another
 pd.DataFrame(gradients, index=["d/d theta 0", "d/d theta 1"]).T.round(6)
 
 # %% [markdown]
-# Three rows agree. So Group DRO is cheap: compute the weights, **detach** them, take the weighted sum. The odd one out is the loss with
-# attached weights. $Q^*$ is the top of $J$, not of
-# $\sum_g Q_g L_g$, which has no KL price. So here the second term does not vanish. Differentiate step 8:
+# Three rows agree. So Group DRO is cheap: compute the weights, **detach** them, and take the weighted sum. The loss with attached weights differs, because $Q^*$
+# maximises $J$ and not $\sum_g Q_g L_g$, which lacks the KL term. There the second term does not vanish. Differentiating step 8 gives
 #
 # $$dQ^*_g = \tfrac{1}{\tau}\, Q^*_g \Bigl(dL_g - \sum_h Q^*_h\, dL_h\Bigr)$$
 #
-# A group whose loss rises more than the average gains weight. Times $L_g$, summed over the groups, this is a
-# covariance:
+# so a group whose loss rises more than the average gains weight. Multiplied by $L_g$ and summed over the groups, this is a covariance:
 #
 # $$\nabla \sum_g Q^*_g L_g
 # = \sum_g Q^*_g \nabla L_g + \tfrac{1}{\tau}\,\mathrm{Cov}_{Q^*}\!\left(L, \nabla L\right)$$
 
-# %%
+# %% jupyter={"source_hidden": true}
 jacobian = torch.autograd.functional.jacobian(three_losses, theta.detach())  # (3, 2)
 q, level = attached.detach(), L.detach()
 covariance = (q[:, None] * (level - q @ level)[:, None] * jacobian).sum(0)
@@ -492,18 +480,18 @@ assert torch.allclose(three, two + covariance / sharp)
 off = torch.nn.functional.cosine_similarity(two, three, dim=0).item()
 say(
     "The attached gradient is **{times:.1f} times** as long as the right one here (cosine {off:.2f}). "
-    "Nothing crashes, and the value of the loss is that of way 2. Only its gradient belongs to another objective.",
+    "There is no error message, and the value of the loss is that of way 2, but its gradient belongs to another objective.",
     times=(three.norm() / two.norm()).item(),
     off=off,
 )
 
 # %% [markdown]
-# ### Exercise 05.4 · How loud is one token?
+# ### Exercise 05.4 · How much does one token weigh?
 #
 # *Difficulty 3/5 · importance 5/5 · 10 minutes*
 #
-# $L(g)$ is a *mean* over the group's tokens. So what does the method multiply a single token's loss by? Write
-# it for every token of a batch, with a uniform prior. Two functions help. `dro.group_losses(token_losses, group_ids, n_groups)` returns the
+# $L(g)$ is a *mean* over the group's tokens. By what does the method multiply a single token's loss? Write it for every token of a batch, with a uniform
+# prior. Two functions help. `dro.group_losses(token_losses, group_ids, n_groups)` returns the
 # mean loss and the number of tokens of each group, both of shape (K,). `dro.group_weights(losses, tau, present=...)` returns the weights;
 # `present` says with True and False which groups the batch holds, since a batch may lack one (section 6 comes back to this).
 
@@ -527,7 +515,7 @@ checks.check("05.4", token_weights);
 #
 # <details><summary>My weights sum to less than one in some cases</summary>
 #
-# One group of that case has no token. `dro.group_weights(..., present=counts > 0)` keeps it quiet.
+# One group of that case has no token. `dro.group_weights(..., present=counts > 0)` gives it no weight.
 # </details>
 #
 # <details><summary>How do I get from groups to tokens?</summary>
@@ -546,18 +534,16 @@ def token_weights(token_losses: Tensor, group_ids: Tensor, n_groups: int, tau: f
 checks.check("05.4", token_weights);
 
 # %% [markdown]
-# So there are *two* effects in one formula. Grouping alone already makes the few tokens of a small group
-# loud: with a huge tau each group has the same say, whatever its size. We call that rule `balanced`. The losses then
-# tilt the balance: that is the DRO. Whoever wants to know whether DRO helps must compare with `balanced`, not
-# only with the plain mean.
+# So the formula has *two* effects. Grouping alone already raises the weight of the few tokens of a small group: with a huge tau each group has the same weight,
+# whatever its size. We call this rule `balanced`. The losses then shift weight between the groups, and only this is the DRO. To learn whether DRO helps, compare
+# with `balanced` and not only with the plain mean.
 
 # %% [markdown]
 # ## 5. What tau does
 #
-# **Predict** the two ends of the figure before you run the cell. What are the three weights for a tiny tau?
-# For a huge one?
+# The two ends of the figure are the two limits: the worst group alone for a tiny tau, and the prior for a huge one.
 
-# %%
+# %% jupyter={"source_hidden": true}
 taus = torch.logspace(-1.5, 1.5, 40).tolist()
 low, high = (dro.group_weights(losses, t)[2].item() for t in (taus[0], taus[-1]))
 figure = plots.weights_over_tau(
@@ -569,9 +555,38 @@ plots.show(
 )
 
 # %% [markdown]
-# Now turn the knob yourself. The second slider adds a constant to all three losses. **Predict** first: what
-# will it do? (On a page without a running kernel the sliders do not move; the figure above holds the answer
-# to the first one.)
+# All possible weights of three groups form a triangle, the *simplex*: a corner gives all weight to one group, and the point $P$ in the middle weighs all alike. The
+# rings join points of equal KL from the prior, which is what the adversary pays for. As tau falls, the payment becomes cheaper and $Q^*$ moves outwards.
+
+# %% jupyter={"source_hidden": true}
+corners = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.5, 3**0.5 / 2]])  # where all weight is on group 0, 1, 2
+mesh = torch.stack(torch.meshgrid(torch.linspace(0, 1, 220), torch.linspace(0, 0.87, 190), indexing="xy"), dim=-1)  # (190, 220, 2)
+third = mesh[..., 1] / corners[2, 1]
+second = mesh[..., 0] - third / 2
+mixed = torch.stack([1 - second - third, second, third], dim=-1)  # the weights at each point of the picture
+inside = (mixed > 0).all(-1)
+from_prior = (mixed.clamp(min=1e-9) * (3 * mixed.clamp(min=1e-9)).log()).sum(-1)
+path = torch.stack([dro.group_weights(losses, t) for t in torch.logspace(2, -1.3, 120).tolist()])  # from a huge tau to a tiny one
+assert (path[:, 2].diff() >= 0).all(), "the smaller tau, the more weight for the worst group"
+figure, (ax,) = canvas.axes(f"As tau falls, Q* goes from the prior to the worst group (weight {path[0, 2]:.2f} to {path[-1, 2]:.2f})", (7.2, 4.6))
+ax.fill(*corners.T, facecolor="none", edgecolor="black", linewidth=1.2)
+rings = ax.contour(mesh[..., 0], mesh[..., 1], from_prior.where(inside, torch.nan), levels=[0.02, 0.1, 0.25, 0.5, 0.8], colors="grey", linewidths=0.8)
+ax.clabel(rings, fmt="KL %.2f", fontsize=8)
+ax.plot(*(path @ corners).T, color=canvas.colours(1)[0], linewidth=2.5)
+for t, (colour, marker, _) in zip((5.0, 1.0, 0.5, 0.2), canvas.cues(4)):
+    x, y = (dro.group_weights(losses, t) @ corners).tolist()
+    ax.plot(x, y, marker=marker, color=colour, ms=10, markeredgecolor="black", ls="", label=f"tau = {t:g}")
+ax.plot(*corners.mean(0), marker="+", color="black", ms=12, mew=2, ls="", label="prior P")
+for (x, y), g in zip(corners.tolist(), range(3)):
+    ax.annotate(f"group {g}, L = {losses[g]:.1f}", (x, y), textcoords="offset points", xytext=(0, 8 if g == 2 else -16), ha="center")
+ax.set(xlim=(-0.15, 1.15), ylim=(-0.1, 1.0), aspect="equal")
+ax.axis("off")
+ax.legend(loc="upper left", frameon=False)
+plots.show(figure, alt="The triangle of all weights of three groups with rings of equal KL around the prior; the path of Q* goes from the prior in the middle to the corner of the worst group")
+
+# %% [markdown]
+# Move tau yourself. The second slider adds a constant to all three losses. (On a page without a running kernel the sliders do not move, and the figures above show
+# the effect of the first one.)
 
 # %% tags=["interactive"]
 knob = widgets.FloatLogSlider(value=0.5, base=10, min=-1.5, max=1.5, step=0.05, description="tau (nats)")
@@ -597,12 +612,12 @@ redraw()
 display(widgets.VBox([knob, shift, bars]))
 
 # %% [markdown]
-# Three facts to keep. The next cell checks them.
+# The next cell checks three facts:
 #
-# 1. **A constant added to all losses changes nothing.** Only gaps between groups count. A model that is bad
-#    everywhere is weighted like one that is good everywhere.
-# 2. **Tau is measured in nats.** Losses and tau both doubled: the same weights. So a tau that suits one data
-#    set, whose groups lie far apart, may be mild or harsh on another. Compare tau with the gaps.
+# 1. **A constant added to all losses changes nothing.** Only gaps between groups count, so a model that is bad everywhere is weighted like one that is good
+#    everywhere.
+# 2. **Tau is measured in nats.** Doubling the losses and tau leaves the weights as they are. A tau that suits one data set may therefore be too small or too large on
+#    another, and should be compared with the gaps.
 # 3. **The ends.** A huge tau gives the prior. A tiny tau gives the worst group alone.
 
 # %%
@@ -612,16 +627,17 @@ assert torch.allclose(dro.group_weights(losses, 1e6, prior), prior, atol=1e-4)
 assert dro.group_weights(losses, 1e-3).tolist() == [0, 0, 1]
 
 # %% [markdown]
-# ## 6. What breaks: tiny tau, and groups that are not there
+# ## 6. What fails: a tiny tau, and absent groups
 #
-# A failure to look for: *degenerate weights*. All the weight sits on one group, and the others are not trained.
-# A handy gauge is the **effective number of groups**, $e^{H(Q)}$, with $H$ the entropy: $K$ when all speak, one
-# when one does.
+# *Degenerate weights* are one failure: all the weight is on one group, and the others are not trained. The **effective number of groups**, $e^{H(Q)}$ with $H$ the
+# entropy, shows it: it is $K$ for equal weights, and one when one group has all the weight.
 #
-# In training, losses are measured on batches, so they carry noise. Below, the true losses of three groups are
-# *nearly equal*, and every batch sees them with an error. **Predict:** whom does a tiny tau listen to?
+# In training, losses are measured on batches, so they are noisy. Below, the true losses of three groups are *nearly equal*, and every batch sees them with an error.
 
 # %%
+predict("05.c", "In what share of the batches does the truly worst group have the highest loss? (A blind choice has one third.)", ...)
+
+# %% jupyter={"source_hidden": true}
 torch.manual_seed(0)
 truth = torch.tensor([1.9, 2.0, 2.1])
 noise = 0.3  # std of a group's mean loss in one batch, nats
@@ -644,7 +660,7 @@ for t in (0.02, 0.2, 2.0):
 flicker = pd.DataFrame(rows)
 spread = flicker.groupby("tau")["weight"].std()
 
-# %%
+# %% jupyter={"source_hidden": true}
 figure, (ax,) = canvas.axes(
     f"tau = 0.02 flips the weight from batch to batch (std {spread['0.02']:.2f}, at tau = 2 only "
     f"{spread['2']:.2f})",
@@ -661,16 +677,16 @@ plots.show(
     "hardly moves",
 )
 
-# %%
+# %% jupyter={"source_hidden": true}
 mean_effective = {t: effective_groups(torch.softmax(many / t, dim=1)).mean().item() for t in (0.02, 0.2, 2.0)}
 grid = torch.logspace(-1.5, 1.5, 61)
 moves = torch.stack([torch.softmax(many / t, dim=1)[:, 2].std() for t in grid])  # falls as tau grows
 calm = grid[moves < 0.1][0].item()
 say(
-    "Over {n:,} such batches: with the smallest tau {e1:.1f} of three groups speak in a batch, on average; with "
-    "the middle one {e2:.1f}, with the largest {e3:.1f}. And the truly worst group *looks* worst in only "
-    "**{top:.0%}** of the batches (blind choice: {blind:.0%}).\n\n"
-    "How large must tau be? If the weight is to move by less than {limit} (std) from batch to batch, at least "
+    "Over {n:,} such batches, the effective number of groups is {e1:.1f} with the smallest tau, {e2:.1f} with "
+    "the middle one and {e3:.1f} with the largest. The truly worst group has the highest loss in only "
+    "**{top:.0%}** of the batches (a blind choice: {blind:.0%}).\n\n"
+    "If the weight is to move by less than {limit} (standard deviation) from batch to batch, tau must be at least "
     "{calm:.2f} nats here. That is **{ratio:.1f} times** the noise of a group's loss ({noise} nats).",
     n=len(many),
     e1=mean_effective[0.02],
@@ -685,17 +701,15 @@ say(
 )
 
 # %% [markdown]
-# A tiny tau listens to noise: "the worst group" is then whoever was unlucky in this batch. Two cures. Raise
-# tau to a small multiple of the noise, as the line above says. Here, where the true gaps are smaller than the noise, that is nearly
-# `balanced`, and rightly so: a batch cannot tell these groups apart. Where the gaps are larger than the noise, a tau between the two
-# follows the gaps and leaves the noise alone. (The noise of a group's mean over $n$ tokens is
-# the std of one token's loss divided by $\sqrt{n}$: larger batches calm it too.) Or average the losses over
-# batches before they are turned into weights. `dro.ema_update` keeps a running mean, the *exponential moving
-# average*, of each group's loss, with a decay $d$ just below one:
+# A tiny tau follows the noise, since the worst group is then whichever had bad luck in this batch. There are two remedies. The first is to raise tau to a small multiple
+# of the noise. Where the true gaps are smaller than the noise, as here, that is nearly `balanced`, and rightly so, because a batch cannot tell these groups apart. Where
+# the gaps are larger, a tau between the two follows the gaps and not the noise. (The noise of a group's mean over $n$ tokens is the standard deviation of one token's
+# loss divided by $\sqrt{n}$, so larger batches help too.) The second remedy is to average the losses over batches before they are turned into weights. `dro.ema_update`
+# keeps an *exponential moving average* of each group's loss, with a decay $d$ just below one:
 #
 # $$m_g \leftarrow d\, m_g + (1 - d)\, L_g$$
 #
-# Tiny taus also break naive code:
+# A tiny tau also breaks code that exponentiates directly:
 
 # %%
 naive = torch.exp(losses / 0.02) / torch.exp(losses / 0.02).sum()
@@ -704,11 +718,10 @@ print("the package:", dro.group_weights(losses, 0.02))
 assert naive.isnan().any() and dro.group_weights(losses, 0.02).isfinite().all()
 
 # %% [markdown]
-# ### Groups that are not there
+# ### Absent groups
 #
-# A small batch may hold no token of some group. What is its loss? There is no good answer: the mean of
-# nothing is NaN, and writing zero invents a group that is doing very well. **Predict:** with the invented
-# zero, what happens to the weights of the groups that *are* there?
+# A small batch may hold no token of some group, and then the group has no loss: the mean of nothing is NaN, and a zero would stand for a group that is fitted
+# perfectly. The table shows what such a zero does to the weights of the groups that are present.
 
 # %%
 token_losses = torch.tensor([0.4, 0.6, 1.1, 1.3])
@@ -724,137 +737,28 @@ pd.DataFrame(
     }
 ).round(3)
 
-# %%
+# %% jupyter={"source_hidden": true}
 invented, told = dro.group_weights(L, tau=1.0), dro.group_weights(L, tau=1.0, present=present)
 assert told[2] == 0 and torch.isclose(told.sum(), torch.tensor(1.0))
 assert torch.allclose(told[:2], dro.group_weights(L[:2], tau=1.0)), "as if the absent group did not exist"
 say(
-    "Nobody answers for the third group, yet it took **{lost:.0%}** of the weight. The rest sums to "
-    "{rest:.2f}: this batch would be learned from with a smaller step, silently. Which batches suffer is "
-    "chance.",
+    "The third group has no token, and yet it takes **{lost:.0%}** of the weight. The rest sums to "
+    "{rest:.2f}, so this batch would be learned from with a smaller step, without any message.",
     lost=invented[2].item(),
     rest=invented[:2].sum().item(),
 )
 
 # %% [markdown]
-# ## 7. The other Group DRO: exponentiated gradient
+# ## 7. A toy with a shortcut
 #
-# *An aside: no later notebook needs this section.* The first paper on Group DRO for neural networks (Sagawa et al. 2020, arXiv 1911.08731) has no tau. It keeps
-# one weight vector through the training and, at each step, multiplies each weight by $e^{\eta L(g)}$ and
-# normalises:
-#
-# $$q_g \leftarrow q_g\, e^{\eta L_g} \Big/ \sum_h q_h\, e^{\eta L_h}$$
-#
-# This is *exponentiated gradient ascent* for the adversary. It looks like the closed form. Is it?
-
-# %% tags=["needed"]
-def eg_step(weights: Tensor, losses: Tensor, rate: float) -> Tensor:
-    """The weights after one step, shape (K,)."""
-    return torch.softmax(weights.log() + rate * losses, dim=0)
-
-
-# %% [markdown]
-# Freeze the losses and let both run. **Predict:** the closed form gives the same weights at every step. What
-# does the exponentiated gradient do in the long run?
-#
-# A third rule is added. Exponentiated gradient always does the same: multiply each weight by
-# $e^{\eta\, \partial J/\partial q_g}$, then normalise. Above, $J$ was $\sum_g q_g L_g$ and its slope $L_g$. Now take
-# the whole $J$, KL price included. By step 4 its slope is $L_g - \tau(\log\frac{q_g}{P_g} + 1)$. The $+1$ is the
-# same for all groups and normalises away. What remains is
-#
-# $$q_g \;\propto\; q_g\, e^{\eta (L_g - \tau \log (q_g/P_g))} = q_g^{1-\eta\tau}\, P_g^{\eta\tau}\, e^{\eta L_g}$$
-#
-# Each step first forgets a little of its weights, towards the prior.
-
-# %%
-rate, uniform = 0.1, torch.full((3,), 1 / 3)
-
-
-def eg_step_with_pull(weights: Tensor, losses: Tensor, rate: float, tau: float, prior: Tensor) -> Tensor:
-    """Exponentiated gradient ascent on J(Q), the KL price included."""
-    return torch.softmax((1 - rate * tau) * weights.log() + rate * tau * prior.log() + rate * losses, dim=0)
-
-
-free, pulled, closed, rows = uniform, uniform, dro.group_weights(losses, tau), []
-for n in range(151):
-    if n % 10 == 0:
-        rows += [
-            {"step": n, "rule": rule, "weight": q[2].item()}
-            for rule, q in [
-                ("closed form", closed),
-                ("exponentiated gradient", free),
-                ("the same with KL price", pulled),
-            ]
-        ]
-    free, pulled = eg_step(free, losses, rate), eg_step_with_pull(pulled, losses, rate, tau, uniform)
-
-# %%
-race = pd.DataFrame(rows)
-ends = race[race["step"] == 150].set_index("rule")["weight"]
-figure = plots.learning_curve(
-    race,
-    "step",
-    "weight",
-    "rule",
-    xlabel="steps with frozen losses",
-    ylabel="weight of the worst group",
-    title=f"Without a price the weight runs to {ends['exponentiated gradient']:.2f}; with it, to the "
-    f"closed form's {ends['closed form']:.2f}",
-)
-plots.show(
-    figure,
-    alt="Weight of the worst group over steps: flat for the closed form, rising to one for exponentiated "
-    "gradient",
-)
-
-# %%
-seventh = uniform
-for _ in range(7):
-    seventh = eg_step(seventh, losses, rate)
-assert torch.allclose(seventh, dro.group_weights(losses, tau=1 / (7 * rate)))
-assert torch.allclose(pulled, closed, atol=1e-3)
-
-# %% [markdown]
-# After $n$ steps on fixed losses the exponentiated gradient *is* the closed form with $\tau = 1/(n\eta)$
-# (asserted above for seven steps). Its temperature sinks as training goes on, and on *frozen* losses it ends at the worst group
-# alone. In training the losses are not frozen: the group that is heard gets better, and the weight moves on. Its aim is the worst
-# group's loss, whatever the distance from the prior. The closed form solves a softened problem, with a leash that never gets longer.
-#
-# With the KL price the rule equals the closed form of a *running mean* of the losses (section 6) with decay $1-\eta\tau$, that is, the
-# `ema` option of the package. Only the start differs: exponentiated gradient begins as if all earlier losses had been zero, and the package
-# begins with the first batch. The cell below starts the mean at zero and asserts the equality on losses that change at every step.
-
-# %%
-torch.manual_seed(2)
-noisy = losses + 0.5 * torch.randn(40, 3)
-q, mean = uniform, torch.zeros(3)
-for batch in noisy:
-    q = eg_step_with_pull(q, batch, rate, tau, uniform)
-    mean = dro.ema_update(mean, batch, torch.ones(3, dtype=torch.bool), decay=1 - rate * tau)
-    assert torch.allclose(q, dro.group_weights(mean, tau), atol=1e-5)
-
-# %% [markdown]
-# | | closed form, per batch | with running mean | exponentiated gradient |
-# |---|---|---|---|
-# | remembers | nothing | the last $1/(1-\text{decay})$ batches, roughly | everything |
-# | a noisy batch | moves the weights at once | moves them a little | moves them a little |
-# | KL from the prior | at most (largest loss gap)$/\tau$ | the same, for the mean losses | grows up to $-\log P$ of the worst group |
-# | knobs | tau | tau, decay | rate |
-
-# %% [markdown]
-# ## 8. A toy with a shortcut
-#
-# Does any of this help? A world small enough to see through: the label $y$ is $-1$ or $+1$, and a linear
-# classifier sees four numbers.
+# Does any of this help? We test it in a world that is small enough to understand: the label $y$ is $-1$ or $+1$, and a linear classifier sees four numbers.
 #
 # - The **core** feature is $y$ plus much noise. It is right for everybody.
-# - The **shortcut** is $y$ plus little noise for most people, so it is the better predictor for them. For the
-#   minority it is $-y$: wrong.
-# - Two **idle** features are noise, as there always are some that one can memorise by.
+# - The **shortcut** is $y$ plus little noise for most people, so it predicts better for them. For the minority it is $-y$, which is wrong.
+# - Two **idle** features are noise, which a classifier can memorise by.
 #
-# In a language model that recommends, the shortcut is what surrounds the user: the *task text* (the
-# instruction in the prompt) and the *prefix* (the tokens of the title already written). That is enough for most
-# tokens. The core plays the user's history.
+# In a language model that recommends, the shortcut stands for what surrounds the user: the *task text* (the instruction in the prompt) and the *prefix* (the tokens of
+# the title already written). The core stands for the user's history.
 #
 # Three such worlds:
 #
@@ -870,12 +774,13 @@ for batch in noisy:
 # - **balanced**: every group has the same weight, whatever its loss.
 # - **GDRT**: the closed form. Group DRO is the principle, train for the worst weighting; GDRT is the paper's
 #   name for it with these softmax weights, on groups of tokens.
-# - **EG**: Group DRO by exponentiated gradient, section 7.
-# - **reversed**: the softmax of *minus* $L/\tau$, so that the easiest group is heard most. A control.
+# - **EG**: Group DRO by exponentiated gradient. It keeps one weight vector and multiplies each weight by $e^{\eta L(g)}$ at every step (section 8, an appendix).
+# - **reversed**: the softmax of *minus* $L/\tau$, so that the easiest group gets the most weight. This is a control.
 #
-# The code below says which tau GDRT gets and which rate EG (`tau`, `rate`). Other values move them along the trade of sections 5 and 7.
-#
-# **Predict**, for each world, the worst group's accuracy: which rule is best? Write your guess down.
+# The code below sets the tau of GDRT and the rate of EG.
+
+# %%
+predict("05.d", "In which of the three worlds does GDRT clearly beat balanced weights in the accuracy of the worst group?", ...)
 
 # %% tags=["needed"]
 WORLDS = {  # per group: size, and how the shortcut follows the label; 0: the labels are coin flips
@@ -898,11 +803,15 @@ def draw_world(groups: list[tuple[int, int]], random: torch.Generator) -> tuple[
 
 
 # %% [markdown]
-# Training is ten lines: losses per group, weights, weighted gradient. The five rules differ in the weights
-# alone.
+# Training takes ten lines: losses per group, weights, weighted gradient. The five rules differ in the weights alone.
 
 
 # %% tags=["needed"]
+def eg_step(weights: Tensor, losses: Tensor, rate: float) -> Tensor:
+    """The weights of exponentiated gradient after one step, shape (K,)."""
+    return torch.softmax(weights.log() + rate * losses, dim=0)
+
+
 def rule_weights(rule: str, L: Tensor, counts: Tensor, before: Tensor, tau: float) -> Tensor:
     """The group weights of one step."""
     if rule == "ERM":
@@ -929,24 +838,35 @@ def train(
 
 
 # %% [markdown]
-# One world first, one seed, and the coefficients. **Look** at the shortcut's column.
+# Here is one seed of each world. A point is an example by its core and its shortcut, blue for $y=+1$ and orange for $y=-1$, and the last group is drawn as crosses. A line is
+# the boundary of a rule's classifier: a flat one decides by the shortcut, and an upright one by the core.
 
-# %%
+# %% jupyter={"source_hidden": true}
 RULES = ["ERM", "balanced", "GDRT", "EG", "reversed"]
-example = draw_world(WORLDS["five groups"], torch.Generator().manual_seed(0))
-fitted = {rule: train(*example, rule) for rule in RULES}
-table = pd.DataFrame(
-    {rule: w for rule, (w, _) in fitted.items()}, index=["core", "shortcut", "idle", "idle"]
-).T
-table["weight of the fifth group"] = [q[4].item() for _, q in fitted.values()]
-table.round(2)
+examples = {name: draw_world(groups, torch.Generator().manual_seed(0)) for name, groups in WORLDS.items()}
+fitted = {name: {rule: train(*example, rule) for rule in RULES} for name, example in examples.items()}
+relies = {rule: (w[1].abs() / w[:2].abs().sum()).item() for rule, (w, _) in fitted["five groups"].items()}
+figure, axes = canvas.axes(
+    f"Five groups: {relies['ERM']:.0%} of ERM's two coefficients is the shortcut's, {relies['balanced']:.0%} of balanced's, {relies['GDRT']:.0%} of GDRT's", (10.5, 4.2), 3
+)
+for ax, (name, (x, y, ids)) in zip(axes, examples.items()):
+    last = ids == ids.max()
+    for label, colour in ((1, "#0173b2"), (-1, "#de8f05")):
+        ax.plot(*x[(y == label) & ~last, :2].T, ".", ms=3, alpha=0.35, color=colour)
+        ax.plot(*x[(y == label) & last, :2].T, "X", ms=7, color=colour, markeredgecolor="black", markeredgewidth=0.6)
+    for (rule, (w, _)), (colour, _, style) in zip(fitted[name].items(), canvas.cues(5)):
+        along = torch.tensor([-w[1], w[0]]) / w[:2].norm() * 6  # the line on which w_core * core + w_shortcut * shortcut = 0
+        ax.plot([-along[0], along[0]], [-along[1], along[1]], ls=style, color=colour, linewidth=2, label=rule)
+    ax.set(title=name, xlabel="core", ylabel="shortcut" if ax is axes[0] else "", xlim=(-4, 4), ylim=(-3, 3))
+figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False)
+plots.show(figure, alt="Examples of three worlds by core and shortcut, the last group as crosses, with the decision lines of five rules; in the world of five groups the share of the "
+           f"shortcut in the coefficients is {relies['ERM']:.0%} for ERM, {relies['balanced']:.0%} for balanced and {relies['GDRT']:.0%} for GDRT")
 
 # %% [markdown]
-# Now all worlds, several seeds, fresh test data from the same world. One row for each trained classifier:
-# accuracy of the worst group, of the first (large) group, and over all examples in the training proportions;
-# and how far it relies on the shortcut, as a share of the two coefficients that matter.
+# With several seeds and fresh test data from the same world, each trained classifier has one row: its accuracy in the worst group, in the first (large) group and over all
+# examples in the training proportions, and the share of the shortcut in the two coefficients that matter.
 
-# %%
+# %% jupyter={"source_hidden": true}
 seeds = range(pick(quick=10, standard=20, full=50))
 rows = []
 for world, groups in WORLDS.items():
@@ -976,14 +896,14 @@ for world, groups in WORLDS.items():
             )
 results = pd.DataFrame(rows)
 
-# %%
+# %% jupyter={"source_hidden": true}
 summary = results.groupby(["world", "rule"], sort=False)[
     ["worst group", "first group", "all", "shortcut share"]
 ]
 summary.agg(lambda values: f"{metrics.t_interval(values):.2f}")  # mean [95% interval over seeds, by Student's t]
 
 
-# %%
+# %% jupyter={"source_hidden": true}
 def gap(world: str, a: str, b: str, column: str = "worst group") -> metrics.Interval:
     """a - b, paired by seed, with its 95% interval over seeds."""
     part = results[results["world"] == world].pivot(index="seed", columns="rule", values=column)
@@ -1026,10 +946,9 @@ plots.show(
 )
 
 # %% [markdown]
-# Differences, paired by seed, say more than overlapping bars. The last column is written by the interval, not
-# by us.
+# Differences that are paired by seed say more than overlapping intervals. The last column follows from the interval of each difference.
 
-# %%
+# %% jupyter={"source_hidden": true}
 pairs = [("balanced", "ERM"), ("GDRT", "ERM"), ("GDRT", "balanced"), ("GDRT", "EG"), ("reversed", "ERM")]
 compared = [
     {
@@ -1048,30 +967,25 @@ pd.DataFrame(compared).set_index(["world", "measured on", "A - B"])
 # %% [markdown]
 # ### Explain
 #
-# **Two groups.** The plain mean takes the shortcut. Balancing is what helps: with equal say the shortcut is
-# right half of the time and worth nothing, so only the core is left. DRO has little to add, and one can see
-# why. Under balanced weights both groups end with about the same loss. Equal losses give equal weights, so
-# the balanced answer is also DRO's answer. (*Reversed* weighting is unstable, as its wide interval shows: it gives everything to
-# whichever group is easier after the first steps, and the seed decides which one that is.)
+# **Two groups.** The plain mean takes the shortcut, and balancing helps: with equal weights the shortcut is right half of the time and worth nothing, so that only the
+# core is left. DRO has little to add, because under balanced weights both groups end with about the same loss. Equal losses give equal weights, so the balanced answer is
+# also DRO's. (*Reversed* weighting is unstable, as its wide interval shows: it gives everything to whichever group is easier after the first steps.)
 #
-# **Five groups.** Now equal say is not enough: four of five groups still vote for the shortcut. Balancing
-# depends on how the groups happen to be cut. DRO depends on it less: the fifth group's loss stays high, its
-# weight grows until the shortcut no longer pays. This is the case for DRO over balancing, for DRO of either
-# kind: the row `GDRT - EG`, and the lines below, say whether the two kinds differ. The price is in the rows `all`.
+# **Five groups.** Equal weights are not enough here, since four of five groups still profit from the shortcut. Balancing depends on how the groups happen to be cut, and DRO
+# depends on it less: the loss of the fifth group stays high, and its weight grows until the shortcut no longer pays. This is the case for DRO over balancing. The row
+# `GDRT - EG` says whether its two kinds differ, and the rows `all` have the price.
 #
-# **Noise.** The minority's loss on *new* data cannot fall below guessing: there is nothing to learn. DRO cannot know that. It keeps
-# raising the weight, and the classifier bends to twenty coin flips at the cost of everybody else. Nobody
-# gains, the large group loses. This is where the method's idea can fail: a group may be hard because its history
-# matters, or because it is noise, and the training loss does not tell which. EG, which has no leash, does the most
-# harm of all; here the price tau is what protects. *Reversed* weights do next to no harm in this world: they
-# throw the noise away.
+# **Noise.** The minority's loss on *new* data cannot fall below guessing, because there is nothing to learn. DRO cannot know that, so it keeps raising the weight, and the
+# classifier fits twenty coin flips at the cost of everybody else. Nobody gains, and the large group loses. This is where the idea can fail: a group may be hard because
+# its history matters or because it is noise, and the training loss does not tell which. EG does most harm, since it has no KL term. *Reversed* weights do next to no harm
+# here, because they ignore the noise.
 #
-# One thing weight does even for noise: it makes the classifier less sure of itself there. Compare the held-out *losses* below. A confident guess
-# costs more than an honest one, so more weight lowers the loss of a group that holds nothing, down to guessing and no further.
+# Weight has one effect even on noise: it makes the classifier less confident there. A confident guess costs more than an uncertain one, so more weight lowers the
+# held-out *loss* of a group without any signal, down to guessing and no further.
 #
 # **When to expect what:**
 
-# %%
+# %% jupyter={"source_hidden": true}
 say(
     "- *Groups cut along the shortcut:* balancing moves the worst group by {a:+.2f} against ERM; DRO adds "
     "{b:+.2f} to that.\n"
@@ -1080,7 +994,7 @@ say(
     "- *A group of noise:* DRO changes the worst group by {e:+.2f} against ERM, and the large group by "
     "{f:+.2f}.\n"
     "- *Average over everybody,* training proportions: DRO against ERM {g:+.2f}, {h:+.2f} and {i:+.2f} in "
-    "the three worlds. If the future looks like the training set and only the average matters, keep the "
+    "the three worlds. Where the future looks like the training set and only the average matters, keep the "
     "plain mean.\n\n"
     "All are differences of accuracy with 95% intervals over {n} seeds.",
     a=gap("two groups", "balanced", "ERM"),
@@ -1103,8 +1017,8 @@ say(
 # %% [markdown]
 # ### Your own world
 #
-# The worlds above were ours. The function below draws a world ten times, trains by balanced weights and by GDRT, and returns GDRT minus
-# balanced in the accuracy of the worst group, with its interval over seeds.
+# The function below draws a world ten times, trains by balanced weights and by GDRT, and returns GDRT minus balanced in the accuracy of the worst group, with its interval
+# over seeds.
 
 # %% tags=["needed"]
 def compare_rules(groups: list[tuple[int, int]]) -> metrics.Interval:
@@ -1162,10 +1076,8 @@ say(
 # %% [markdown]
 # ### Which world am I in?
 #
-# In notebook 06 nobody tells you. Two gauges: the weight of the last group at the end of training, and its
-# loss on *held-out* data. For the loss there is a floor to compare with: what a model reaches that knows
-# nothing about the features. Here that is guessing, $\log 2$ nats. **Predict:** which gauge tells the second
-# world from the third?
+# In notebook 06 the world is unknown. Two figures may tell: the weight of the last group at the end of training, and its loss on *held-out* data. For the loss there is a
+# floor to compare with, namely what a model reaches that knows nothing about the features. Here that is guessing, at $\log 2$ nats.
 
 # %%
 gauges = ["weight of the last group", "held-out loss of the last group"]
@@ -1175,7 +1087,7 @@ table = (
 table["guessing"] = floor = float(torch.log(torch.tensor(2.0)))
 table.round(2)
 
-# %%
+# %% jupyter={"source_hidden": true}
 weight_of_last, held_out = (table[gauge] for gauge in gauges)
 assert weight_of_last["five groups", "GDRT"] > 1 / 5, "DRO listens more to the group that suffers"
 assert (held_out["two groups"] < floor).all() and held_out["five groups", "GDRT"] < floor, "signal, and heard"
@@ -1195,17 +1107,108 @@ say(
 )
 
 # %% [markdown]
-# In the world of five groups a large weight is the cure. In the world of noise a large weight is the disease.
-# The weight does not say which. The held-out loss says more, but in one direction only:
+# In the world of five groups a large weight is the remedy, and in the world of noise it is the harm, so the weight does not tell the worlds apart. The held-out loss does, but
+# in one direction only:
 #
-# - **Below the floor** proves signal. Nobody beats guessing on fresh coin flips, but for luck.
-# - **Not below the floor** proves nothing. The group may be noise. Or it has signal and got too little weight: the
-#   others' shortcut, which is wrong for it, still decides. To find out, give it more weight and look again.
+# - **Below the floor** shows signal, since nobody beats guessing on fresh coin flips except by luck.
+# - **Not below the floor** shows nothing. The group may be noise, or it has signal and got too little weight because the others' shortcut still decides. To find out,
+#   give it more weight and measure again.
 #
-# A language model has such a floor too: the loss of a scorer that never saw the history. That is minus the
-# token relevance of notebook 03. A group whose held-out loss goes below it has learned something that the
-# scorer did not know. To see whether it learned from *this user's* history, put in a stranger's and look whether
-# the loss rises (notebook 04).
+# A language model has such a floor too: the loss of a scorer that never saw the history, which is minus the token relevance of notebook 03. A group whose held-out loss is
+# below it has learned something that the scorer did not know. Whether it learned that from *this user's* history shows when a stranger's history raises the loss.
+
+# %% [markdown]
+# ## 8. Appendix: exponentiated gradient
+#
+# *No later notebook needs this section, and its code is folded.* The first paper on Group DRO for neural networks (Sagawa et al. 2020, arXiv 1911.08731) has no tau. It
+# keeps one weight vector through the training and, at each step, multiplies each weight by $e^{\eta L(g)}$ and normalises:
+#
+# $$q_g \leftarrow q_g\, e^{\eta L_g} \Big/ \sum_h q_h\, e^{\eta L_h}$$
+#
+# This is *exponentiated gradient ascent* for the adversary. We freeze the losses and let it run beside the closed form, together with a third rule. Exponentiated gradient
+# multiplies each weight by $e^{\eta\, \partial J/\partial q_g}$ and normalises. Above, $J$ was $\sum_g q_g L_g$ with slope $L_g$. With the KL term its slope is, by step 4,
+# $L_g - \tau(\log\frac{q_g}{P_g} + 1)$. The $+1$ is the same for all groups and normalises away, so that
+#
+# $$q_g \;\propto\; q_g\, e^{\eta (L_g - \tau \log (q_g/P_g))} = q_g^{1-\eta\tau}\, P_g^{\eta\tau}\, e^{\eta L_g}$$
+#
+# Each step first moves its weights a little towards the prior.
+
+# %% jupyter={"source_hidden": true}
+rate, uniform = 0.1, torch.full((3,), 1 / 3)
+
+
+def eg_step_with_pull(weights: Tensor, losses: Tensor, rate: float, tau: float, prior: Tensor) -> Tensor:
+    """Exponentiated gradient ascent on J(Q), the KL term included."""
+    return torch.softmax((1 - rate * tau) * weights.log() + rate * tau * prior.log() + rate * losses, dim=0)
+
+
+free, pulled, closed, rows = uniform, uniform, dro.group_weights(losses, tau), []
+for n in range(151):
+    if n % 10 == 0:
+        rows += [
+            {"step": n, "rule": rule, "weight": q[2].item()}
+            for rule, q in [
+                ("closed form", closed),
+                ("exponentiated gradient", free),
+                ("the same with the KL term", pulled),
+            ]
+        ]
+    free, pulled = eg_step(free, losses, rate), eg_step_with_pull(pulled, losses, rate, tau, uniform)
+
+# %% jupyter={"source_hidden": true}
+race = pd.DataFrame(rows)
+ends = race[race["step"] == 150].set_index("rule")["weight"]
+figure = plots.learning_curve(
+    race,
+    "step",
+    "weight",
+    "rule",
+    xlabel="steps with frozen losses",
+    ylabel="weight of the worst group",
+    title=f"Without the KL term the weight goes to {ends['exponentiated gradient']:.2f}; with it, to the "
+    f"closed form's {ends['closed form']:.2f}",
+)
+plots.show(
+    figure,
+    alt="Weight of the worst group over steps: flat for the closed form, rising to one for exponentiated "
+    "gradient",
+)
+
+# %% jupyter={"source_hidden": true}
+seventh = uniform
+for _ in range(7):
+    seventh = eg_step(seventh, losses, rate)
+assert torch.allclose(seventh, dro.group_weights(losses, tau=1 / (7 * rate)))
+assert torch.allclose(pulled, closed, atol=1e-3)
+
+# %% [markdown]
+# After $n$ steps on fixed losses the exponentiated gradient *is* the closed form with $\tau = 1/(n\eta)$, which is asserted above for seven steps. Its temperature falls as
+# training goes on, and on *frozen* losses it ends at the worst group alone. In training the losses change, because the group with the weight improves. Its aim is the worst
+# group's loss, whatever the distance from the prior, whereas the closed form keeps its KL term.
+#
+# With the KL term the rule equals the closed form of an exponential moving average of the losses (section 6) with decay $1-\eta\tau$, which is the `ema` option of the
+# package. Only the start differs: the average begins at zero here, and with the first batch in the package.
+
+# %% jupyter={"source_hidden": true}
+torch.manual_seed(2)
+noisy = losses + 0.5 * torch.randn(40, 3)
+q, mean = uniform, torch.zeros(3)
+for batch in noisy:
+    q = eg_step_with_pull(q, batch, rate, tau, uniform)
+    mean = dro.ema_update(mean, batch, torch.ones(3, dtype=torch.bool), decay=1 - rate * tau)
+    assert torch.allclose(q, dro.group_weights(mean, tau), atol=1e-5)
+
+# %% [markdown]
+# | | closed form, per batch | with running mean | exponentiated gradient |
+# |---|---|---|---|
+# | remembers | nothing | the last $1/(1-\text{decay})$ batches, roughly | everything |
+# | a noisy batch | moves the weights at once | moves them a little | moves them a little |
+# | KL from the prior | at most (largest loss gap)$/\tau$ | the same, for the mean losses | grows up to $-\log P$ of the worst group |
+# | knobs | tau | tau, decay | rate |
+
+# %% jupyter={"source_hidden": true}
+reveal({"05.a": f"{by_hand['weight'].iloc[2]:.0%} of the weight", "05.b": "ways 1 and 2: the log-sum-exp, and the weights detached",
+        "05.c": f"{(many.argmax(1) == 2).float().mean():.0%}", "05.d": ", ".join(name for name, found in over.items() if found == "better") or "in none"})
 
 # %% [markdown]
 # ## Recap
@@ -1213,11 +1216,9 @@ say(
 # In this notebook we have
 #
 # - **computed** the weights of Group DRO with a pencil,
-# - **derived** them from the inner maximum: strictly concave, a price on the constraint, one slope for all
-#   groups, a softmax,
-# - **shown** that the gradient is the weighted sum of gradients, with weights detached, and what attached
-#   weights do,
-# - **chosen** tau between noise (too small) and the prior (too large), and kept absent groups silent,
+# - **derived** them from the inner maximum, by a multiplier for the constraint and one slope for all groups,
+# - **shown** that the gradient is the weighted sum of gradients, with weights detached, and what attached weights do,
+# - **chosen** tau between noise (too small) and the prior (too large), and given absent groups no weight,
 # - **told** apart a world where balancing is enough, one where DRO does better, and one where DRO does harm.
 
 # %% [markdown] tags=["definition"]
@@ -1230,10 +1231,8 @@ say(
 # </details>
 
 # %% [markdown]
-# **What could still be wrong.** The toy is linear, its groups are given, and its training is so short and
-# regular that nothing is memorised for good. A large network can drive every group's training loss to zero;
-# then all weights are equal, and DRO is balancing again. Real groups are clusters of a score and may mix the
-# shortcut's victims with noise. Whether language-model groups resemble the second world or the third is a
-# question for data.
+# **What could still be wrong.** The toy is linear, its groups are given, and its training is too short to memorise much. A large network can drive every group's training loss
+# to zero, and then all weights are equal and DRO is balancing again. Real groups are clusters of a score, and may mix those whom the shortcut fails with noise. Which of the
+# worlds a language model's groups resemble is a question for data.
 #
 # **Next:** `06_gdrt_fine_tuning` puts these weights into the training of a language model.

@@ -14,19 +14,19 @@
 # # Does GDRT make the model read its user?
 #
 # Plain supervised fine-tuning (*SFT*) minimises the mean loss of the target tokens. *GDRT*, Group-DRO based tuning, minimises a weighted
-# mean: tokens fall into groups, and the group with the highest loss gets the largest weight. We train with both, and with a control, and
-# test whether the tuned model uses the history more.
+# mean instead: tokens fall into groups, and the group with the highest loss gets the largest weight. In this notebook you train a model by both
+# and by a control, and you test whether the tuned model uses the history more.
 #
 # After this notebook you can:
 #
-# - **explain** why cross-entropy does not choose which words a model leans on,
+# - **explain** why cross-entropy does not choose which words a model relies on,
 # - **build** the loss of a batch for `sft`, `balanced` and `gdrt`, which differ in one word,
-# - **train** all three and **watch** what is learned first,
+# - **train** a model by each of the three and **watch** what is learned first,
 # - **measure** accuracy, fairness and attribution, with intervals,
 # - **audit** a run against the signatures by which the method fails.
 #
-# *Prerequisites:* cross-entropy and a training loop in PyTorch. Notebooks 01 (attribution), 04 (groups) and 05 (weights) help; each
-# idea is said again in a sentence where it is used.
+# *Prerequisites:* cross-entropy and a training loop in PyTorch. Notebooks 01 (attribution), 04 (groups) and 05 (weights) help, and each of their
+# ideas is repeated in a sentence where it is used.
 
 # %% tags=["setup"]
 # Setup, the same in all notebooks: use the clone around it, else install the package and keep this torch.
@@ -53,13 +53,12 @@ from gdrt_lite.course.notebook import card, pick, say
 # %% tags=["card"]
 card("06")
 
-# %% tags=["imports"]
+# %% tags=["imports"] jupyter={"source_hidden": true}
 import dataclasses
 import json
 import tempfile
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
@@ -68,8 +67,9 @@ from torch import Tensor
 from transformers import TrainerCallback
 
 from gdrt_lite import attribution, data, decoding, dro, groups, lm, metrics, relevance, training
-from gdrt_lite.study import compare, protocols, report, workspace
-from gdrt_lite.study.cell import read_cells
+from gdrt_lite.course.notebook import predict, reveal
+from gdrt_lite.plots import canvas
+from gdrt_lite.study import report, verdicts, workspace
 from gdrt_lite.study.config import Config
 from gdrt_lite.study.evaluate import evaluate
 from gdrt_lite.study.methods import baseline_names
@@ -79,12 +79,11 @@ from gdrt_lite.objectives import Objective
 # %% [markdown]
 # ## 1. What cross-entropy does not ask for
 #
-# Fine-tuning maximises the probability of the target given the prompt. The prompt holds three kinds of words: the task
-# text, the titles that the user watched, and the words of the target written so far (the *prefix*). **Predict:** does a
-# lower loss mean that the user's titles are read more?
+# Fine-tuning maximises the probability of the target given the prompt. The prompt holds three kinds of words: the task text, the titles that the
+# user watched, and the words of the target written so far (the *prefix*). Does a lower loss mean that the user's titles are read more?
 #
-# Two small cases answer different questions. In the first, two contexts carry *the same* information about the label. Does the loss
-# prefer one of them?
+# Two small cases answer different parts of this question. In the first, two contexts carry *the same* information about the label.
+# Does the loss prefer one of them?
 
 # %%
 label = torch.tensor([1.0, 1.0, -1.0, -1.0])
@@ -95,12 +94,14 @@ for reader, (a, b) in three_readers.items():
     print(f"{reader:17s} loss {loss:.4f} nats")
 
 # %% [markdown]
-# Three readers, one loss. Cross-entropy rewards the prediction, and not the source of the prediction.
+# All three readers have the same loss, because cross-entropy rewards the prediction and not its source.
 #
-# In a real prompt, however, the contexts are not copies of each other. The task text is constant, so it carries no information about the
-# user. The prefix carries much, but about *other tokens*: those that finish a title. Only the history can help where a title begins. So the
-# second case has tokens of two kinds: nine in ten follow from the prefix, and one in ten follows from the user. **Predict:** after the same
-# training, what does a token of each kind cost?
+# In a real prompt, however, the contexts are not copies of each other. The task text is constant, so it carries no information about the user. The prefix
+# carries much information, but about *other tokens*: those that finish a title. Only the history can help where a title begins. The second case therefore
+# has tokens of two kinds: nine in ten follow from the prefix, and one in ten follows from the user.
+
+# %%
+predict("06.a", "After the same training, which kind of token costs more, and how many times as much?", ...)
 
 # %%
 finishing, beginning = torch.ones(9, dtype=torch.bool), torch.zeros(1, dtype=torch.bool)
@@ -127,13 +128,11 @@ say("Under the plain mean a token that finishes a title costs **{easy:.2f}** nat
 assert plain[-1] > 2 * plain[0]
 
 # %% [markdown]
-# The gradient of a mean is a mean of gradients, so nine tokens in ten set its direction. The user is learned too, only later, and an early
-# stop leaves it unread. This is a reason to weigh groups of tokens, and it says nothing yet about whether the user's titles *contain* what
-# the beginning of a title needs.
+# The gradient of a mean is a mean of gradients, so nine tokens in ten set its direction. The user is learned too, but later, and an early stop leaves the
+# user unread. This is a reason to weigh groups of tokens. It does not say yet whether the user's titles *contain* what the beginning of a title needs.
 #
-# Now with real films. How much of the cross-entropy can be had **without** knowing the user? Count. Three predictors of the
-# next title: one that knows nothing, one that knows what is popular, and one that also knows which titles follow the titles
-# of this user.
+# With real films we can count that. Three predictors of the next title follow: one knows nothing, one knows what is popular, and one also knows which
+# titles follow the titles of this user.
 
 # %%
 splits = data.load_movielens(100).split("new_users", history=3)  # the hundred films that most people rated
@@ -146,9 +145,9 @@ popular = (followed.sum(0) + 1) / (followed.sum() + size)
 after = (followed + 50 * popular) / (followed.sum(1, keepdims=True) + 50)  # rows shrunk towards the popular
 
 
-def nats(predict) -> float:
+def nats(predictor) -> float:
     """Mean -log P(target) on the test windows."""
-    return float(-np.mean([np.log(predict(e)[number[e.target]]) for e in splits.test]))
+    return float(-np.mean([np.log(predictor(e)[number[e.target]]) for e in splits.test]))
 
 
 nothing = nats(lambda e: np.full(size, 1 / size))
@@ -163,9 +162,8 @@ say("A title costs **{nothing:.2f}** nats when nothing is known, **{marginal:.2f
 assert personal < marginal < nothing
 
 # %% [markdown]
-# The user's titles contain information. The cost with popularity and the cost with the user come back as lines in section 3. But a language model has more to learn than a
-# counter: which letters make words, which words make titles. All of that lowers the same loss, by tens of nats a title, and all of it is
-# the same for every user.
+# So the user's titles contain information, and both costs return as lines in section 3. A language model, however, has more to learn than a counter: which
+# letters make words, and which words make titles. All of this lowers the same loss, by tens of nats a title, and all of it is the same for every user.
 
 # %% [markdown]
 # ### Exercise 06.1 · Why the loss does not choose the context
@@ -200,15 +198,14 @@ checks.check("06.1", answer);
 # %% [markdown]
 # ## 2. From token losses to a training step
 #
-# The method needs three things: a loss per token, a group per token, a weight per group.
+# The method needs a loss per token, a group per token, and a weight per group.
 #
-# **Groups.** A token's *relevance* is its log-probability when the history is left out: how well it can be guessed from the
-# auxiliary words alone. K-means cuts the relevance of all target tokens into K groups. Group 0 is hardest to guess without
-# the user.
+# **Groups.** A token's *relevance* is its log-probability when the history is left out, so it measures how well the token can be guessed from the auxiliary
+# words alone. K-means cuts the relevance of all target tokens into K groups. The tokens of group 0 are the hardest to guess without the user.
 #
-# We train a **pocket model** first: a real Llama, but tiny. An untrained model knows no relevance. So its scorer is a *history-free
-# twin*: the same model, tuned on the same targets, with every history left out. What it knows is true for all users: how titles are
-# spelled and how common they are. We call that the *marginal*.
+# We train a **pocket model** first, which is a Llama of tiny size. An untrained model cannot score relevance, so its scorer is a *history-free twin*: the
+# same model, tuned on the same targets with every history left out. The twin knows what is true for all users, namely how titles are spelled and how
+# common they are. We call this knowledge the *marginal*.
 
 # %%
 windows = data.sample(splits.train, pick(quick=2500, standard=8000, full=11_000), seed=0)
@@ -218,7 +215,7 @@ scores = relevance.token_relevance(twin.lm, splits.catalogue)
 token_groups = groups.fit(scores, [e.target for e in windows], n_groups=5)
 tokens = token_groups.table()
 
-# %%
+# %% jupyter={"source_hidden": true}
 def spelled(title: str) -> str:
     ids = pocket.encode((), title).labels
     small = str.maketrans("01234", "₀₁₂₃₄")
@@ -239,11 +236,11 @@ say("Before training a title costs the model **{before:.0f}** nats. Its twin, wh
     "probability on texts that are no titles.)", before=before, blind=blind, gain=marginal - personal, nothing=nothing)
 
 # %% [markdown]
-# **Read the groups:** the small number behind each piece is its group. Where a title begins, anything could follow, and only the user
-# could help (whether it does, section 5 asks). Where a word has to be completed, the prefix knows the answer.
+# The small number behind each piece is its group. Where a title begins, many tokens could follow, and only the user could help; section 5 asks whether the
+# user does. Where a word has to be completed, the prefix decides.
 #
-# **Losses and weights**, by hand on one small batch. `token_losses` has shape (N,), one entry for each target token of the
-# batch, and `group_ids` the same shape.
+# **Losses and weights.** We compute them by hand on one small batch. `token_losses` has shape (N,), with one entry for each target token of the batch, and
+# `group_ids` has the same shape.
 
 # %% tags=["needed"]
 token_losses = torch.tensor([3.2, 0.1, 2.6, 0.3, 0.2, 0.05, 1.1, 0.4])  # nats, (N,)
@@ -252,9 +249,9 @@ group_ids = torch.tensor([0, 2, 0, 2, 2, 2, 1, 2])  # (N,)
 # %%
 losses, counts = dro.group_losses(token_losses, group_ids, n_groups=3)  # (K,), (K,)
 by_hand = {
-    "sft": counts / counts.sum(),  # a group speaks as loudly as it is large
+    "sft": counts / counts.sum(),  # in proportion to the size of the group
     "balanced": torch.full((3,), 1 / 3),  # all groups alike
-    "gdrt": torch.exp(losses / 1.0) / torch.exp(losses / 1.0).sum(),  # the worse, the louder; tau = 1
+    "gdrt": torch.exp(losses / 1.0) / torch.exp(losses / 1.0).sum(),  # the higher the loss, the larger the weight; tau = 1
 }
 for name, weight in by_hand.items():
     loss, logged = Objective(name, n_groups=3, tau=1.0)(token_losses, group_ids)
@@ -263,21 +260,20 @@ for name, weight in by_hand.items():
     print(f"{name:9s} weights {[round(w, 2) for w in weight.tolist()]}  loss {loss:.3f}")
 
 # %% [markdown]
-# `sft`, the plain mean over tokens, is a weighting too: by size. Easy tokens are many, so they rule. `balanced` changes
-# that without any DRO; it is the control that asks whether the *grouping* alone would do. `gdrt` goes on and follows the
-# losses as they change.
+# `sft`, the plain mean over tokens, weighs each group by its size, so the many easy tokens dominate. `balanced` removes this dominance without any DRO, and it is
+# the control that asks whether the *grouping* alone would do. `gdrt` goes further, since its weights follow the losses as they change.
 #
-# The whole training is `transformers.Trainer` with one method replaced, `compute_loss`: token losses, objective, done. The
-# weights are held fixed in the backward pass. Notebook 05 shows why that is right.
+# The training is `transformers.Trainer` with one method replaced: `compute_loss` passes the token losses to the objective. The weights are held fixed in the
+# backward pass, and notebook 05 shows why this is right.
 
 # %% [markdown]
 # ### Exercise 06.2 · The loss of a batch, three ways
 #
 # *Difficulty 4/5 · importance 5/5 · 20 minutes*
 #
-# Write it for all three objectives; section 3 trains with it. A batch may lack a group, and then the others share the weight. You may use
+# Write the loss for all three objectives; section 3 trains with it. A batch may lack a group, and then the others share the weight. You may use
 # `dro.group_losses(token_losses, group_ids, n_groups)`, which returns losses and counts, both of shape (K,). Write the weights of gdrt
-# yourself, and decide what has to be detached. The check compares gradients, since training follows nothing else.
+# yourself, and decide what has to be detached. The check compares gradients, because training follows the gradient alone.
 
 # %% tags=["exercise"]
 def batch_loss(token_losses: Tensor, group_ids: Tensor, n_groups: int, objective: str, tau: float) -> Tensor:
@@ -318,8 +314,8 @@ def batch_loss(token_losses: Tensor, group_ids: Tensor, n_groups: int, objective
 checks.check("06.2", batch_loss, ours=True);
 
 # %% [markdown]
-# Your function now becomes the loss of the training. The package's `Objective` says what to log of a step; the one method that is replaced
-# hands the token losses of the batch to you.
+# Your function becomes the loss of the training. The package's `Objective` decides what is logged at a step, and its one replaced method hands the token
+# losses of the batch to you.
 
 # %%
 your_loss = checks.yours("06.2")
@@ -336,23 +332,22 @@ class YourObjective(Objective):
 #
 # ### The pocket model
 #
-# It starts as its own twin: it knows the titles, and has never seen a user. So whatever it learns about users, you see it learn. All its
-# weights are trained, three times from this start, on the same batches in the same order. A callback stops now and then and asks the
-# half-trained model about examples of the test part:
+# It starts as its own twin, so it knows the titles and has never seen a user. All its weights are trained, three times from this start, on the same batches
+# in the same order. A callback measures the half-trained model now and then, on examples of the test part:
 #
-# - **nll:** what does the right title cost, in nats? The counts of section 1 draw two lines here.
-# - **coverage:** how many different titles fill all their top-10 lists? A model that does not read its users gives all of them
-#   nearly the same ten (what a user has seen already is left out).
-# - **NDCG@10:** how high does the right title stand?
-# - **user:** how much likelier is the title after the user's own history than after a stranger's, in nats? Zero: not read. With a 95%
-#   interval, since it is small and these examples are few.
-# - **A(HISTORY):** by how much do log-probabilities move when the history is masked (feature ablation, notebook 01)? In either
-#   direction: a history that merely disturbs counts as well.
+# - **nll:** the negative log-likelihood of the right title, in nats. The counts of section 1 draw two lines here.
+# - **user:** own minus stranger, that is, how much likelier the title is after the user's own history than after a stranger's, in nats. Zero means that the
+#   user is not read. It has a 95% interval, since the examples are few.
+# - **coverage:** the number of different titles in all top-10 lists. A model that does not read its users gives nearly the same ten to all of them.
+# - **NDCG@10:** how high the right title stands.
+# - **A(HISTORY):** how far log-probabilities move, in either direction, when the history is masked (feature ablation, notebook 01).
 # - **bias ratio:** (A(TASK) + A(PREFIX)) / A(HISTORY).
-#
-# **Predict** in which order they move, and for which objective first.
 
 # %%
+predict("06.b", "Under plain fine-tuning, does the worth of the user's own history rise while the loss falls?", ...)
+predict("06.c", "Which of the three objectives reads its users most at the end: sft, balanced or gdrt?", ...)
+
+# %% jupyter={"source_hidden": true}
 watched = data.sample(splits.test, pick(quick=160, standard=400, full=800), seed=1)
 asked, explained = watched[: len(watched) // 4], watched[: len(watched) // 8]  # lists and attribution cost more
 
@@ -386,7 +381,7 @@ class Watch(TrainerCallback):
         model.train()
 
 # %% [markdown]
-# Three runs, all by your loss, or by ours if yours is not done yet. This is the longest wait of the course; the bars say how long.
+# All three runs use your loss, or ours where yours is not done yet. This is the longest wait of the course, and the bars show how long it is.
 
 # %%
 epochs, batch_size, tau = pick(quick=2, standard=4, full=8), 16, 2.0
@@ -403,16 +398,20 @@ runs = {
 curves = pd.DataFrame(rows)
 
 # %% [markdown]
-# **Look** at plain fine-tuning first: is it the marginal that comes first, and the user after it?
+# Look at plain fine-tuning first. Is the marginal learned first, and the user after it?
 
-# %%
+# %% jupyter={"source_hidden": true}
 def from_here_on(holds: pd.Series) -> int | None:
     """The first step from which on something holds until the end; None if it does not hold there."""
     return int(holds[::-1].cummin()[::-1].idxmax()) if holds.iloc[-1] else None
 
 
 sft = curves[curves.objective == "sft"].set_index("step")
-fig, (left, right) = plt.subplots(1, 2, figsize=(8.6, 3.6))
+half = from_here_on(sft["nll"] <= (sft["nll"].iloc[0] + sft["nll"].iloc[-1]) / 2)
+read = from_here_on(sft["low"] > 0)
+grown = metrics.paired_bootstrap(worth_at["sft", steps], worth_at["sft", sft.index[0]], [e.user for e in watched])
+trend = "rises" if grown.low > 0 else "falls" if grown.high < 0 else "does not clearly change"
+fig, (left, right) = canvas.axes(f"The loss falls by {sft['nll'].iloc[0] - sft['nll'].iloc[-1]:.1f} nats; the worth of the user's own history {trend}", (9, 3.8), 2)
 left.plot(sft.index, sft["nll"], color="#0072B2", marker="o", label="pocket model, sft")
 for level, style, name in ((marginal, "--", "popularity, counted"), (personal, ":", "the user too, counted")):
     left.axhline(level, color="black", ls=style, lw=1.2, label=name)
@@ -420,17 +419,11 @@ right.errorbar(sft.index, sft["user"], yerr=[sft["user"] - sft["low"], sft["high
 right.axhline(0, color="black", lw=1)
 left.set(xlabel="step (batches)", ylabel="nats per title", ylim=(min(personal, sft["nll"].min()) - 0.5, sft["nll"].max() + 0.5))
 right.set(xlabel="step (batches)", ylabel="own history minus a\nstranger's (nats per title)")
-left.legend(frameon=True, fontsize=8)
-half = from_here_on(sft["nll"] <= (sft["nll"].iloc[0] + sft["nll"].iloc[-1]) / 2)
-read = from_here_on(sft["low"] > 0)
-grown = metrics.paired_bootstrap(worth_at["sft", steps], worth_at["sft", sft.index[0]], [e.user for e in watched])
-trend = "rises" if grown.low > 0 else "falls" if grown.high < 0 else "does not clearly change"
-fig.suptitle(f"The loss falls by {sft['nll'].iloc[0] - sft['nll'].iloc[-1]:.1f} nats; the worth of the user's own history {trend}")
-fig.tight_layout()
+left.legend(frameon=True, fontsize=9)
 plots.show(fig, alt=f"Left: nats per title over steps, with two counted reference lines. Right: worth of the own history over a stranger's. "
            f"Half of the loss's fall is reached at step {half}; from the first to the last of these steps the worth of the user {trend}")
 
-# %%
+# %% jupyter={"source_hidden": true}
 first, last = sft.iloc[0], sft.iloc[-1]
 say("Half of the loss's fall is done by step **{half}** of {steps}. From step {early} to the end the worth of the user's own history {trend}: the difference is "
     "**{grown}** nats. Its interval stays above zero {read}. "
@@ -440,10 +433,10 @@ say("Half of the loss's fall is done by step **{half}** of {steps}. From step {e
     early=sft.index[0], users=len(asked), cov=first["coverage"], final=last["coverage"], size=size, end=last["nll"], marginal=marginal)
 
 # %% [markdown]
-# Most of the fall is what is true for all users: the model has to find its titles behind a prompt that is now longer. A falling loss is
-# therefore no sign that the user is read. Now the three objectives side by side.
+# Most of the fall is what is true for all users, because the model has to find its titles behind a longer prompt. A falling loss is therefore no sign
+# that the user is read. The next figures have the three objectives side by side.
 
-# %%
+# %% jupyter={"source_hidden": true}
 ending = curves.groupby("objective", sort=False).last()
 reader = ending["user"].idxmax()
 rival = metrics.paired_bootstrap(worth_at[reader, steps], worth_at["sft", steps], [e.user for e in watched])
@@ -453,44 +446,50 @@ fig = plots.learning_curve(curves, "step", "user", hue="objective", xlabel="step
 plots.show(fig, alt=f"Worth of the own history over a stranger's, over training steps, for three objectives; {reader} ends highest. {finding}")
 say("'{reader}' ends highest; minus sft it is **{rival}** nats a title on these {n} examples.", reader=reader, rival=f"{rival:+.3f}", n=len(watched))
 
-# %%
-most = ending["HISTORY"].idxmax()
-fig = plots.learning_curve(curves, "step", "HISTORY", hue="objective", xlabel="step (batches)",
-                           ylabel="A(HISTORY) (nats per target token)",
-                           title=f"At the end, the history moves '{most}' most")
-plots.show(fig, alt=f"Attribution to the history over training steps for three objectives; at the last step {most} is highest")
+# %% jupyter={"source_hidden": true}
+most, widest = ending["HISTORY"].idxmax(), ending["coverage"].idxmax()
+fig, axes = canvas.axes(f"At the end the history moves '{most}' most, and the lists of '{widest}' differ most (no intervals)", (9, 3.8), 2)
+for ax, what, label in zip(axes, ("HISTORY", "coverage"), ("A(HISTORY) (nats per target token)", f"different titles in {len(asked)} lists of ten")):
+    for (name, own), (colour, marker, style) in zip(curves.groupby("objective", sort=False), canvas.cues(3)):
+        ax.plot(own["step"], own[what], color=colour, marker=marker, ls=style, label=name)
+    ax.set(xlabel="step (batches)", ylabel=label)
+axes[0].legend()
+plots.show(fig, alt=f"Attribution to the history and number of different titles recommended, over training steps, for three objectives; {most} and {widest} end highest")
 
-# %%
-widest = ending["coverage"].idxmax()
-fig = plots.learning_curve(curves, "step", "coverage", hue="objective", xlabel="step (batches)",
-                           ylabel=f"different titles in {len(asked)} lists of ten",
-                           title=f"At the end, the lists of '{widest}' differ most")
-plots.show(fig, alt=f"Number of different titles recommended over training steps for three objectives; {widest} ends highest")
-
-# %%
+# %% jupyter={"source_hidden": true}
 display(ending.drop(columns="step").round(3))
 say("Attribution is not accuracy: the last NDCG@10 on these {n} users is {sft:.3f} (sft), {balanced:.3f} (balanced), {gdrt:.3f} "
     "(gdrt), and {n} users are too few to rank them. Section 4 measures on more, with intervals.", n=len(asked),
     **ending["NDCG@10"])
 
 # %% [markdown]
-# **Why** should they differ? Look at what the weights did.
+# The weights explain how the objectives differ. The first figure has the losses and the weights of gdrt, and the second one compares the group losses of the
+# three runs as a race: each panel is a moment of the training, and the group whose point lies furthest right is the worst.
 
-# %%
+# %% jupyter={"source_hidden": true}
 gdrt_history = runs["gdrt"].history
 heard = gdrt_history.filter(like="weight_g").iloc[-20:].mean()
 fig = plots.training_curves(gdrt_history, smooth=5,
-                            title=f"GDRT listens most to group {heard.to_numpy().argmax()}, then lets go as losses meet"
+                            title=f"GDRT weighs group {heard.to_numpy().argmax()} most, and less so as the losses meet"
                             if heard.max() < gdrt_history.filter(like="weight_g").iloc[:20].mean().max()
-                            else f"GDRT listens most to group {heard.to_numpy().argmax()} until the end")
+                            else f"GDRT weighs group {heard.to_numpy().argmax()} most until the end")
 plots.show(fig, alt=f"Left: loss of five token groups over steps. Right: their weights; group {heard.to_numpy().argmax()} ends "
            f"with {heard.max():.0%} of the weight")
 
-# %%
+# %% jupyter={"source_hidden": true}
 tail = {name: run.history.iloc[-20:].mean(numeric_only=True) for name, run in runs.items()}
-table = pd.DataFrame({name: {f"{what} of group {g}": row[f"{what}_g{g}"] for what in ("weight", "loss") for g in range(5)}
-                      for name, row in tail.items()})
-display(table.round(3))
+moments = [max(1, round(steps * share)) for share in (0.05, 0.2, 0.5, 1.0)]
+lower = tail["gdrt"]["loss_g0"] < tail["sft"]["loss_g0"]
+fig, axes = canvas.axes(f"The hardest group ends {'lower' if lower else 'no lower'} under gdrt ({tail['gdrt']['loss_g0']:.2f} nats) than under sft ({tail['sft']['loss_g0']:.2f})", (10, 3.2), len(moments))
+for ax, moment in zip(axes, moments):
+    for (name, run), (colour, marker, _) in zip(runs.items(), canvas.cues(3)):
+        recent = run.history[run.history.step.le(moment)].tail(20).mean(numeric_only=True)  # the last twenty steps until then
+        ax.plot([recent[f"loss_g{g}"] for g in range(5)], range(5), color=colour, marker=marker, ls="", ms=8, label=name)
+    ax.set(title=f"step {moment}", xlabel="nats per token", yticks=range(5), xlim=(-0.1, None), ylim=(4.5, -0.5))
+    ax.set_yticklabels([f"group {g}" for g in range(5)] if ax is axes[0] else [])
+fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
+plots.show(fig, alt=f"Loss of five token groups under three objectives at {len(moments)} moments of the training; group 0 ends at {tail['gdrt']['loss_g0']:.2f} nats under "
+           f"gdrt and at {tail['sft']['loss_g0']:.2f} under sft")
 say("In the last steps group 0 has weight **{gdrt:.2f}** under gdrt, {balanced:.2f} under balanced, **{sft:.2f}** under sft. Its loss "
     "is {lg:.2f}, {lb:.2f} and {ls:.2f} nats; that of the easiest group {eg:.2f}, {eb:.2f} and {es:.2f}.",
     gdrt=tail["gdrt"]["weight_g0"], balanced=tail["balanced"]["weight_g0"], sft=tail["sft"]["weight_g0"],
@@ -498,14 +497,13 @@ say("In the last steps group 0 has weight **{gdrt:.2f}** under gdrt, {balanced:.
     eg=tail["gdrt"]["loss_g4"], eb=tail["balanced"]["loss_g4"], es=tail["sft"]["loss_g4"])
 
 # %% [markdown]
-# Weight is not free. What the hard group gains in attention, the easy groups lose, and a title is only found when *all* its
-# tokens are likely. Keep this trade in mind when you read the accuracies.
+# The weights sum to one, so what the hard group gains the easy groups lose. A title is found only when *all* its tokens are likely. Keep this trade in mind when
+# you read the accuracies.
 #
 # ### The real model
 #
-# Now SmolLM2-135M, which has read much of the web before it meets our users. Three things change. It is its own relevance
-# scorer. Only LoRA adapters are trained: small matrices beside the query and value projections. And on a
-# CPU we can afford few examples.
+# SmolLM2-135M was trained on much of the web before it sees our users. Three things change: it scores relevance itself, only LoRA adapters are trained (small
+# matrices beside the query and value projections), and on a CPU we can afford few examples.
 
 # %%
 movies = data.load_movielens(500).split("new_users", history=5)
@@ -518,7 +516,7 @@ live = {
     for name in ("sft", "balanced", "gdrt")
 }
 
-# %%
+# %% jupyter={"source_hidden": true}
 adapters = Path(data.data_folder()) / "adapters"
 released = {name: adapters / f"movielens-{name}" for name in ("sft", "gdrt")}
 released = {name: folder for name, folder in released.items() if (folder / "adapter_config.json").exists()}
@@ -532,23 +530,23 @@ say("LoRA trains **{trained:,}** of {total:,} weights, **{share:.2%}**. Each liv
         for name, made in ((name, json.loads((folder / "settings.json").read_text())) for name, folder in released.items())) + "." if released
     else "No released adapters lie in data/adapters here, so the short runs stand alone.")
 
-# %%
+# %% jupyter={"source_hidden": true}
 models = {"pre-trained": real}  # beside it, the released adapters where there are any, else the live ones
 models |= {f"{name}, released": lm.load("smollm2-135m", adapter=folder) for name, folder in released.items()}
 models |= {} if released else {f"{name}, live": live[name].lm for name in ("sft", "gdrt")}
 live_weights = live["gdrt"].history.filter(like="weight_g").mean()
-say("For SmolLM2 too, gdrt listens hardest to group {g} (mean weight {w:.2f}); in the first batch its loss is {hard:.1f} nats, "
+say("For SmolLM2 too, gdrt gives most weight to group {g} ({w:.2f} on average); in the first batch its loss is {hard:.1f} nats, "
     "that of the easiest group {easy:.1f}.", g=int(live_weights.to_numpy().argmax()), w=live_weights.max(),
     hard=live["gdrt"].history["loss_g0"].iloc[0], easy=live["gdrt"].history["loss_g4"].iloc[0])
 
 # %% [markdown]
 # ## 4. Accuracy, fairness, attribution, with intervals
 #
-# **Lists.** A recommendation is a title of the catalogue, so the beam search may only follow tokens that continue some title.
-# A title's score is the sum of its tokens' log-probabilities, *not* renormalised over the allowed tokens. A search as wide as
-# the catalogue would be exhaustive. How near do ten beams come? See it on one user of the pocket model:
+# **Lists.** A recommendation is a title of the catalogue, so the beam search may only follow tokens that continue some title. A title's score is the sum of its
+# tokens' log-probabilities, *not* renormalised over the allowed tokens. Only a search as wide as the catalogue is exhaustive, so here is how near ten beams come for
+# one user of the pocket model:
 
-# %%
+# %% jupyter={"source_hidden": true}
 one = watched[0]
 beams = decoding.recommend(runs["sft"].lm, [one.history], splits.catalogue, k=10)[0]
 exhaustive = decoding.score_catalogue(runs["sft"].lm, one.history, splits.catalogue)[:10]
@@ -558,58 +556,15 @@ say("Ten beams find **{same}** of the ten best of all {n} titles, with the very 
     same=len({t for t, _ in beams} & {t for t, _ in exhaustive}), n=len(splits.catalogue))
 
 # %% [markdown]
-# A wider search finds other titles, for SmolLM2 more of them (notebook 00). So all lists below belong to a model *with ten beams*, the same for each.
+# All lists below belong to a model *with ten beams*, the same for each. The registered study of notebook 07 ranks the whole catalogue instead.
 #
-# **Accuracy.** Each example has one right title. NDCG@k pays $1/\log_2(\text{rank}+2)$ when it stands among the first k (rank
-# from 0), else nothing. HR@k, the hit rate, pays one wherever it stands among the first k.
+# **Accuracy.** Each example has one right title. NDCG@k is $1/\log_2(\text{rank}+2)$ when it stands among the first k (rank from 0), and zero otherwise. HR@k,
+# the hit rate, is one wherever it stands among the first k.
 
 # %% [markdown]
-# **Fairness.** Cut the catalogue into five bins by popularity (1 the rarest, 5 the hits). Is a bin recommended as often as the
-# users had chosen it? GU(g) is its share in the lists minus its share in the histories. MGU is the mean of |GU|, DGU the
-# distance between the most favoured and the least.
-
-# %% [markdown]
-# ### Exercise 06.4 · Who is recommended too often?
-#
-# *Difficulty 2/5 · importance 3/5 · 8 minutes*
-#
-# Write GU for groups that each title belongs to wholly. Take shares over all slots of all lists, and over all histories.
-
-# %% tags=["exercise"]
-def unfairness(lists: list[list[str]], histories: list[list[str]], group_of: dict[str, str]) -> dict[str, float]:
-    """GU of every group that occurs in `group_of`."""
-    raise NotImplementedError
-
-# %% tags=["check"]
-checks.check("06.4", unfairness);
-
-# %% [markdown]
-# <details><summary>My values do not sum to zero</summary>
-#
-# Both sides must be shares that sum to one. Divide each by its own number of slots.
-# </details>
-#
-# <details><summary>Close, but not equal</summary>
-#
-# Users with long histories count more here: one big pool, no mean over users.
-# </details>
-
-# %% tags=["solution"] jupyter={"source_hidden": true}
-def unfairness(lists: list[list[str]], histories: list[list[str]], group_of: dict[str, str]) -> dict[str, float]:
-    """GU of every group that occurs in `group_of`."""
-    def shares(sides):
-        names = [group_of[title] for titles in sides for title in titles]
-        return {group: names.count(group) / len(names) for group in set(group_of.values())}
-
-    recommended, chosen = shares(lists), shares(histories)
-    return {group: recommended[group] - chosen[group] for group in recommended}
-
-checks.check("06.4", unfairness);
-
-# %% [markdown]
-# **Intervals.** A test set is a sample of users. Draw users again with replacement, many times, and see how much the figure
-# moves: the bootstrap. Two models are compared **on the same draws**, so what is hard for both cancels. All examples of a user
-# are drawn together, since they are not independent. A bootstrap of this kind is called a *cluster bootstrap*.
+# **Intervals.** A test set is a sample of users. The *bootstrap* draws users again with replacement, many times, and records how much the figure moves. Two models are
+# compared **on the same draws**, so that what is hard for both cancels. All examples of a user are drawn together, since they are not independent, and therefore it is
+# called a *cluster bootstrap*.
 
 # %% [markdown]
 # ### Exercise 06.3 · The interval by hand
@@ -650,7 +605,49 @@ def cluster_interval(values: list[float], users: list[str], draws: list[list[int
 checks.check("06.3", cluster_interval, ours=True);
 
 # %% [markdown]
-# Now all pocket models on the same users, beside two baselines that only count.
+# **Fairness.** Cut the catalogue into five bins by popularity (1 the rarest titles, 5 the hits). GU(g) is the share of bin g in the lists minus its share in the
+# histories, so it says whether a bin is recommended as often as users chose it. MGU is the mean of |GU|, and DGU is the difference between the largest GU and the smallest.
+
+# %% [markdown]
+# ### Exercise 06.4 · Who is recommended too often?
+#
+# *Difficulty 2/5 · importance 3/5 · 8 minutes*
+#
+# Write GU for groups that each title belongs to wholly. Take shares over all slots of all lists, and over all histories.
+
+# %% tags=["exercise"]
+def unfairness(lists: list[list[str]], histories: list[list[str]], group_of: dict[str, str]) -> dict[str, float]:
+    """GU of every group that occurs in `group_of`."""
+    raise NotImplementedError
+
+# %% tags=["check"]
+checks.check("06.4", unfairness);
+
+# %% [markdown]
+# <details><summary>My values do not sum to zero</summary>
+#
+# Both sides must be shares that sum to one. Divide each by its own number of slots.
+# </details>
+#
+# <details><summary>Close, but not equal</summary>
+#
+# Users with long histories count more here: one big pool, no mean over users.
+# </details>
+
+# %% tags=["solution"] jupyter={"source_hidden": true}
+def unfairness(lists: list[list[str]], histories: list[list[str]], group_of: dict[str, str]) -> dict[str, float]:
+    """GU of every group that occurs in `group_of`."""
+    def shares(sides):
+        names = [group_of[title] for titles in sides for title in titles]
+        return {group: names.count(group) / len(names) for group in set(group_of.values())}
+
+    recommended, chosen = shares(lists), shares(histories)
+    return {group: recommended[group] - chosen[group] for group in recommended}
+
+checks.check("06.4", unfairness);
+
+# %% [markdown]
+# The next cells measure all pocket models on the same users, beside two baselines that only count.
 
 # %%
 config = Config(model="pocket", top_items=100, history=3, train_examples=len(windows), tau=tau,
@@ -665,12 +662,12 @@ with tempfile.TemporaryDirectory() as folder:
 pocket_table = report.comparison(cells)
 display(report.headline(pocket_table).set_index("model"))
 
-# %%
+# %% jupyter={"source_hidden": true}
 best = pocket_table[pocket_table.metric == "NDCG@10"].set_index("model")["estimate"].idxmax()
 fig = plots.accuracy_intervals(pocket_table, title=f"'{best}' recommends best; the intervals say how sure that is")
 plots.show(fig, alt=f"NDCG@10 and HR@10 of three pocket models and two baselines with 95% intervals; {best} is highest")
 
-# %%
+# %% jupyter={"source_hidden": true}
 def per_user(name: str) -> np.ndarray:
     return metrics.ndcg_at_k(cells[name].lists, cells[name].targets, 10)
 
@@ -686,9 +683,9 @@ say("By your bootstrap, gdrt's NDCG@10 lies in [{a:.3f}, {b:.3f}], and gdrt minu
     else "Pairing has not narrowed the interval here, so the two models do not find the same users hard.")
 
 # %% [markdown]
-# Single intervals that overlap prove nothing either way. The paired differences do better.
+# Two single intervals that overlap decide nothing, whereas the interval of a paired difference can.
 
-# %%
+# %% jupyter={"source_hidden": true}
 shown = ["NDCG@10", "NLL", "bias attention"]
 rows_of = pocket_table[pocket_table.metric.isin(shown) & pocket_table.model.isin(["balanced", "gdrt"])]
 clear = rows_of[(rows_of.difference_low > 0) | (rows_of.difference_high < 0)]
@@ -696,7 +693,7 @@ fig = plots.differences(rows_of, metrics=shown, title=f"{len(clear)} of {len(row
 plots.show(fig, alt="Differences of balanced and gdrt to sft in NDCG@10, item NLL and bias ratio, with paired 95% intervals; "
            f"{len(clear)} of {len(rows_of)} exclude zero")
 
-# %%
+# %% jupyter={"source_hidden": true}
 def verdict(row: pd.Series) -> str:
     """What an interval of a difference allows us to say."""
     if row.difference_low > 0:
@@ -709,12 +706,11 @@ for _, row in rows_of[rows_of.model == "gdrt"].iterrows():
         d=row.difference, low=row.difference_low, high=row.difference_high, what=verdict(row))
 
 # %% [markdown]
-# Read the three together. A *lower* bias ratio has two possible reasons: less weight on task text and prefix, or more on the history. The
-# table in section 3 that has the columns TASK, HISTORY and PREFIX tells which. A *higher* NLL means that the right title as a whole became less likely. Both can be true at
-# once: the first is what GDRT promises, the second is its price, and NDCG says what is left over for the user. (The ratio is measured on
-# fewer examples than the rest.)
+# Read the three figures together. A *lower* bias ratio has two possible reasons: less reliance on task text and prefix, or more on the history. The table of section 3
+# with the columns TASK, HISTORY and PREFIX tells them apart. A *higher* NLL means that the right title became less likely. Both can be true at once: the first is what
+# GDRT promises, the second is its price, and NDCG shows what remains for the user. A model that has got less far also has a lower ratio (notebook 07, section 2).
 
-# %%
+# %% jupyter={"source_hidden": true}
 bins = metrics.popularity_groups(splits.train, splits.catalogue)
 histories = [list(e.history) for e in test]
 fairness = []
@@ -730,7 +726,7 @@ fig = plots.unfairness_bars(fairness[fairness.model != "balanced"], title=f"Near
 fig.axes[0].set_xlabel("popularity bin (1 the rarest titles, 5 the hits)")
 plots.show(fig, alt=f"GU of five popularity bins for sft, gdrt, popularity and item-kNN; smallest mean |GU|: {mgu.idxmin()}")
 
-# %%
+# %% jupyter={"source_hidden": true}
 say("MGU@5 by popularity: {text}. Popularity recommends hits to everybody, and its MGU shows it.",
     text=", ".join(f"{name} **{value:.3f}**" for name, value in mgu.items()))
 floor = metrics.fair_floor(histories, bins, 5).mgu
@@ -739,14 +735,13 @@ say("But absolute values add up, noise too. A *perfectly fair* recommender of th
     "from a fair one" if (mgu <= floor.high).any() else "all of them are really unfair")
 
 # %% [markdown]
-# **Two conventions** that other code shares or does not. By genre, we split the credit of a title that has two genres
-# (`metrics.fractional_credit`); IFairLRS counts it fully for each (`metrics.full_credit`), and the figures then differ. And a list's score
-# here is the *sum* of the log-probabilities of a title's tokens; published pipelines often leave `generate`'s default, which divides by
-# the length and favours longer titles.
+# **Two conventions** differ between published pipelines. By genre, we split the credit of a title that has two genres (`metrics.fractional_credit`), whereas IFairLRS
+# counts it fully for each (`metrics.full_credit`). A title's score here is the *sum* of its tokens' log-probabilities, whereas `generate` divides by the length by
+# default and so favours longer titles.
 #
-# And the real model, on fewer users, because each list costs more.
+# The real model is measured on fewer users, because each of its lists costs more.
 
-# %%
+# %% jupyter={"source_hidden": true}
 real_config = Config(history=5, test_examples=pick(quick=16, standard=300, full=2000),
                                 faa_examples=pick(quick=8, standard=100, full=500))
 real_test = data.sample(movies.test, real_config.test_examples, seed=0)
@@ -756,7 +751,7 @@ real_table = report.comparison(real_cells, reference=reference)
 columns = ["NDCG@10", "NLL", "bias attention", "MGU@5 popularity", "coverage@10"]
 display(real_table.pivot(index="model", columns="metric", values="estimate").loc[list(real_cells), columns].round(3))
 
-# %%
+# %% jupyter={"source_hidden": true}
 gdrt_name = reference.replace("sft", "gdrt")
 for metric in ("NDCG@10", "NLL", "bias attention"):
     row = real_table[(real_table.model == gdrt_name) & (real_table.metric == metric)].iloc[0]
@@ -764,65 +759,27 @@ for metric in ("NDCG@10", "NLL", "bias attention"):
         metric=metric, d=row.difference, low=row.difference_low, high=row.difference_high, n=len(real_test), what=verdict(row))
 
 # %% [markdown]
-# With so few users most intervals are wide: a live cell can show *how* it is done, not *whether* it works. For that the repository
-# keeps the results of a larger study, run by `python -m gdrt_lite study` with the same code. If they lie in `data/results`,
-# here they are.
+# With so few users most intervals are wide, so a live run shows *how* the comparison is made and not *whether* the method works. The bias ratio also
+# depends on the users, the ablation and the number format of the machine, so read differences within one table and no ratio alone.
+#
+# ### The verdict of the registered study
+#
+# For a verdict the repository has a study whose hypotheses were registered before the test. It has several hundred test examples, exact ranking and equal
+# tuning for each objective. Notebook 07 explains it, and these are its verdicts on the question of this notebook:
 
-# %%
-results = data.data_folder() / "results" / "archive" / "cells"
-studied = [
-    (config, own) for config, own in protocols.by_protocol(read_cells(results) if results.is_dir() else [])
-    if (config.data, config.model) == ("movielens", "smollm2-135m")
-]
-if studied:
-    settings, found = studied[0]
-    larger = compare.table(found).set_index("method")
-    counted = max((c.train_examples for c in found if c.method in baseline_names()), default=0)
-    say("**{n}** cells, tuned on {windows:,} windows (the two that count read all {counted:,}), tau {tau:g}, {test} test windows; in brackets: minus SFT.", n=len(found),
-        windows=settings.train_examples, counted=counted, tau=settings.tau, test=len(found[0].users))
-    display(larger[[c for c in ("seeds", "NDCG@10", "NLL", "bias attention", "MGU@5 popularity") if c in larger]])
-    first_seed = {c.method: report.cell_metrics(c) for c in reversed(found) if c.config.seed == 0}
-    if {"sft", "gdrt"} <= set(first_seed):
-        change = {m: first_seed["gdrt"][m].minus(first_seed["sft"][m]) for m in ("bias attention", "NLL", "NDCG@10")}
-        moved = {m: "rose" if c.low > 0 else "fell" if c.high < 0 else "did not clearly change" for m, c in change.items()}
-        say("**Reading, seed 0:** from sft to gdrt the bias ratio {bias}, the cost of the right title {nll}, and NDCG@10 {ndcg}.",
-            bias=moved["bias attention"], nll=moved["NLL"], ndcg=moved["NDCG@10"])
+# %% jupyter={"source_hidden": true}
+registered = data.data_folder() / "results" / "verdicts.json"
+told = json.loads(registered.read_text(encoding="utf-8")) if registered.exists() else {"gates": [], "hypotheses": []}
+asked_here = [row for row in told["hypotheses"] if row["id"] in ("H1", "H2", "H3", "H4", "H5")]
+if asked_here:
+    display(verdicts.table({"hypotheses": asked_here}).set_index(""))
+    judged = {row["id"]: row["verdict"] for row in asked_here}
+    say("Does GDRT make the model read its user more than SFT does? **{reads}** Does it rank better? **{ranks}** The verdicts rest on {places}.",
+        reads={"supported": "Yes, as far as this study reaches.", "contradicted": "No, it reads the user less."}.get(judged["H4"], "This study cannot tell."),
+        ranks={"supported": "Yes, as far as this study reaches.", "contradicted": "No, it ranks worse."}.get(judged["H3"], "This study cannot tell."),
+        places="; ".join(gate["place"] for gate in told["gates"] if gate["passed"]) or "no place, since none has passed the gate yet")
 else:
-    say("No study results lie in {folder} here; make them with `python -m gdrt_lite study`.", folder="`data/results`")
-
-# %% [markdown]
-# A smaller ratio is only a means to a better list, and it has a simpler explanation: a model that fits the titles less well leans less on
-# their beginnings, and so has a smaller ratio. The study's cells let us test that explanation, control by control.
-
-# %%
-fitted = [(report.cell_metrics(cell), cell.method) for config, own in studied for cell in own if cell.nll is not None]
-points = pd.DataFrame([{"method": method, "NLL": of["NLL"].value, "bias ratio": of["bias attention"].value} for of, method in fitted if "bias attention" in of]
-                      ).drop_duplicates()
-if len(points) > 3:
-    correlation = points["NLL"].corr(points["bias ratio"], method="spearman")
-    means = points.groupby("method")["bias ratio"].mean()
-    follows = ("The ratio follows how well the titles are fitted, so compare two models in it at equal NLL or not at all." if correlation < -0.5
-               else "The ratio does not simply follow the fit here.")
-    fig, ax = plt.subplots(figsize=(6.4, 3.6), layout="constrained")
-    ax.plot(points["NLL"], points["bias ratio"], "o", color="#0072B2")
-    ax.set(xlabel="NLL (nats per title)", ylabel="bias ratio (attention)", title=f"Spearman correlation of NLL and bias ratio: {correlation:+.2f}")
-    for row in points.drop_duplicates("method").itertuples():
-        ax.annotate(row.method, (row.NLL, row[3]), textcoords="offset points", xytext=(4, 4), fontsize=8)
-    plots.show(fig, alt=f"Bias ratio against NLL of {len(points)} trained SmolLM2 models; rank correlation {correlation:+.2f}")
-    say("Over the {n} models of the study the Spearman correlation of NLL and bias ratio is **{rho:+.2f}**. {follows} {reversed_too}", n=len(points), rho=correlation,
-        follows=follows, reversed_too=f"The control `reversed`, which listens to the *easy* groups, has {means['reversed']:.1f} where sft has {means['sft']:.1f}: "
-        "lowering the ratio takes no insight into the user." if {"reversed", "sft"} <= set(means.index) and means["reversed"] < means["sft"] else "")
-
-# %%
-if "pre-trained" in real_cells and "pre-trained" in {cell.method for _, own in studied for cell in own}:
-    here = report.cell_metrics(real_cells["pre-trained"])["bias attention"].value
-    there = next(report.cell_metrics(cell)["bias attention"].value for _, own in studied for cell in own if cell.method == "pre-trained")
-    say("The pre-trained model alone has a ratio of **{here:.1f}** on the {n} users of this run and **{there:.1f}** on the study's. Definition and ablation are the "
-        "same; the users and the number format of the machine are not. So read differences within one column, and no ratio alone.",
-        here=here, there=there, n=real_config.faa_examples)
-
-# %% [markdown]
-# What tells the explanations apart is the test with a stranger's history. The next section has it, for the pocket model.
+    say("No verdicts lie in `data/results` here.")
 
 # %% [markdown] tags=["paper"]
 # **What the paper reports** (arXiv 2510.10978), in the words of its abstract and of the summary that we have read: bias ratios above 6 to 1
@@ -832,17 +789,17 @@ if "pre-trained" in real_cells and "pre-trained" in {cell.method for _, own in s
 # %% [markdown]
 # ## 5. Failure signatures: the audit
 #
-# The summary of the paper that we have read lists *failure signatures*, three things to check when GDRT fails: whether the groups capture meaningful variance, whether the
-# weights degenerate, and whether the history holds any signal at all. A run that passes its accuracy test but fails these has
-# won by luck. So let code fill in the list. First a tool for the second item.
+# The summary of the paper that we have read lists *failure signatures*, three things to check when GDRT fails: whether the groups capture meaningful variance,
+# whether the weights degenerate, and whether the history holds any signal at all. A run that fails them may still have a good accuracy, but then by luck. We let code
+# fill in the list, and the second item needs a tool first.
 
 # %% [markdown]
-# ### Exercise 06.5 · How many groups are still heard?
+# ### Exercise 06.5 · How many groups still count?
 #
 # *Difficulty 2/5 · importance 4/5 · 6 minutes*
 #
-# Weights of `0.97, 0.01, 0.01, 0.01` are four groups on paper, and one in truth. The *effective number of groups* is the
-# exponential of the weights' entropy, $\exp(-\sum_g Q(g) \log Q(g))$, where $0 \log 0$ is 0.
+# Weights of `0.97, 0.01, 0.01, 0.01` belong to four groups, of which only one counts. The *effective number of groups* is the exponential of the weights' entropy,
+# $\exp(-\sum_g Q(g) \log Q(g))$, where $0 \log 0$ is 0.
 
 # %% tags=["exercise"]
 def effective_groups(weights: Tensor) -> float:
@@ -871,12 +828,15 @@ def effective_groups(weights: Tensor) -> float:
 checks.check("06.5", effective_groups);
 
 # %% [markdown]
-# **Predict** which lines will fail before you run the audit of the pocket model's gdrt run.
+# The audit of the pocket model's gdrt run has four parts.
 #
-# Evidence 1, *do the groups mean anything?* How much of the relevance's variance lies between groups, how much lies within
-# titles (else item-level groups would do), and does the order of the groups agree with the losses of a tuned model?
+# **Evidence 1: do the groups mean anything?** We ask how much of the relevance's variance lies between groups, how much lies within titles (otherwise item-level
+# groups would do), and whether the order of the groups agrees with the losses of a tuned model.
 
 # %%
+predict("06.d", "How many lines of the audit below fail?", ...)
+
+# %% jupyter={"source_hidden": true}
 weight = tokens["count"].to_numpy(float)
 r, centre = tokens["relevance"].to_numpy(), np.array([token_groups.centers[g] for g in tokens["group"]])
 variance = np.average((r - np.average(r, weights=weight)) ** 2, weights=weight)
@@ -900,10 +860,10 @@ ordered = bool(np.all(np.diff(loss_of["sft"]) < 0))
 display(pd.DataFrame(loss_of).rename_axis("group, loss on the test windows").round(3))
 
 # %% [markdown]
-# Evidence 2, *do the weights degenerate, or dance?* Evidence 3, *does the history hold signal?* First for anybody: does counting
-# on the history beat popularity? Then for this model: what does it lose when it is given a stranger's history?
+# **Evidence 2: do the weights degenerate, or change from batch to batch? Evidence 3: does the history hold signal?** It does so in general if counting on
+# the history beats popularity, and for this model if a stranger's history makes the title less likely.
 
-# %%
+# %% jupyter={"source_hidden": true}
 last = gdrt_history.filter(like="weight_g").iloc[-20:]
 effective = np.mean([effective_groups(torch.tensor(row)) for row in last.to_numpy()])
 wobble = float(last.std().max())
@@ -921,9 +881,9 @@ signal = {name: metrics.bootstrap(values, users) for name, values in worth.items
 reads_more = metrics.paired_bootstrap(worth["gdrt"], worth["sft"], users)
 
 # %% [markdown]
-# Evidence 4, *did it do what it promises?* The hard group better, the bias lower, the lists no worse.
+# **Evidence 4: did the method do what it promises?** The hard group should have a lower loss, the bias should be lower, and the lists no worse.
 
-# %%
+# %% jupyter={"source_hidden": true}
 def group_difference(g: int, name: str = "gdrt") -> metrics.Interval:
     """Loss of group g on the test windows, `name` minus sft, paired by user."""
     mean = lambda m: m[..., g] / m[..., 5 + g]
@@ -957,11 +917,11 @@ audit = pd.DataFrame(
          "larger batches, or ema="),
         ("2 weights", "all losses finite", str(finite), judge(finite, True), "lower the learning rate"),
         ("3 signal", "item-kNN minus popularity, NDCG@10", f"{counting:+.3f}", judge(counting.low > 0, counting.high < 0),
-         "no method can read what is not there"),
+         "the histories hold no signal that counting finds"),
         ("3 signal", "own history against a stranger's, sft (nats a title)", f"{signal['sft']:+.2f}",
          judge(signal["sft"].low > 0, signal["sft"].high < 0), "train longer: the user is not read yet"),
         ("3 signal", "own history against a stranger's, gdrt (nats a title)", f"{signal['gdrt']:+.2f}",
-         judge(signal["gdrt"].low > 0, signal["gdrt"].high < 0), "weight went to noise"),
+         judge(signal["gdrt"].low > 0, signal["gdrt"].high < 0), "the weight may have gone to noise"),
         ("4 promise", "loss of the hardest group, gdrt minus sft", f"{hard:+.3f}", judge(hard.high < 0, hard.low > 0),
          "weight without effect: capacity, or noise"),
         ("4 promise", "own history against a stranger's, gdrt minus sft", f"{reads_more:+.2f}",
@@ -976,34 +936,34 @@ audit = pd.DataFrame(
 )  # fmt: skip
 display(audit.style.hide(axis="index").set_properties(**{"text-align": "left", "white-space": "normal"}))
 
-# %%
+# %% jupyter={"source_hidden": true}
 found = audit.verdict.value_counts()
 failed = audit[audit.verdict == "FAILS"]
 say("**{ok}** of {n} lines are ok, **{open}** undecided, **{bad}** fail{which}. This is one seed of a tiny model, so an `ok` here is no verdict on the "
-    "method: `07_stress_tests` trains other seeds from another start, and may come to another answer.", ok=found.get("ok", 0), n=len(audit), open=found.get("undecided", 0),
+    "method; that is in section 4 and in notebook 07.", ok=found.get("ok", 0), n=len(audit), open=found.get("undecided", 0),
     bad=found.get("FAILS", 0), which=": " + "; ".join(failed.evidence) if len(failed) else "")
 
 # %% [markdown]
-# The audit has two kinds of lines. Signatures 1 to 3 ask whether the method had a *chance*. Signature 4 asks whether it *took* it. (The
-# limits without an interval are ours, and rough: they are there to make one look.) If the
-# groups or the signal fail, do not tune tau: repair the groups, or the data. If only signature 4 fails, you have learned something
-# about the method.
+# Signatures 1 to 3 ask whether the method could have worked here, and signature 4 asks whether it did. The limits without an interval are rough and our own. If
+# the groups or the signal fail, tuning tau does not help, and the groups or the data need repair. If only signature 4 fails, that is a result about the method.
+
+# %% jupyter={"source_hidden": true}
+reveal({"06.a": f"a token that begins a title, {plain[-1] / plain[0]:.0f} times as much", "06.b": f"it {trend} ({grown:+.3f} nats)",
+        "06.c": f"{reader} (minus sft {rival:+.3f} nats)", "06.d": f"{len(failed)} of {len(audit)}"})
 
 # %% [markdown]
 # ## Recap
 #
-# In this notebook we have **explained** why cross-entropy does not choose what a model leans on, **built** the loss of a batch three
-# ways, **trained** a model with each and **watched** what is learned first, **measured** accuracy,
-# fairness and attribution with paired intervals, and **audited** the run by code.
+# In this notebook we have **explained** why cross-entropy does not choose which words a model relies on, **built** the loss of a batch in three ways, **trained** a
+# model by each and **watched** what is learned first, **measured** accuracy, fairness and attribution with paired intervals, and **audited** the run by code.
 #
 # **Quick check.** GDRT lowers the bias ratio, and NDCG@10 stays where it was. Name two explanations.
 #
 # <details><summary>Answer</summary>
 #
-# The history is read more, but what it holds for this data is small: attribution rose without information. Or the hard tokens
-# gained what the easy ones lost, and the whole title is as likely as before. The loss per group and the stranger's history tell
-# the two apart.
+# The history may be read more while it holds little for this data, so that attribution rose without information. Or the hard tokens gained what the easy ones
+# lost, and the whole title is as likely as before. The loss per group and the stranger's history tell the two apart.
 # </details>
 #
-# **What could still be wrong:** one seed, one K, one tau, one grouping. Perhaps reversed or random weights would do as well.
-# **Next:** `07_stress_tests` tries them.
+# **What could still be wrong:** the live runs have one seed, one K, one tau and one grouping, and reversed or random weights might do as well.
+# **Next:** `07_stress_tests` has the controls.

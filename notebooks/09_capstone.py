@@ -13,8 +13,8 @@
 # %% [markdown]
 # # Is adapter B the better recommender?
 #
-# This is the capstone. You get a brief, two adapters without names, and the tools of the course. You hand in one page: a *model report*
-# with six figures and a recommendation.
+# This is the capstone. You get a brief, two adapters without names, and the tools of the course. You hand in one page: a *model report* with six figures and a
+# recommendation.
 #
 # After this notebook you can:
 #
@@ -50,7 +50,7 @@ from gdrt_lite.course.notebook import card, pick, say
 # %% tags=["card"]
 card("09")
 
-# %% tags=["imports"]
+# %% tags=["imports"] jupyter={"source_hidden": true}
 import json
 
 import numpy as np
@@ -58,6 +58,7 @@ import pandas as pd
 from IPython.display import Markdown, display
 
 from gdrt_lite import baselines, data, lm, metrics, stranger
+from gdrt_lite.course.notebook import predict, reveal
 from gdrt_lite.study import report
 from gdrt_lite.study.cell import Cell
 
@@ -71,8 +72,8 @@ from gdrt_lite.study.cell import Cell
 # > this. I need one page by tonight: which one do we ship, if any, on which evidence, and what would change your mind? I read six figures
 # > at most.
 #
-# Both adapters lie in the repository, with their lists and attributions for 300 examples of users whom neither has seen. Which objective made which
-# adapter is told at the end. Please do not look into the folders before.
+# Both adapters lie in the repository, with their lists and attributions for 300 examples of users whom neither has seen. The last cell says which objective made which
+# adapter, so please do not look into the folders before.
 
 # %%
 splits = data.load_movielens(500).split("new_users", history=5)
@@ -92,8 +93,8 @@ say("The claim can be reproduced: B's bias ratio is {b:.1f}, A's is {a:.1f}, and
 #
 # *Difficulty 3/5 · importance 5/5 · 10 minutes*
 #
-# The brief asks two things: does B *read its users* more, and does it *recommend* better? Select the three figures that answer these directly, as a
-# set of letters. The other five may be background, but no ground for shipping.
+# The brief asks two things: does B *read its users* more, and does it *recommend* better? Select the three figures that answer these questions directly, as a set of letters.
+# The other five may be background, but they are no reason to ship.
 #
 # - **a** mean loss of the training in the last steps
 # - **b** NDCG@10 of B minus A on the same new users, with an interval
@@ -113,12 +114,12 @@ checks.check("09.1", chosen);
 # %% [markdown]
 # <details><summary>Is the ratio not the measure of the paper?</summary>
 #
-# It is a ratio of absolute effects. Notebook 06 showed what else it follows, and that the control `reversed` lowers it too.
+# It is a ratio of absolute effects. Notebook 07 showed that it follows the NLL, and that the control `reversed` lowers it too.
 # </details>
 #
 # <details><summary>Why compare with best-sellers?</summary>
 #
-# B may be better than A, and both may be worse than a list that reads nobody.
+# B may be better than A while both are worse than a list that is the same for everybody.
 # </details>
 
 # %% tags=["solution"] jupyter={"source_hidden": true}
@@ -157,7 +158,7 @@ checks.check("09.2", decide);
 #
 # <details><summary>An interval around zero</summary>
 #
-# It is no evidence for equality and none for a difference. There is a word for it.
+# It is evidence neither for equality nor for a difference. Return the word that says so.
 # </details>
 
 # %% tags=["solution"] jupyter={"source_hidden": true}
@@ -174,7 +175,11 @@ checks.check("09.2", decide, ours=True);
 # %% [markdown]
 # ## 4. Measure
 #
-# **Predict** the rule's answer before you run the next cells.
+# Your rule is fixed, and the next cells measure.
+
+# %%
+predict("09.a", "What will the rule say: A, B, neither or undecided?", ...)
+predict("09.b", "Is own minus stranger higher for B than for A, by an interval that excludes zero?", ...)
 
 # %%
 histories = [[splits.catalogue[title] for title in history] for history in cells["A"].histories]
@@ -189,7 +194,7 @@ display(pd.DataFrame({"NDCG@10": {name: f"{values.mean():.3f}" for name, values 
 pd.DataFrame({"difference in NDCG@10 [95%]": {name: f"{interval:+.3f}" for name, interval in found.items()}})
 
 # %% [markdown]
-# The lists say nothing about *reading*. For that the models are asked themselves: own minus stranger, on the same examples for both.
+# The lists do not show whether a model *reads* its users. For that we measure own minus stranger, on the same examples for both models.
 
 # %%
 people = data.sample(splits.test, pick(quick=24, standard=200, full=1000), seed=0)
@@ -220,7 +225,7 @@ say("The rule says: **{answer}**.", answer=answer)
 # | 2 | names what was not measured: other seeds, other data, equal NLL, the search |
 # | 1 | says what result would change the recommendation |
 #
-# Fourteen of 16 points are a report that can be sent. In a workshop, exchange reports and grade each other's.
+# A report with fourteen of the 16 points can be sent. In a workshop, exchange reports and grade each other's.
 #
 # ### Exercise 09.3 · One page
 #
@@ -238,7 +243,7 @@ checks.check("09.3", page);
 # %% [markdown]
 # <details><summary>How do I begin?</summary>
 #
-# With the answer: which one do we ship, if any? Then the two figures that carry it.
+# Begin with the answer: which one do we ship, if any? Then give the two figures on which it rests.
 # </details>
 #
 # <details><summary>The check says that a subject is missing</summary>
@@ -268,14 +273,15 @@ display(Markdown(page))
 # %% [markdown]
 # ## 6. The names
 #
-# Only when your page is written, run the last cell.
+# Run the last cells only when your page is written.
 
-# %%
+# %% jupyter={"source_hidden": true}
 made = {name: json.loads((folder / "settings.json").read_text()) for name, folder in folders.items()}
 say("A was tuned by **{a}** and B by **{b}**{tau}, each on {n:,} examples. {lesson}", a=made["A"]["objective"], b=made["B"]["objective"],
     tau=f" with tau {made['B']['tau']:g}" if made["B"]["objective"] == "gdrt" else "", n=made["A"]["n_examples"],
-    lesson="By the test that fits the question B does read its users more, and still its lists are not better. Reading and recommending are two questions, and the "
-    "ratio answers neither." if reads_more.low > 0 and answer != "B" else "The lower ratio is real, and it does not carry the conclusion that was drawn from it.")
+    lesson="By the test that fits the question B does read its users more, and still its lists are not shown to be better. Reading and recommending are two questions, and the "
+    "ratio answers neither." if reads_more.low > 0 and answer != "B" else "The lower ratio is real, and the conclusion drawn from it does not follow.")
+reveal({"09.a": answer, "09.b": f"{'yes' if reads_more.low > 0 else 'no'} ({reads_more:+.2f} nats)"})
 
 # %% [markdown]
 # ## Recap
@@ -287,9 +293,9 @@ say("A was tuned by **{a}** and B by **{b}**{tau}, each on {n:,} examples. {less
 #
 # <details><summary>Answer</summary>
 #
-# Better in which figure, and was that figure chosen before? Does either beat a list that reads nobody? Would another seed of the same training agree? One
-# seed tells of other users of *this* training only.
+# Better in which figure, and was that figure chosen beforehand? Does either beat a list that is the same for everybody? Would another seed of the same training agree? One
+# seed covers other users of *this* training only.
 # </details>
 #
-# **What could still be wrong.** Two adapters of one small model, with little training. The rubric rewards honesty about that, and it does not replace a
-# larger study. **Two more capstones:** design the arm that decides Mechanism 1 (notebook 02); beat GDRT with one line of loss (notebook 06).
+# **What could still be wrong.** There are only two adapters of one small model, with little training. The rubric rewards honesty about that, and it does not replace a
+# larger study. **Two more capstones:** design the arm that decides Mechanism 1 (notebook 02), or beat GDRT with one line of loss (notebook 06).

@@ -8,6 +8,7 @@ pages need no server and load nothing from elsewhere.
 
 from __future__ import annotations
 
+import functools
 import re
 import shutil
 import sys
@@ -31,7 +32,8 @@ SOURCE, BOOK = ROOT / "_build" / "book-source", ROOT / "_build" / "book"
 STAGED = [
     *("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "LICENSE", "notebooks/*.ipynb", "docs/*.md", "docs/*.png"),
     *("docs/*/*.md", "docs/extending/*.py", "docs/accelerate/*.yaml", "data/*/README.md", "data/results/*.md"),
-    *("data/results/*.png", "data/adapters/*/*.json", "data/adapters/*/*.csv"),
+    *("data/results/*.png", "data/results/archive/*.md", "data/results/archive/*.png"),
+    *("data/adapters/*/*.json", "data/adapters/*/*.csv"),
 ]
 INDEX = """\
 # Does an LLM recommender read the user, or only the prompt?
@@ -52,12 +54,17 @@ A course in {count} notebooks, here as they were executed. Solutions are folded.
 About the project <README>
 docs/glossary
 docs/study
-Every trial of the study <data/results/REPORT>
+Its registration <data/results/registration>
+The first study, archived <data/results/archive/README>
+Every trial of the first study <data/results/archive/REPORT>
 docs/run
 docs/speed
 docs/platforms
 {more}docs/setup
 docs/instructor/README
+docs/instructor/run-sheets
+docs/instructor/answers
+docs/instructor/questions
 docs/instructor/class-check
 CONTRIBUTING
 CHANGELOG
@@ -72,6 +79,12 @@ data/adapters/README
 {api}
 ```
 """
+# What a reader can move on the page without a kernel (docs/book/_static/play.js), and the cell of notebook 05 below which it
+# stands: the last one whose tags or alt text hold the word, else the slider's. Without JavaScript the stored figure remains.
+PLAY = {"play-weights": "interactive", "play-simplex": "simplex", "play-worlds": "world"}
+STILL = (
+    "```{{container}} play {name}\nWithout JavaScript, the stored figures and tables of this notebook show the same.\n```"
+)
 FOLDS = {"solution": ("hide-cell", "Show the solution"), "setup": ("hide-input", "Show the set-up")}
 
 
@@ -83,12 +96,29 @@ def notebook_page(path: Path) -> nbformat.NotebookNode:
             fold, prompt = FOLDS[tag]
             cell.metadata["tags"] = [*cell.metadata["tags"], fold]
             cell.metadata["mystnb"] = {"code_prompt_show": prompt, "code_prompt_hide": prompt.replace("Show", "Hide")}
+        if cell.metadata.get("jupyter", {}).get("source_hidden") and "mystnb" not in cell.metadata:
+            cell.metadata["tags"] = [*cell.metadata.get("tags", []), "hide-input"]
+    if any("interactive" in cell.metadata.get("tags", []) for cell in notebook.cells):
+        add_play(notebook)
     colab = re.search(r"\]\((https://colab[^)]*)\)", render_readme.colab(path.stem))
     assert colab
     title, _, rest = notebook.cells[0].source.partition("\n")
     ways = f"[Open in Colab]({colab[1]}) · [in your own JupyterLab](../docs/setup.md) · {{download}}`notebook <{path.name}>`"
     notebook.cells[0].source = f"{title}\n\n{ways}\n{rest}"
     return notebook
+
+
+def add_play(notebook: nbformat.NotebookNode) -> None:
+    """Put the containers of play.js below the cells that show the same thing."""
+
+    def shows(cell: nbformat.NotebookNode, word: str) -> bool:
+        alts = [str(output.get("metadata", {}).get("image/png", {}).get("alt", "")) for output in cell.get("outputs", [])]
+        return word in cell.metadata.get("tags", []) or any(word in alt for alt in alts)
+
+    for name, word in reversed(PLAY.items()):
+        (*_, place) = [k for w in ("interactive", word) for k, cell in enumerate(notebook.cells) if shows(cell, w)]
+        still = nbformat.v4.new_markdown_cell(STILL.format(name=name), id=name)
+        notebook.cells.insert(place + 1, still)
 
 
 def api_pages() -> dict[str, str]:
@@ -105,11 +135,17 @@ def api_pages() -> dict[str, str]:
     return pages
 
 
+@functools.cache
+def staged(root: Path) -> frozenset[Path]:
+    """The files of a repository that the book shows or links to."""
+    return frozenset(path for pattern in STAGED for path in root.glob(pattern))
+
+
 def stage() -> None:
     """Put the sources of the book together, in the folders that they have in the repository."""
     shutil.rmtree(SOURCE, ignore_errors=True)
     shutil.copytree(ROOT / "docs" / "book", SOURCE, ignore=shutil.ignore_patterns("__pycache__"))
-    for path in (path for pattern in STAGED for path in ROOT.glob(pattern)):
+    for path in sorted(staged(ROOT)):
         place = SOURCE / path.relative_to(ROOT)
         place.parent.mkdir(parents=True, exist_ok=True)
         if path.suffix == ".ipynb":
@@ -139,7 +175,7 @@ def page_text(path: Path) -> str:
 
     def link(found: re.Match[str]) -> str:
         target = (path.parent / found[1]).resolve()
-        if target.is_dir() or not any(target in ROOT.glob(pattern) for pattern in STAGED):
+        if target not in staged(ROOT):
             return f"]({render_readme.project_url()}/tree/main/{target.relative_to(ROOT).as_posix()})"
         return found[0]
 

@@ -247,7 +247,7 @@ def forest(table: pd.DataFrame, title: str = "") -> Figure:
     if not title:
         counts = shown.verdict.value_counts()
         title = "Registered hypotheses: " + ", ".join(f"{counts.get(name, 0)} {name}" for name in VERDICTS)
-    figure, (ax,) = canvas.axes(title, (9.5, 0.6 * len(shown) + 1.3))
+    figure, (ax,) = canvas.axes(title, (11, 0.5 * len(shown) + 1.3))
     for place, row in shown.iterrows():
         colour, marker = VERDICTS[row.verdict]
         half = (row.high - row.low) / 2 or 1.0
@@ -263,7 +263,7 @@ def forest(table: pd.DataFrame, title: str = "") -> Figure:
         )
         form = "{:+.1%} [{:+.1%}, {:+.1%}]" if row.relative else "{:+.2f} [{:+.2f}, {:+.2f}]"
         told = f"{row.verdict}: " + form.format(row.effect, row.low, row.high)
-        ax.annotate(told, (1.01, place), xycoords=("axes fraction", "data"), va="center", fontsize=9, color=colour)
+        ax.annotate(told, (1.01, place), xycoords=("axes fraction", "data"), va="center", fontsize=11, color=colour)
     ax.axvline(0, color="black", linewidth=1.2, ls=":", zorder=0)
     ax.set(xlabel="effect, in half widths of its 95% interval", yticks=range(len(shown)), ylim=(len(shown) - 0.5, -0.5))
     ax.set_yticklabels([f"{row.id}  {row.text}" for row in shown.itertuples()])

@@ -1,6 +1,6 @@
 """Protocols: sets of cells that may be compared because they agree in every setting that their methods use.
 
-Used in notebooks 00, 06 and 07.
+Used in notebooks 00 and 07.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What a training looks like along the way: figures of the model after each epoch, and the log of its steps made short.
 
-Shown in notebook 07, section 7.
+Its figures are in data/results/archive/REPORT.md.
 """
 
 from __future__ import annotations

@@ -182,7 +182,7 @@ EXERCISES = [
             ),
             Mistake("tau multiplies the losses here; the closed form divides by it.", _tau_multiplied),
             Mistake("the prior is not used: each exponential is multiplied by P(g).", _no_prior),
-            Mistake("the sign is flipped: the group with the lowest loss speaks loudest.", _reversed),
+            Mistake("the sign is flipped: the group with the lowest loss gets the largest weight.", _reversed),
             Mistake("the weights do not sum to one: divide by their total.", _not_normalised),
             Mistake("inside the softmax the prior must stand as log P(g).", _prior_not_logged),
             Mistake(
@@ -203,7 +203,7 @@ EXERCISES = [
     ),
     Exercise(
         "05.4",
-        "How loud is one token?",
+        "How much does one token weigh?",
         reference=_token_weights,
         cases=[
             (torch.tensor([2.0, 1.0, 0.5, 0.7]), torch.tensor([0, 1, 1, 1]), 2, 0.5),
@@ -228,7 +228,7 @@ EXERCISES = [
             ),
             Mistake("these are the weighted losses; return what each loss is multiplied by.", _times_loss),
         ],
-        after="The weights sum to one: a small group's few tokens are loud, a big group's many are soft.",
+        after="The weights sum to one, and a token of a small group weighs more than one of a large group.",
     ),
     Exercise(
         "05.5",

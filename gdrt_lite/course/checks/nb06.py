@@ -225,7 +225,7 @@ EXERCISES = [
         after="The values sum to zero: what one group gains another loses.",
     ),
     Exercise(
-        "06.5", "How many groups are still heard?", reference=_effective,
+        "06.5", "How many groups still count?", reference=_effective,
         cases=[
             (torch.tensor([0.25, 0.25, 0.25, 0.25]),), (torch.tensor([0.7, 0.2, 0.1]),), (torch.tensor([1.0, 0.0, 0.0]),),
             (torch.tensor([0.5, 0.5, 0.0]),),
@@ -241,6 +241,6 @@ EXERCISES = [
             Mistake("1 / max looks at the largest weight alone; the exponential of the entropy counts all.",
                     _inverse_of_the_largest),
         ],
-        after="K means all are heard alike; 1 means one group has taken over.",
+        after="K means that all groups weigh the same, and 1 that one group has all the weight.",
     ),
 ]  # fmt: skip

@@ -160,9 +160,9 @@ EXERCISES = [
             Mistake("you have balanced and random the wrong way round. balanced keeps the groups and drops the DRO; "
                     "random keeps the "
                     "DRO and drops the meaning of the groups.", _CHOICE | {"dro": "random", "groups": "balanced"}),
-            Mistake("reversed changes which groups are heard, and so it tests the direction of the weights. For the DRO "
-                    "itself keep "
-                    "the groups and give them equal weights.", _CHOICE | {"dro": "reversed", "hard": "balanced"}),
+            Mistake("reversed changes which groups get the weight, so it tests the direction of the weights. For the DRO "
+                    "itself keep the groups and give them equal weights.",
+                    _CHOICE | {"dro": "reversed", "hard": "balanced"}),
             Mistake("item keeps the meaning of the groups and changes their grain. To ask whether meaning matters, deal "
                     "them at random.",
                     _CHOICE | {"groups": "item", "tokens": "random"}),
