@@ -361,7 +361,7 @@ for ablation in MEANINGS:
 count = {name: sum(visible for *_, visible in tokens) for name, tokens in drawn.items()}
 names = list(drawn)
 draw(
-    "The history left out in four ways leaves " + ", ".join(f"{n} ({name})" for name, n in count.items()) + f" of {len(short)} tokens visible",
+    f"Of a prompt of {len(short)} tokens, the model then reads " + ", ".join(f"{n} ({name})" for name, n in count.items()),
     [{name: drawn[name] for name in names[:2]}, {name: drawn[name] for name in names[2:]}], 56,
     alt="One prompt with two titles, four times: by attention its titles are empty boxes, by token they are underscores, by delete they are gone, by resample "
     "another user's titles stand there. Visible tokens: " + ", ".join(f"{name} {n}" for name, n in count.items()),
