@@ -148,13 +148,15 @@ say(
 # A window that slides along a user's ratings gives many such examples. Most users are for training (*train*), some are for choosing
 # settings (*valid*), and some are for the final measurement (*test*).
 
-# %% jupyter={"source_hidden": true}
+# %%
 adapter = data.data_folder() / "adapters" / "movielens-sft"
 tuned_here = (adapter / "adapter_config.json").exists()
 model = lm.load("smollm2-135m", adapter=adapter) if tuned_here else lm.load("smollm2-135m")
 people = data.sample(splits.test, pick(quick=12, standard=67, full=268), seed=0)
 someone, somebody_else = people[1], people[2]
 BEAMS = 16  # how widely the list is searched, section 6
+
+# %% jupyter={"source_hidden": true}
 say("The model is SmolLM2 {which}.", which="with the released SFT adapter" if tuned_here else "as it was before any tuning, since no adapter lies here")
 print(someone)
 
@@ -672,7 +674,7 @@ for word, node in trie.items():
 
 # %%
 toy = {
-    "The": (0.45, {"Matrix": 0.34, "Rock": 0.33, "Sting": 0.33}),
+    "The": (0.45, {"Matrix": 0.34, "Rock": 0.33, "Mask": 0.33}),
     "Star": (0.35, {"Wars": 0.5, "Trek": 0.5}),
     "Batman": (0.20, {"(end)": 1.0}),
 }

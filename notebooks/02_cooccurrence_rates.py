@@ -378,7 +378,8 @@ pd.DataFrame(rows).T[["TASK", "HISTORY", "PREFIX"]].round(3)
 
 # %% [markdown]
 # The mean rate of TASK falls in `rotating` and in `random nonsense`, and HISTORY and PREFIX hardly move. `random nonsense` alone keeps the length of
-# `fixed` as well. What is left of TASK in `none` are bullets and line breaks, which occur in every example, so their rate is one.
+# `fixed` as well. Where the words change, their mean absolute PMI is above zero, because pairs that occur seldom deviate by chance. What is left of
+# TASK in `none` are bullets and line breaks, which occur in every example, so their rate is one.
 
 # %%
 predict("02.c", "In which of these five arms will the history be worth most to the model?", ...)
@@ -580,7 +581,7 @@ meaning, changing, length, rotating, none = effects.values()
 
 
 def told(effect: Effect) -> str:
-    return f"{effect:+.3f}" if effect else "not measured yet, since fewer than two seeds lie here"
+    return f"{effect:+.3f}" if effect else "not measured yet"
 
 
 summary = repeated.groupby("arm").agg(worth=("worth", "mean"), pays=("pays", "mean"), seeds=("seed", "size")).reindex([a for a in arms if by_seed[a].any()])
