@@ -124,8 +124,8 @@ WORDS = {"supported": "yes", "contradicted": "no, the opposite holds", "undecide
 say("- Does SFT raise the reliance on auxiliary tokens (H1)? **{H1}.** Does GDRT lower it at equal NLL (H2)? **{H2}.**\n"
     "- Does GDRT rank better than SFT (H3)? **{H3}.** Does it read the user more (H4)? **{H4}.** Is it fairer (H5)? **{H5}.**\n"
     "- Does GDRT rank better than balanced weights, than random groups, *and* than SFT on the unforced tokens (H6)? **{H6}.**{both}",
-    **{id: WORDS[row["verdict"]].capitalize() for id, row in known.items()},
-    both="\n\nSo GDRT makes more of the user's history, and its lists are not shown to be better. Reading and ranking are two questions."
+    **{id: WORDS[row["verdict"]].capitalize() + (", in one training" if row["verdict"] in ("supported", "contradicted") and row["seeds"] == 1 else "") for id, row in known.items()},
+    both="\n\nSo in this study GDRT makes more of the user's history, and its lists are not shown to be better. Reading and ranking are two questions."
     if known["H4"]["verdict"] == "supported" != known["H3"]["verdict"] else "")
 
 # %% [markdown]

@@ -1,9 +1,10 @@
 """Build the course as a static site from the committed, executed notebooks: _build/book/index.html.
 
-    python scripts/book.py [--open]
+    python scripts/book.py [--open] [--pdf]
 
-Nothing is executed. Every warning of Sphinx, and every internal link that leads nowhere, ends the build with status 1. The
-pages need no server and load nothing from elsewhere.
+--pdf also prints the whole book into _build/book/gdrt_lite.pdf, with the Chromium of this machine. Nothing is executed.
+A warning of Sphinx, or an internal link that leads nowhere, ends the build with status 1. The pages need no server and
+load nothing from elsewhere.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import functools
 import re
 import shutil
+import subprocess
 import sys
 import time
 import webbrowser
@@ -220,6 +222,22 @@ def faults(book: Path) -> list[str]:
     return found
 
 
+def pdf() -> Path:
+    """Print the book as one page, with headless Chromium. Raises FileNotFoundError where there is none."""
+    from sphinx.cmd.build import build_main
+
+    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+    browser = next((path for name in names if (path := shutil.which(name))), None)
+    if browser is None:
+        raise FileNotFoundError(f"--pdf needs one of {', '.join(names)}.")
+    single, printed = BOOK.with_name("book-single"), BOOK / "gdrt_lite.pdf"
+    build_main(["-q", "-b", "singlehtml", "-d", f"{BOOK}-cache", str(SOURCE), str(single)])
+    page = (single / "index.html").as_uri()
+    options = ["--headless", "--no-sandbox", "--no-pdf-header-footer", f"--print-to-pdf={printed}"]
+    subprocess.run([browser, *options, page], check=True, capture_output=True)
+    return printed
+
+
 def main() -> int:
     """The command line; 0 if the book is there and whole."""
     try:
@@ -234,6 +252,8 @@ def main() -> int:
     dead = [] if failed else faults(BOOK)
     print(*dead, sep="\n", end="\n" if dead else "")
     print(f"{BOOK.relative_to(ROOT)}/index.html: {time.perf_counter() - start:.0f} s, {len(dead)} dead links")
+    if "--pdf" in sys.argv[1:] and not failed:
+        print(f"{pdf().relative_to(ROOT)}: {time.perf_counter() - start:.0f} s")
     if "--open" in sys.argv[1:]:
         webbrowser.open((BOOK / "index.html").as_uri())
     return int(bool(failed or dead))

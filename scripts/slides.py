@@ -1,7 +1,8 @@
 """Render the decks in docs/instructor/slides as self-contained HTML, and as PDF where Chromium is, into _build/slides.
 
 A deck is Markdown with `---` between slides. A line `@ Title` stands for the slide of that title in common.md. The path of
-an image may be NOTEBOOK.ipynb#3, the third figure of an executed notebook. `{{verdicts}}` is the table of the study.
+an image may be NOTEBOOK.ipynb#some-words, the first figure with these words in its alternative text. The words
+`{{verdicts}}` stand for the table of the study.
 """
 
 from __future__ import annotations
@@ -43,14 +44,16 @@ def deck(path: Path) -> list[str]:
 
 
 def picture(source: str) -> str:
-    """A figure as a data URI. Raises IndexError if a notebook has not that many, OSError if there is no file."""
-    name, _, number = source.partition("#")
+    """A figure as a data URI. Raises ValueError if a notebook has none of that name, OSError if there is no file."""
+    name, _, words = source.partition("#")
     content = (DECKS / name).read_bytes()
-    if not number:
+    if not words:
         return f"data:image/png;base64,{base64.b64encode(content).decode()}"
-    outputs = [output.get("data", {}) for cell in json.loads(content)["cells"] for output in cell.get("outputs", [])]
-    figures = ["".join(data["image/png"]).replace("\n", "") for data in outputs if "image/png" in data]
-    return f"data:image/png;base64,{figures[int(number) - 1]}"
+    for cell in json.loads(content)["cells"]:
+        for data in (output.get("data", {}) for output in cell.get("outputs", [])):
+            if "image/png" in data and words.replace("-", " ") in "".join(data["text/plain"]):
+                return f"data:image/png;base64,{''.join(data['image/png'])}".replace("\n", "")
+    raise ValueError(f"{name} shows no figure whose alternative text has the words {words!r}")
 
 
 def page(slides: list[str]) -> str:

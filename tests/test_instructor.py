@@ -151,7 +151,11 @@ def test_a_slide_or_a_figure_that_is_not_there_is_named(tmp_path: Path) -> None:
     path.write_text("# First\n\n---\n\n@ Own minus stranger\n@ Nothing of that name\n", encoding="utf-8")
     with pytest.raises(KeyError, match="Nothing of that name"):
         slides.deck(path)
-    with pytest.raises(IndexError):
-        slides.picture("../../../notebooks/90_workshop.ipynb#99")
+    with pytest.raises(ValueError, match="no figure whose alternative text has the words 'no-such-figure'"):
+        slides.picture("../../../notebooks/90_workshop.ipynb#no-such-figure")
+    first, second = (
+        slides.picture(f"../../../notebooks/90_workshop.ipynb#{words}") for words in ("before-and-after-SFT", "over-tau")
+    )
+    assert first != second
     with pytest.raises(OSError):
         slides.picture("../../nothing.png")

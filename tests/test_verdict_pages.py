@@ -73,7 +73,13 @@ def say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         ),
         (
             told("not tested", "undecided", "undecided", "supported", "supported", "undecided", seeds=1),
-            ["**2 supported** (H4, H5)", "**1 not tested** (H1)", "no other training", "not shown to be better"],
+            [
+                "**2 supported** (H4, H5)",
+                "**1 not tested** (H1)",
+                "Is it fairer (H5)? **Yes, in one training.**",
+                "no other training",
+                "not shown to be better",
+            ],
             ["contradicted"],
         ),
         (

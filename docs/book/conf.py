@@ -61,17 +61,23 @@ def _plain_bars(app: Any, what: str, name: str, item: Any, options: Any, lines: 
         lines[place] = "`".join(parts)
 
 
-def _levels(app: Any, page: str, template: str, context: dict[str, Any], tree: Any) -> None:
-    """A caption of the contents is announced as a heading, and a screen reader wants its level."""
+def accessible(page: str) -> str:
+    """HTML as the keyboard and a screen reader want it: captions of the contents are headings of a level, and what scrolls
+    sideways can be focused."""
+    page = page.replace('role="heading">', 'role="heading" aria-level="2">')
+    return re.sub(r'<pre(?=>)|<div class="(?:table-wrapper|output text_html)[^"]*"', r'\g<0> tabindex="0"', page)
+
+
+def _accessible(app: Any, page: str, template: str, context: dict[str, Any], tree: Any) -> None:
     for part in ("body", "furo_navigation_tree"):
         if part in context:
-            context[part] = context[part].replace('role="heading">', 'role="heading" aria-level="2">')
+            context[part] = accessible(context[part])
 
 
 def setup(app: Any) -> None:
     """Let Sphinx know the way to draw formulas, and to read our docstrings."""
     app.connect("autodoc-process-docstring", _plain_bars)
-    app.connect("html-page-context", _levels, priority=900)  # after the theme's own
+    app.connect("html-page-context", _accessible, priority=900)  # after the theme's own
     inline = (lambda self, node: _mathml(self, node, display=False), None)
     block = (lambda self, node: _mathml(self, node, display=True), None)
     app.add_html_math_renderer("mathml", inline_renderers=inline, block_renderers=block)

@@ -195,6 +195,6 @@ PROFILES: dict[str, dict[str, Any]] = {
 
 # What a quick run trains where neither model nor data is named: the pocket model, which reads its users within minutes.
 FIRST_LOOK: dict[str, Any] = dict(
-    model="pocket", top_items=100, history=10, growing=True, ranking="exact", train_examples=6000, epochs=3.0, batch_size=32,
-    learning_rate=2e-3, tau=4.0, test_examples=150, faa_examples=32,
+    model="pocket", top_items=100, history=10, growing=True, ranking="exact", train_examples=6000, epochs=2.0, batch_size=32,
+    learning_rate=2e-3, tau=4.0, test_examples=120, faa_examples=24,
 )  # fmt: skip

@@ -20,7 +20,7 @@ from gdrt_lite.study import report
 from gdrt_lite.study.cell import Cell
 from gdrt_lite.system import files
 
-PEOPLE, ATTRIBUTED = 32, 16  # test examples of the live diagnosis, and those of them that are attributed
+PEOPLE, ATTRIBUTED = 24, 12  # test examples of the live diagnosis, and those of them that are attributed
 ADAPTERS = {"pre-trained": None, "SFT": "movielens-sft", "GDRT": "movielens-gdrt"}
 STYLE = """body { max-width: 60rem; margin: 2rem auto; padding: 0 1rem; font: 1rem/1.5 sans-serif; color-scheme: light dark }
 img { max-width: 100%; background: #fff } table { border-collapse: collapse; display: block; overflow-x: auto }
@@ -73,7 +73,7 @@ def of_adapters(found: Mapping[str, Any], folder: Path) -> str:
         name: (table := attribution.segment_table(own).mean_abs) / table.sum() for name, own in found["faa"].groupby("model")
     }
     told = ", ".join(f"{shares[name]['HISTORY']:.0%} for {name}" for name in ADAPTERS)
-    figure = plots.faa_by_segment(found["faa"], title=f"HISTORY's share of the attribution: {told}")
+    figure = plots.faa_by_segment(found["faa"], title=f"HISTORY's share: {told}")
     users = pd.DataFrame(
         {f"user {e.user}, who rated {'; '.join(e.history)}": own for e, own in zip(found["people"], found["lists"])}
     )
@@ -105,12 +105,12 @@ def of_run(table: pd.DataFrame, cells: Mapping[str, Cell], splits: Splits, folde
             images.append(_image(folder / f"training-{name}.png", f"Loss and weight of each group under {name}"))
     config, tested = cells["sft"].config, len(cells["sft"].users)
     intro = (
-        f"<h2>{html.escape(config.model)} on {html.escape(splits.name)}, trained in this run</h2>"
-        f"<p>{cells['sft'].train_examples} training examples, {config.epochs:g} epochs, {tested} test examples of users "
-        "that no model has seen.</p>"
+        f"<h2>The model {html.escape(config.model)} on {html.escape(splits.name)}, trained in this run</h2>"
+        f"<p>{cells['sft'].train_examples} training examples, {config.epochs:g} epoch{'s' * (config.epochs != 1)}, {tested} "
+        "test examples of users that no model has seen.</p>"
     )
     accuracy = _image(folder / "accuracy.png", "Accuracy of each model with 95% intervals")
-    return f"{intro}{_list(said)}{_table(report.headline(table, config.ablations[0]))}{accuracy}{''.join(images)}"
+    return f"{intro}{_list(said)}{_table(report.headline(table, config.ablations[0]))}{accuracy}{''.join(images[-1:])}"
 
 
 def write(folder: Path, parts: list[str]) -> Path:

@@ -64,7 +64,8 @@ def run(
     for objective in objectives:
         check_objective(objective)
     Objective("gdrt", config.n_groups, config.tau)
-    configs = {name: dataclasses.replace(config, method=name) for name in ("pre-trained", *objectives, *baseline_names())}
+    untuned = [] if first_look else ["pre-trained"]  # the pocket model's initial weights are random
+    configs = {name: dataclasses.replace(config, method=name) for name in (*untuned, *objectives, *baseline_names())}
     out = files.writable_folder(out)
     with files.locked(files.writable_folder(out / "cells")):
         bench = Workspace(config, splits)
