@@ -1,4 +1,4 @@
-# make setup | run | lint | check | test | long | lab | bench | study | notebooks | book | editions | bundle | clean
+# make setup | run | lint | check | test | long | lab | bench | study | notebooks | book | editions | slides | bundle | clean
 #   make run ARGS="--profile standard"     make setup PYTHON=python3.12     make setup TORCH_FLAGS="--index-url ..."
 PYTHON ?= python3
 TORCH_FLAGS ?=
@@ -7,7 +7,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup run lint check test long lab bench study notebooks book editions bundle clean
+.PHONY: help setup run lint check test long lab bench study notebooks book editions slides bundle clean
 .DELETE_ON_ERROR:
 
 help:
@@ -75,6 +75,10 @@ book: $(STAMP)
 # For a class: the student's notebooks without solutions, the instructor's with all.
 editions: $(STAMP)
 	$(PY) scripts/editions.py $(ARGS)
+
+# The instructor's decks, as HTML pages that load nothing and as PDF, in _build/slides.
+slides: $(STAMP)
+	$(PY) scripts/slides.py
 
 # For a room without a network: one folder with wheels, model, data and notebooks; `python install.py` in it installs.
 bundle: $(STAMP)

@@ -24,7 +24,7 @@ What surrounds the method lies in wings:
     training       finetune, trainer, arguments, batches, checkpoints, learning_curve: fine-tuning
     plots          figures, canvas: one function per figure
     study          methods, config, workspace, cell, evaluate, trial: an experiment;
-                   protocols, compare, report, verdicts, run, grid: many
+                   protocols, compare, report, verdicts, page, run, grid: many
     course         notebook, doctor, checks: what the notebooks share
     system         errors, files, machine, processes, wheels, assets, amazon: below all the others
 

@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import threading
+import webbrowser
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -82,6 +83,9 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--objectives", default="sft,balanced,gdrt", help="comma-separated (default: %(default)s)")
     run.add_argument("--out", type=_folder, default=Path("runs/latest"), help="folder of the report (default: %(default)s)")
     run.add_argument("--resume", action="store_true", help="go on where an earlier run with --out stopped")
+    run.add_argument(
+        "--no-open", action="store_true", help="do not open the report, even where there is a browser and a screen"
+    )
     _add_settings(run)
     run.set_defaults(command=_run)
 
@@ -158,7 +162,15 @@ def _run(options: argparse.Namespace) -> int:
         if name in settings:
             settings[name] = {key: number(value) for key, value in settings[name]}
     run.run(objectives=options.objectives.split(","), **{n: given[n] for n in ("profile", "out", "resume")}, **settings)
+    if not options.no_open and _has_screen():
+        webbrowser.open((options.out / "report.html").resolve().as_uri())
     return 0
+
+
+def _has_screen() -> bool:
+    """Whether a page may be opened: a person watches at a screen of this machine, and no automatic build or remote shell."""
+    display = sys.platform in ("darwin", "win32") or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    return bool(display and sys.stdout.isatty() and not {"CI", "SSH_CONNECTION"} & os.environ.keys())
 
 
 def _study(options: argparse.Namespace) -> int:

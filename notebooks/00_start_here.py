@@ -14,20 +14,20 @@
 # # Does the model read the user?
 #
 # A language model has been fine-tuned to recommend movies. It is given the titles that somebody has rated, and it answers with a list of ten.
-# The list looks sensible. But is it *this user's* list? First compare the lists of two very different people. Then take the user away.
+# The list looks sensible, but is it *this user's* list? We first compare the lists of two very different people, and then take the user away.
 #
 # After this notebook you can:
 #
 # - **see** in a model's lists whether it tells its users apart,
 # - **test** whether a list depends on the user: wipe the history, swap it with a stranger's, and know the noise floor of the test,
 # - **question** what the order of a history means in these data,
-# - **compare** two recommenders on the same users, with an interval,
-# - **recommend** with a language model in one call, and say what happens inside,
+# - **compare** two recommenders on the same users, with a confidence interval,
+# - **recommend** with a language model in one call, and explain how the list is made,
 # - **find** your way through the course.
 #
 # *Prerequisites:* Python, and a little PyTorch.
 
-# %% tags=["setup"]
+# %% tags=["setup"] jupyter={"source_hidden": true}
 # Setup, the same in all notebooks: use the clone around it, else install the package and keep this torch.
 import os, subprocess, sys, tempfile
 from importlib import invalidate_caches, metadata, util
@@ -52,7 +52,7 @@ from gdrt_lite.course.notebook import card, pick, say
 # %% tags=["card"]
 card("00")
 
-# %% tags=["imports"]
+# %% tags=["imports"] jupyter={"source_hidden": true}
 import itertools
 import math
 from collections import Counter
@@ -63,27 +63,33 @@ import pandas as pd
 from gdrt_lite import baselines, data, decoding, lm, metrics, stranger
 from gdrt_lite.course import doctor
 from gdrt_lite.study.cell import read_cells
+from gdrt_lite.course.notebook import predict, reveal
 from gdrt_lite.data import Example
+from gdrt_lite.plots import canvas
 
 # %% [markdown]
 # ## 1. One list for everybody
 #
-# The data are real: MovieLens, who rated which movie. The model is real too: SmolLM2, a small language model. It was fine-tuned in the usual
-# way (*supervised fine-tuning*, SFT) on the histories of other users. `python -m gdrt_lite study` did that, and the repository keeps the lists
-# that the model gave to people it had never seen. Beside them stand the lists of a recommender that only counts which title follows which.
+# The data are real: MovieLens records who rated which movie. The model is real too: SmolLM2 is a small language model, which was fine-tuned in the
+# usual way (*supervised fine-tuning*, SFT) on the histories of other users. The repository keeps the lists that it gave to people it had never
+# seen. Beside them stand the lists of a recommender that only counts which title follows which.
 
 # %%
 splits = data.load_movielens(500).split("new_users", history=5)
-kept = [cell for cell in read_cells(data.data_folder() / "results" / "archive" / "cells") if (cell.config.data, cell.config.model) == ("movielens", "smollm2-135m")]
+cells = read_cells(data.data_folder() / "results" / "archive" / "cells")
+kept = [cell for cell in cells if (cell.config.data, cell.config.model) == ("movielens", "smollm2-135m")]
 after_sft = [cell for cell in kept if cell.method == "sft"]  # one a training seed
 counting = next(cell for cell in kept if cell.method == "item-transitions")
 shown, titles = after_sft[0], splits.catalogue
 
 # %% [markdown]
 # Which two people differ most? We take the first 120 histories, and of all pairs the one whose genres overlap least. The pair is picked for
-# its contrast, so it is an illustration and no estimate. **Predict:** how many of ten titles will the two be given in common?
+# its contrast, so it is an illustration and no estimate.
 
 # %%
+predict("00.a", "After SFT, how many of ten titles will these two people be given in common?", ...)
+
+# %% jupyter={"source_hidden": true}
 def genres_of(history: Sequence[int]) -> Counter[str]:
     """Share of each genre in a history; a title with two genres counts half for each."""
     own = Counter()
@@ -103,7 +109,7 @@ for i in (one, other):
 twice = set(pair.iloc[:, 0]) & set(pair.iloc[:, 2]), set(pair.iloc[:, 1]) & set(pair.iloc[:, 3])
 pair.apply(lambda column: column.map(lambda t: f"= {t}" if t in twice[column.name[1] == "counting"] else t)).style.set_uuid("pair").set_properties(**{"text-align": "left"})
 
-# %%
+# %% jupyter={"source_hidden": true}
 say(
     "`=` marks a title that both are given. Their histories share no genre to speak of (overlap {overlap:.0%}). After SFT they share **{sft}** of 10 titles, "
     "with counting **{count}**.",
@@ -111,10 +117,10 @@ say(
 )
 
 # %% [markdown]
-# That was one pair. Now everybody: how large is the share of users who get the *same first title*? And how large is the share of lists that
-# *contain* the title recommended most often, in whatever place? These are two questions with different answers.
+# That was one pair. For all users we ask two questions, which have different answers. How many users get the *same first title*? And how many
+# lists *contain* the title that is recommended most often, in whatever place?
 
-# %%
+# %% jupyter={"source_hidden": true}
 def same_first(lists: Sequence[Sequence[int]]) -> float:
     return Counter(ranked[0] for ranked in lists).most_common(1)[0][1] / len(lists)
 
@@ -132,17 +138,17 @@ say(
 )
 
 # %% [markdown]
-# This is the phenomenon that the course is about. The list looks like a recommendation, and much of it is the same for everybody.
+# This is the phenomenon that the course is about: the list looks like a recommendation, and much of it is the same for everybody.
 
 # %% [markdown]
 # ## 2. Take the user away
 #
-# Lists that agree are a symptom. A direct test needs the model itself. So we load it, and ask about people of the *test* part, of whom nothing
-# was used in training. One example is a *history*, up to five titles that a user rated, and the *target*, the one rated next. A window that
-# slides along a user's ratings gives many such examples. The users are split: most are for training (*train*), some for choosing settings
-# (*valid*), some for the final measurement (*test*).
+# Lists that agree are a symptom. A direct test needs the model itself, so we load it. We ask about people of the *test* part, whose ratings
+# were not used in training. One example is a *history*, up to five titles that a user rated, and the *target*, which is the title rated next.
+# A window that slides along a user's ratings gives many such examples. Most users are for training (*train*), some are for choosing
+# settings (*valid*), and some are for the final measurement (*test*).
 
-# %%
+# %% jupyter={"source_hidden": true}
 adapter = data.data_folder() / "adapters" / "movielens-sft"
 tuned_here = (adapter / "adapter_config.json").exists()
 model = lm.load("smollm2-135m", adapter=adapter) if tuned_here else lm.load("smollm2-135m")
@@ -153,11 +159,11 @@ say("The model is SmolLM2 {which}.", which="with the released SFT adapter" if tu
 print(someone)
 
 # %% [markdown]
-# First the probability. How much likelier is the title that came next, after the user's *own* history than after a *stranger's*? The measure is
-# called **own minus stranger**. It is a difference of log-probabilities, in *nats* (a nat is a factor of $e$), and zero means that the model does
-# not read the user. What is common to all users cancels in it: the task, popularity, the wording of titles.
+# First we look at probabilities. How much likelier is the title that came next after the user's *own* history than after a *stranger's*? The
+# measure is called **own minus stranger**. It is a difference of log-probabilities, in *nats* (one nat is a factor of $e$). Zero means that the
+# model does not read the user. Whatever is common to all users cancels in the difference: the task, popularity, and the wording of titles.
 
-# %%
+# %% jupyter={"source_hidden": true}
 worth = stranger.own_minus_stranger(model, people, strangers=5)
 own_worth = metrics.bootstrap(worth.difference, worth.user)
 say(
@@ -168,16 +174,18 @@ say(
 )
 
 # %% [markdown]
-# Then the lists. Ask for the list of one person in four ways:
+# Then we look at lists, and ask for the list of one person in four ways:
 #
 # - **own**: with the user's own history,
 # - **own, again**: the same question, in a batch with other people,
 # - **wiped**: with no history at all,
 # - **swapped**: with the history of a stranger.
 #
-# The second one looks superfluous. The numbers of a batch are rounded together, and a search that follows only the best beginnings may then take
-# another turn. So *own, again* shows how many titles change for no reason at all: the **noise floor** of the test. **Predict:** how many of the ten
-# titles will still be there after the swap?
+# The second one looks superfluous. But a batch is rounded as a whole, and a search that follows only the best beginnings may then continue
+# differently. So *own, again* shows how many titles change without any reason, which is the **noise floor** of the test.
+
+# %%
+predict("00.b", "With a stranger's history, how many of this user's ten titles will remain?", ...)
 
 # %%
 Lists = list[list[str]]
@@ -193,10 +201,11 @@ again = ask([somebody_else.history, people[0].history, someone.history, people[3
 print("own history:     ", "; ".join(someone.history))
 print("stranger's:      ", "; ".join(somebody_else.history))
 print("rated next:      ", someone.target)
+own_list = own
 side_by_side = pd.DataFrame({"own": own, "own, again": again, "wiped": wiped, "swapped": swapped}, index=range(1, 11))
 side_by_side.map(lambda t: f"= {t}" if t in own else t).style.set_uuid("lists").set_properties(**{"text-align": "left"})
 
-# %%
+# %% jupyter={"source_hidden": true}
 say(
     "`=` marks what stands in the own list too. Asked again, **{again}** of 10 titles stay. Without any history **{wiped}** stay, and with a stranger's "
     "**{swapped}**.",
@@ -204,8 +213,8 @@ say(
 )
 
 # %% [markdown]
-# **How exercises work here.** Write into the cell, run it, and run the check below it. If you are stuck, open the hint that matches your symptom.
-# The solution is folded; its cell makes sure that the notebook runs to its end.
+# **How exercises work here.** Write your answer into the cell, run it, and run the check below it. If you are stuck, open the hint that matches
+# your symptom. The solution is folded, and its cell makes sure that the notebook runs to its end.
 
 # %% [markdown]
 # ### Exercise 00.1 · How much survives
@@ -241,17 +250,20 @@ def survival(before: Sequence[str], after: Sequence[str]) -> float:
 checks.check("00.1", survival);
 
 # %% [markdown]
-# ## 3. One user is an anecdote
+# ## 3. Many users, with an interval
 #
-# So we ask for many users. Each one's stranger is the next user in line, and *own, again* asks everybody a second time, in batches of other
-# people. One wiped list serves everybody: with no history, all prompts are the same prompt.
+# One user proves little, so we ask for many. Each one's stranger is the next user in line, and *own, again* asks everybody a second time, in
+# batches of other people. One wiped list serves everybody, because without a history all prompts are the same.
 
 # %%
 histories = [person.history for person in people]
 strangers = histories[1:] + histories[:1]
-lists = {"language model": {"own": ask(histories), "own, again": ask(histories[::-1], batch_size=3)[::-1], "swapped": ask(strangers), "wiped": ask([()]) * len(people)}}
+lists = {"language model": {
+    "own": ask(histories), "own, again": ask(histories[::-1], batch_size=3)[::-1],
+    "swapped": ask(strangers), "wiped": ask([()]) * len(people),
+}}
 
-# %%
+# %% jupyter={"source_hidden": true}
 def survivals(lists: dict[str, Lists], other: str) -> list[float]:
     return [survival(before, after) for before, after in zip(lists["own"], lists[other])]
 
@@ -265,12 +277,12 @@ say(
 
 # %% [markdown]
 # A *95% interval* is a confidence interval, made here by a *bootstrap*. We draw users from our users, with repeats, two thousand times, and compute the
-# mean of each draw. The interval holds the middle 95 of 100 such means. It says how far the figure would move with other users like these. It does
-# not say what another model or another training would show. You will build one yourself in notebook 06.
+# mean of each draw. The interval holds the middle 95 of 100 such means. It says how far the figure would move with other users like these, but
+# not what another model or another training would show. You will build one yourself in notebook 06.
 #
-# Read the three figures together. *Own, again* is the noise floor: the swap shows something only as far as it keeps fewer titles than that. *Wiped*
-# is not a neutral zero, because a prompt without any title is an odd prompt, and the list may change because of that alone. *Swapped* is the cleaner
-# test. For comparison, two lists drawn blindly share next to nothing, and a list of best-sellers survives almost whole; section 5 computes that.
+# The three figures belong together. *Own, again* is the noise floor: the swap shows something only as far as it keeps fewer titles than that.
+# *Wiped* is not a neutral zero, because a prompt without any title is unusual, and the list may change because of that alone. *Swapped* is the
+# cleaner test. For comparison, two random lists share next to nothing, and a list of best-sellers survives almost whole (section 5).
 
 # %% [markdown]
 # ### Exercise 00.2 · What survival means
@@ -293,7 +305,7 @@ checks.check("00.2", meaning);
 # %% [markdown]
 # <details><summary>Surely such a list is bad?</summary>
 #
-# Everybody's favourites are a list that suits many people quite well. Did we compare with the truth yet?
+# A list of everybody's favourites suits many people quite well. Have we compared it with the truth yet?
 # </details>
 
 # %% tags=["solution"] jupyter={"source_hidden": true}
@@ -304,7 +316,10 @@ checks.check("00.2", meaning);
 # ## 4. What does "next" mean in these data?
 #
 # We have said "the title that came next". The ratings carry time stamps, so this can be examined. MovieLens asks its users to rate films that
-# they remember, and shows a page of them. **Predict:** how much time lies between one rating of a user and the next?
+# they remember, and shows them a page of films.
+
+# %%
+predict("00.c", "What is the median time between one rating of a user and the next?", ...)
 
 # %% [markdown]
 # ### Exercise 00.3 · Look at the clock
@@ -341,7 +356,7 @@ def within_a_minute(times: Sequence[Sequence[int]]) -> float:
 
 checks.check("00.3", within_a_minute, ours=True);
 
-# %%
+# %% jupyter={"source_hidden": true}
 ratings = data.load_movielens(500).frame
 times = [own.tolist() for _, own in ratings.groupby("user").time]
 gaps = pd.Series([after - before for own in times for before, after in zip(own, own[1:])])
@@ -351,17 +366,29 @@ say(
     median=gaps.median(), minute=checks.yours("00.3")(times), same=(gaps == 0).mean(), hour=(gaps < 3600).mean(),
 )
 
+# %% jupyter={"source_hidden": true}
+steps = {"same second": 0, "under 10 s": 9, "under 1 min": 59, "under 1 h": 3599, "under 1 day": 86_399, "longer": math.inf}
+width = pd.cut(gaps, [-math.inf, *steps.values()], labels=list(steps)).value_counts(normalize=True, sort=False)
+figure, (ax,) = canvas.axes(f"{(gaps < 60).mean():.0%} of the steps take less than a minute (hatched), {(gaps == 0).mean():.0%} no time at all", (8.4, 3.2))
+bars = ax.bar(width.index, width, color=canvas.colours(1)[0], edgecolor="white")
+for bar in bars[:3]:
+    bar.set(hatch="//", facecolor=canvas.colours(4)[3])
+ax.bar_label(bars, fmt="{:.0%}")
+ax.grid(visible=False, axis="x")
+ax.set(xlabel="time from one rating of a user to the next", ylabel="share of the steps", ylim=(0, width.max() * 1.15))
+plots.show(figure, alt="Bars of the time between two ratings of a user. " + "; ".join(f"{name}: {share:.0%}" for name, share in width.items()))
+
 # %% [markdown]
 # A film lasts longer than a minute. So the order of a history is the order of a *rating form*, and within one second it is merely the order of the
 # films' numbers. "Next" means "rated next on the page", and part of what any method can learn here is which films the site showed together. This
-# limits what every figure of this course on MovieLens says about taste. Where order matters, look at the results on purchases, whose times are real
-# (notebook 07, section 7).
+# limits what every figure of this course on MovieLens says about taste. Where order matters, the results on purchases count, whose times are real
+# (notebook 07).
 
 # %% [markdown]
-# ## 5. Twenty lines that read the user
+# ## 5. Compare with a recommender that only counts
 #
-# Is the list any good? We know what each user rated next. **NDCG@10** (*normalised discounted cumulative gain*) rewards a list for holding that title, the more the
-# higher it stands: one for the first place, less for each place below, zero if it is missing.
+# Is the list any good? We know what each user rated next. **NDCG@10** (*normalised discounted cumulative gain*) rewards a list for holding that
+# title, and the more so the higher it stands. It is one for the first place, less for each place below, and zero if the title is missing.
 
 # %% [markdown]
 # ### Exercise 00.4 · NDCG with one target
@@ -397,9 +424,8 @@ def ndcg(ranked: Sequence[str], target: str) -> float:
 checks.check("00.4", ndcg);
 
 # %% [markdown]
-# Now a rival. It needs no network and no text, and only counts *item-to-item transitions*: people who saw this movie went on to that
-# one. It is often filed under item-kNN, as in the labels below. But it is not kNN: it counts which title followed which, and no
-# neighbours are searched.
+# The recommender to compare with needs no network and no text. It counts *item-to-item transitions*: how often people who saw this movie went on to
+# that one. It is often filed under item-kNN, as in the labels below, although no neighbours are searched.
 
 # %% [markdown]
 # ### Exercise 00.5 · Count what followed what
@@ -436,7 +462,7 @@ def followed(train: Sequence[Example]) -> Counter[tuple[str, str]]:
 checks.check("00.5", followed);
 
 # %% [markdown]
-# A raw count favours best-sellers, which follow everything. So we divide by how often both occur at all, the square root of the product of
+# A raw count favours best-sellers, because they follow everything. So we divide by how often both occur at all, the square root of the product of
 # their counts (the *cosine*). We add 10 to the denominator (*shrinkage*), because a pair that was seen once is weak evidence.
 
 # %%
@@ -462,7 +488,7 @@ neighbours = knn(splits.train, splits.catalogue)
 print("seen:", "; ".join(someone.history), "\nkNN: ", "; ".join(neighbours(someone.history)))
 
 # %% [markdown]
-# Twenty lines. The package has the same method as a helper, with matrices. Both must agree:
+# The package has the same method as a helper, with matrices. Both must agree:
 
 # %%
 helper = baselines.item_transitions(splits.train, splits.catalogue, histories[:5], exclude_history=True)
@@ -470,9 +496,10 @@ for history, ranked in zip(histories[:5], helper):
     assert neighbours(history) == [title for title, _ in ranked]
 
 # %% [markdown]
-# And a third recommender, the best-sellers, which by construction reads nobody. All three get the same users.
-#
-# **Predict** the order of the three: by how much of the list survives, and by NDCG@10.
+# The third recommender is a list of best-sellers, which by construction does not read the user. All three get the same users.
+
+# %%
+predict("00.d", "Which of the three has the highest NDCG@10 here: language model, item-kNN, or best-sellers?", ...)
 
 # %%
 def bestsellers(histories: Sequence[Sequence[str]]) -> Lists:
@@ -496,16 +523,16 @@ for name, own in lists.items():
     }.items():
         rows.append({"model": name, "metric": metric, **metrics.bootstrap(values)._asdict()})
 table = pd.DataFrame(rows)
-best = table[table.metric == "NDCG@10"].set_index("model").estimate.idxmax()
+best_here = table[table.metric == "NDCG@10"].set_index("model").estimate.idxmax()
 least = table[table.metric == "survives a stranger"].set_index("model").estimate.idxmin()
-title = f"Highest NDCG@10 here: {best}; the list that depends most on the user: {least} ({len(people)} users, 95%)"
+title = f"Highest NDCG@10 here: {best_here}; the list that depends most on the user: {least} ({len(people)} users, 95%)"
 figure = plots.accuracy_intervals(table, ("survives wiping", "survives a stranger", "NDCG@10"), title=title)
 for ax in figure.axes[:2]:
     ax.set_xlim(-0.03, 1.03)  # the same scale, so that the two can be compared
 spoken = "; ".join(f"{r.model}, {r.metric}: {r.estimate:.2f} [{r.low:.2f}, {r.high:.2f}]" for r in table.itertuples())
 plots.show(figure, alt=f"Estimates with 95% intervals of three recommenders on three measures. {spoken}")
 
-# %%
+# %% jupyter={"source_hidden": true}
 gap = metrics.paired_bootstrap(gains["item-kNN"], gains["language model"])
 verdict = "The interval lies above zero: counting wins." if gap.low > 0 else (
     "The interval lies below zero: the language model wins." if gap.high < 0 else "The interval includes zero: with so few users we cannot tell."
@@ -526,7 +553,7 @@ say(
 # %% [markdown]
 # With so few users the intervals are wide. The lists of section 1 give the same comparison on many more examples of the test part.
 
-# %%
+# %% jupyter={"source_hidden": true}
 pre_trained = next(cell for cell in kept if cell.method == "pre-trained")
 gains_kept = {name: metrics.ndcg_at_k(cell.lists, cell.targets, 10) for name, cell in (("item-kNN", counting), ("SFT", shown), ("before tuning", pre_trained))}
 say(
@@ -536,10 +563,10 @@ say(
 )
 
 # %% [markdown]
-# A list that changes may change at random. Does the *user's own* history help? **Predict:** NDCG@10 of the own lists, less that of
-# the stranger's and of the wiped lists, for the same targets.
+# A list that changes may change at random. Does the *user's own* history help? For the same targets, we take NDCG@10 of the own lists less that of the
+# stranger's, and less that of the wiped lists.
 
-# %%
+# %% jupyter={"source_hidden": true}
 for name, own in lists.items():
     for other, words in {"swapped": "a stranger's history", "wiped": "no history"}.items():
         gain = metrics.paired_bootstrap(gains[name], metrics.ndcg_at_k(own[other], targets, 10))
@@ -553,7 +580,7 @@ for name, own in lists.items():
 
 # %% [markdown]
 # *We cannot tell* is an answer about these few users: the interval includes zero, which is not the same as 'no effect'. Where the interval
-# of the item-to-item transitions lies above zero, the histories *do* contain information, and a table of counts can read it. (Without a
+# of the item-to-item transitions lies above zero, the histories *do* contain information, and a table of counts can use it. (Without a
 # history, the transitions fall back to the best-sellers, which are hard to beat with few users.)
 
 # %%
@@ -563,8 +590,8 @@ say(
 )
 
 # %% [markdown]
-# To be fair: the counts come from all training windows, and the model was tuned on a part of them. Whether more or other fine-tuning teaches the
-# model to read the *user*, or only to spell the *titles*, is the question of this course.
+# This comparison favours counting, because the counts come from all training windows, and the model was tuned on a part of them. Whether more or other
+# fine-tuning teaches the model to read the *user*, or only to spell the *titles*, is the question of this course.
 
 # %% [markdown] tags=["paper"]
 # > **The paper behind the course** is arXiv 2510.10978. Version 1 (October 2025) has the title *Does LLM Focus on the Right Words? Diagnosing Language
@@ -588,7 +615,7 @@ say(
 # </details>
 
 # %% [markdown]
-# ## 6. What happens inside?
+# ## 6. How the list is made
 #
 # One call made the lists. Here it is once more, with the scores.
 
@@ -600,10 +627,9 @@ for title, score in ranked:
 # %% [markdown]
 # Three ideas stand behind this.
 #
-# **Idea 1: a title's score is the probability of its text.** The model reads a prompt and says how likely each next
-# token is. The score of a title is the sum of the log-probabilities of its tokens, in *nats* (natural logarithm: 0 is certain, and a
-# nat less is a factor of $e$). The last token, written `<|im_end|>`, says that the title ends here; without it *Alien* could not be told
-# from the beginning of *Aliens*.
+# **Idea 1: a title's score is the probability of its text.** The model reads a prompt, and gives each possible next token a probability. The score
+# of a title is the sum of the log-probabilities of its tokens, in nats (zero is certain). The last token, written `<|im_end|>`, says that
+# the title ends here. Without it, *Alien* could not be told from the beginning of *Aliens*.
 
 # %%
 title = ranked[0][0]
@@ -613,7 +639,7 @@ tokens = [model.tokenizer.decode([i]) for i in encoded.labels]
 by_token = lm.target_logprobs(model, [encoded])[0]
 pd.DataFrame({"log-probability": by_token.round(decimals=2)}, index=pd.Index(tokens, name="token")).T
 
-# %%
+# %% jupyter={"source_hidden": true}
 say(
     "The tokens add up to **{total:.1f}** nats. The list above says {listed:.1f}. (They may differ in the first decimal: the "
     "model computes in `{dtype}`, and rounds.) Which token cost the most? `{dearest}`.",
@@ -622,8 +648,8 @@ say(
 )
 
 # %% [markdown]
-# **Idea 2: only titles that exist.** Left alone, the model would invent movies. So we write the catalogue down as a tree of
-# tokens, a *trie*. At each step the model may only choose among the tokens that continue some title.
+# **Idea 2: only titles that exist.** Left alone, the model would invent movies. So we write the catalogue as a tree of tokens, a *trie*. At each
+# step the model may only choose among the tokens that continue some title.
 
 # %%
 few = [t for t in splits.catalogue if t.startswith(("Back to", "Batman", "Die Hard"))]
@@ -641,10 +667,40 @@ for word, node in trie.items():
     print(f"after {word!r}:", list(node))
 
 # %% [markdown]
-# **Idea 3: follow several beginnings at once.** Scoring every title in full is slow. *Beam search* walks down the tree and
-# keeps only the best few beginnings (the *beams*) at each step. It can miss a title that begins badly and ends well, and the
-# narrower it is, the more it misses. **Predict:** with as many beams as titles on the list, how many of the true ten best are
-# found? We try it on a small catalogue, where full scoring is quick.
+# **Idea 3: follow several beginnings at once.** It would be slow to score every title in full. *Beam search* walks down the tree, and keeps only the best
+# few beginnings (the *beams*) at each step. So it can miss a title that begins badly and ends well. A tree with made-up probabilities shows how:
+
+# %%
+toy = {
+    "The": (0.45, {"Matrix": 0.34, "Rock": 0.33, "Sting": 0.33}),
+    "Star": (0.35, {"Wars": 0.5, "Trek": 0.5}),
+    "Batman": (0.20, {"(end)": 1.0}),
+}
+leaves = [(first, rest, p * q) for first, (p, ends) in toy.items() for rest, q in ends.items()]
+best = max(leaves, key=lambda leaf: leaf[2])
+followed_two = sorted(toy, key=lambda first: -toy[first][0])[:2]  # two beams
+assert best[0] not in followed_two
+
+# %% jupyter={"source_hidden": true}
+figure, (ax,) = canvas.axes(f"The likeliest title, {best[0]} ({best[2]:.0%}), is lost with two beams: its beginning ranks third", (7.4, 3.4))
+height = {first: sum(i for i, leaf in enumerate(leaves) if leaf[0] == first) / len(toy[first][1]) for first in toy}
+box = dict(boxstyle="round", facecolor="white", edgecolor="grey")
+for first, (p, _) in toy.items():
+    line = dict(color=canvas.colours(1)[0], lw=2.5) if first in followed_two else dict(color=canvas.colours(4)[3], lw=2, ls="--")
+    ax.plot([0, 1], [-2.5, -height[first]], **line)
+    ax.text(1, -height[first], f"{first}  {p:.0%}", ha="center", va="center", bbox=box)
+    for i, leaf in enumerate(leaves):
+        if leaf[0] == first:
+            ax.plot([1, 2], [-height[first], -i], **line)
+            ax.text(2, -i, f" {leaf[1]}: {leaf[2]:.0%} in all", va="center", weight="bold" if leaf == best else "normal", bbox=box)
+ax.text(0, -2.5, "start", ha="center", va="center", bbox=box)
+ax.text(1.35, -5.45, "dashed: not followed", color=canvas.colours(4)[3], va="center")
+ax.set(xlim=(-0.2, 2.9), ylim=(-5.8, 0.6))
+ax.axis("off")
+plots.show(figure, alt="A tree of titles. Two beams follow " + " and ".join(followed_two) + f"; the branch of {best[0]}, the likeliest title, is dashed because it is dropped.")
+
+# %% [markdown]
+# How often does this happen to our model? We try it on a small catalogue, where it is quick to score every title in full.
 
 # %%
 small = splits.catalogue[:40]
@@ -660,10 +716,10 @@ say(
 )
 
 # %% [markdown]
-# That was a small catalogue and an empty history. With more titles the same beams miss more, as the next cell shows. Keep this in mind
-# when somebody reports the accuracy of such a recommender: part of it is the search.
+# That was a small catalogue and an empty history. With more titles the same beams miss more, as the next cell shows. So when somebody reports the
+# accuracy of such a recommender, a part of it is due to the search.
 
-# %%
+# %% jupyter={"source_hidden": true}
 few_users, wide_beams = range(pick(quick=2, standard=8, full=20)), 3 * BEAMS
 broad = [
     [[title for title, _ in ranked] for ranked in decoding.recommend(
@@ -686,14 +742,14 @@ say(
 )
 
 # %% [markdown]
-# The survival figures of this notebook belong to the model *with its search*. A figure from a beam search is no
-# statement about the model's full ranking.
+# The survival figures of this notebook belong to the model *with its search*. A figure from a beam search says nothing about the model's full
+# ranking.
 
 # %% [markdown]
 # ## 7. Is this computer ready?
 #
-# The doctor looks at everything the course needs. `OK` is good, `--` is worth knowing, `FAIL` comes with a remedy. For
-# all details run `python -m gdrt_lite doctor` in a terminal.
+# The doctor checks everything that the course needs. `OK` is good, `--` is worth knowing, and `FAIL` comes with a remedy. For all details run
+# `python -m gdrt_lite doctor` in a terminal.
 
 # %%
 answers = doctor.run_checks()
@@ -701,7 +757,7 @@ for name in dict.fromkeys(check.name for check in answers):
     own = [check for check in answers if check.name == name]
     print(f"{name:<12}", " ".join(check.status for check in own), *(f"-> {c.remedy}" for c in own if c.status == doctor.FAIL))
 
-# %%
+# %% jupyter={"source_hidden": true}
 broken = sum(check.status == doctor.FAIL for check in answers)
 say("{verdict}", verdict="Ready." if not broken else f"**{broken} to repair first**, see the arrows.")
 
@@ -721,28 +777,37 @@ say("{verdict}", verdict="Ready." if not broken else f"**{broken} to repair firs
 # | [08 your data, your model](08_your_data_your_model.ipynb) | And on mine? | your own run |
 # | [09 capstone](09_capstone.ipynb) | Is B the better recommender? | a model report of your own |
 #
-# Diagnosis is 01 and 02. The cure is built in 03, 04 and 05, and tried in 06. Doubt is 07. Every notebook can be opened first.
-# In a hurry: 00, 01, 05, 06.
+# Notebooks 01 and 02 are the diagnosis. The remedy is built in 03, 04 and 05, and tried in 06, and 07 tests the results. Every notebook can be
+# opened first. If you have little time, take 00, 01, 05 and 06.
 #
 # `GDRT_PROFILE` sets the size of all runs: `quick` for a laptop, `standard` for a small GPU or patience, `full` for the paper's
 # sizes. The code is the same in all three.
 
+# %%
+reveal({
+    "00.a": f"{len(twice[0])} of 10",
+    "00.b": f"{len(set(own_list) & set(swapped))} of 10 (and {len(set(own_list) & set(again))} when asked again)",
+    "00.c": f"{gaps.median():.0f} seconds",
+    "00.d": best_here,
+})
+
 # %% [markdown]
 # ## Recap
 #
-# In this notebook we have **seen** that a tuned model gives much the same list to different people, **tested** whether the list depends on the user, with
-# the noise floor beside it, **questioned** what "next" means in a rating form, **compared** the model with twenty lines of counting on the same users,
-# **recommended** in one call, and **found** our way through the course.
+# In this notebook we have **seen** that a tuned model gives much the same list to different people, and **tested** whether the list depends on the
+# user, with the noise floor beside it. We have **questioned** what "next" means in a rating form, and **compared** the model with twenty lines of counting on
+# the same users. We have **recommended** in one call, and **found** our way through the course.
 #
 # **Quick check.** A model's list changes completely when the history is swapped. Has it read the user?
 #
 # <details><summary>Answer</summary>
 #
-# It has reacted to the user. Whether it understood is another question: a random list changes too. You need both: the list
+# It has reacted to the user. Whether it has understood the user is another question, since a random list changes too. You need both: the list
 # changes, *and* the user's own history gives better lists than a stranger's.
 # </details>
 #
-# **What could still be wrong.** The order of the ratings is that of a form. One test moment per user, and few users. A search that does not find the model's best titles. Titles that the model has never read about. A prompt that
-# asks clumsily. And the neighbours have seen more of this data than the model: notebook 06 puts both side by side.
+# **What could still be wrong.** The order of the ratings is that of a form. The users are few, and each has one test moment. The search may not find
+# the model's best titles, and the model may never have read about some of them. Another wording of the prompt may work better. Finally, the
+# counting recommender has seen more of these data than the model; notebook 06 gives both the same.
 #
 # **Next:** notebook 01 looks inside one prompt, and asks which words decided.

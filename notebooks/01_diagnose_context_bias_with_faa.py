@@ -13,8 +13,8 @@
 # %% [markdown]
 # # Which words does it lean on?
 #
-# A language model recommends a movie by finishing a text. Part of that text is ours: the instruction. Part is the
-# user's: the titles. And part is the answer itself, as far as it is written. Which part decides what comes next?
+# A language model recommends a movie by continuing a text. Part of that text is our instruction, part is the user's titles, and part is
+# the answer itself, as far as it is written. Which part decides what comes next?
 #
 # After this notebook you can:
 #
@@ -24,9 +24,9 @@
 # - **read** a bias ratio with care: absolute or signed, per segment or per token,
 # - **compare** a model before and after fine-tuning.
 #
-# *Prerequisites:* PyTorch, softmax, the logarithm. Notebook 00 is a good start; it is not needed.
+# *Prerequisites:* PyTorch, softmax, the logarithm. Notebook 00 is a good start, but it is not needed.
 
-# %% tags=["setup"]
+# %% tags=["setup"] jupyter={"source_hidden": true}
 # Setup, the same in all notebooks: use the clone around it, else install the package and keep this torch.
 import os, subprocess, sys, tempfile
 from importlib import invalidate_caches, metadata, util
@@ -51,7 +51,7 @@ from gdrt_lite.course.notebook import card, pick, say
 # %% tags=["card"]
 card("01")
 
-# %% tags=["imports"]
+# %% tags=["imports"] jupyter={"source_hidden": true}
 import json
 import math
 from itertools import groupby
@@ -59,16 +59,20 @@ from itertools import groupby
 import pandas as pd
 import torch
 from captum.attr import FeatureAblation
+from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from gdrt_lite import attribution, data, lm, metrics, training
 from gdrt_lite.ablation import MEANINGS, ablate
+from gdrt_lite.course.notebook import predict, reveal
+from gdrt_lite.plots import canvas, figures
 from gdrt_lite.prompts import HISTORY, SEGMENT_NAMES, TARGET, TASK
 
 # %% [markdown]
 # ## 1. Three kinds of words
 #
-# We take a real model and a real user, and look at the prompt as the model sees it: as tokens.
+# We take a real model and a real user, and look at the prompt as the model sees it, that is, as tokens.
 
 # %%
 splits = data.load_movielens(500).split("new_users", history=5)
@@ -79,36 +83,62 @@ encoded = base.encode(example.history, example.target)
 print(base.tokenizer.decode(encoded.ids))
 
 # %% [markdown]
-# The last line is the **target**: what this user rated next. We know it, so we can ask how probable the model finds it.
-# The text ends in a special token, EOS. It says "the title is over". Without it *Alien* could not end before *Aliens*.
-#
-# **Predict:** of all these tokens, are more of them ours or the user's?
+# The last line is the **target**, the title that this user rated next. We know it, so we can ask how probable the model finds it. The text ends
+# in a special token, EOS, which says that the title is over. Without it *Alien* could not end before *Aliens*.
 
 # %%
-pieces = pd.DataFrame(
-    {
-        "token": [base.tokenizer.decode([i]) for i in encoded.ids],
-        "segment": [SEGMENT_NAMES[s] for s in encoded.segments],
-    }
-)
-runs = (pieces.segment != pieces.segment.shift()).cumsum()
-pieces.groupby(runs).agg(segment=("segment", "first"), text=("token", lambda part: repr("".join(part))), tokens=("token", "size"))
-
-# %%
+pieces = pd.DataFrame({"token": [base.tokenizer.decode([i]) for i in encoded.ids], "segment": [SEGMENT_NAMES[s] for s in encoded.segments]})
 size = pieces.segment.value_counts()
-say(
-    "**{task}** tokens are ours (TASK), **{history}** are the user's (HISTORY), **{target}** are the answer (TARGET).",
-    task=size["TASK"], history=size["HISTORY"], target=size["TARGET"],
+
+# %% jupyter={"source_hidden": true}
+FILLS = dict(zip(("TASK", "HISTORY", "TARGET"), canvas.colours(3)))
+
+
+def draw(title: str, columns: list[dict[str, list[tuple[str, str, bool]]]], width: int, alt: str) -> None:
+    """Prompts in columns: each token (text, segment, visible) a box, coloured and underlined by its segment; hidden ones are empty."""
+    rows = []
+    for prompts in columns:
+        placed, line = [], -1
+        for name, tokens in prompts.items():
+            placed.append((0, line := line + 1, name, "", True)) if name else None
+            column, line = 0, line + 1
+            for text, segment, visible in tokens:
+                shown = text.replace("\n", "↵")
+                if column + len(shown) > width:
+                    column, line = 0, line + 1
+                placed.append((column, line, shown, segment, visible))
+                column, line = (0, line + 1) if "\n" in text else (column + len(shown), line)
+        rows.append((placed, line + 1))
+    high = max(lines for _, lines in rows)
+    figure, axes = canvas.axes(title, (len(columns) * width * 0.0836 + 0.3, high * 0.25 + 0.9), len(columns))
+    for ax, (placed, _) in zip(axes, rows):
+        for column, line, shown, segment, visible in placed:
+            if segment:
+                ax.add_patch(Rectangle((column, line), len(shown), 0.9, facecolor=FILLS[segment] if visible else "white", alpha=0.4, edgecolor="grey"))
+                ax.plot([column + 0.15, column + len(shown) - 0.15], [line + 0.84] * 2, color="black", lw=1.2, ls=figures.UNDERLINES[segment])
+            ink, weight = ("black" if visible else "silver"), ("normal" if segment else "bold")
+            ax.text(column, line + 0.42, shown, family="monospace", size=10, va="center", color=ink, weight=weight, parse_math=False)
+        ax.set(xlim=(0, width), ylim=(high, 0))
+        ax.axis("off")
+    handles = [Line2D([], [], color=FILLS[s], lw=6, alpha=0.5, label=s) for s in FILLS]
+    figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False)
+    plots.show(figure, alt=alt)
+
+
+draw(
+    f"{size['TASK']} tokens are ours, {size['HISTORY']} are the user's, {size['TARGET']} are the answer",
+    [{"": list(zip(pieces.token, pieces.segment, [True] * len(pieces)))}], 100,
+    alt=f"The prompt as text, each token in the colour of its segment: TASK {size['TASK']} tokens, HISTORY {size['HISTORY']}, TARGET {size['TARGET']}",
 )
 
 # %% [markdown]
-# - `TASK`: the instruction, the bullets, the question. The same wording for every user.
-# - `HISTORY`: the titles. The only place where the user appears.
-# - `TARGET`: the answer. While the model predicts target token $y_t$, it already sees $y_0 \dots y_{t-1}$. These earlier
-#   tokens are called the **PREFIX** of $y_t$.
+# - `TASK`: the instruction, the bullets, the question. The wording is the same for every user.
+# - `HISTORY`: the titles. This is the only place where the user appears.
+# - `TARGET`: the answer. While the model predicts target token $y_t$, it already sees $y_0 \dots y_{t-1}$. These earlier tokens are called the
+#   **PREFIX** of $y_t$.
 #
-# TASK and PREFIX together are the *auxiliary* tokens: our wording, and the beginning of the answer itself. What the user did before is in
-# neither. The suspicion of this course: a tuned model leans on them, because they are always there.
+# TASK and PREFIX together are the *auxiliary* tokens: our wording, and the beginning of the answer itself. Neither contains what the user did
+# before. The hypothesis of this course is that a tuned model leans on them, because they are always there.
 
 # %% [markdown] tags=["paper"]
 # > **The paper** (arXiv 2510.10978): according to the summary that we have read, the auxiliary tokens weigh more than six times as
@@ -117,14 +147,12 @@ say(
 # %% [markdown]
 # ## 2. Attribution by hand
 #
-# The idea fits in one line. Take words away. See how far the right answer falls:
+# The idea is to take words away, and to measure how far the log-probability of the right answer falls:
 #
 # $$A_g(t) = \log P(y_t \mid x) - \log P(y_t \mid x \text{ without } g)$$
 #
-# Positive: segment $g$ helped. Negative: it was in the way. Zero: it did not matter. The unit is the *nat*, since we use the
-# natural logarithm.
-#
-# First we need $\log P(y_t \mid x)$. You write it.
+# If it is positive, segment $g$ helped. If it is negative, the segment made the answer less likely. If it is zero, it did not matter. The unit
+# is the *nat*, since we use the natural logarithm. First we need $\log P(y_t \mid x)$, and you write it.
 
 # %% [markdown]
 # ### Exercise 01.1 · Read the right row
@@ -171,8 +199,11 @@ def read_targets(logits: Tensor, labels: Tensor, first: int) -> Tensor:
 checks.check("01.1", read_targets);
 
 # %% [markdown]
-# Now FAA in ten lines. "Without" will mean: put a token that says nothing, `_`, in every place of the segment. We use full
-# precision on the CPU here, so that three ways of computing can be compared digit by digit.
+# FAA itself takes ten lines. "Without" means here that every place of the segment gets a token that says nothing, `_`. We use full precision on the CPU,
+# so that three ways of computing can be compared digit by digit.
+
+# %%
+predict("01.a", "At which place of the title does the user's history matter most?", ...)
 
 # %%
 exact = lm.load("smollm2-135m", dtype=torch.float32, device="cpu")
@@ -189,13 +220,11 @@ for name, segment in {"TASK": TASK, "HISTORY": HISTORY, "PREFIX": TARGET}.items(
     by_hand[name] = (score(ids) - score(torch.where(segments == segment, nothing, ids))).numpy()
 
 # %% [markdown]
-# Three details hide in the last line.
+# Three details of the last line matter.
 #
-# - The labels stay. We blank what the model *sees*, never what we *ask*.
-# - One pass serves all $t$ at once for PREFIX: row $t$ sees only earlier target tokens, and all of those are blank.
-# - At $t = 0$ there is no prefix, so its attribution must come out as zero. We will treat it as "no value".
-#
-# **Predict:** at which target token does the history matter most? And the prefix?
+# - The labels stay. We replace what the model *sees*, never what we *ask*.
+# - One pass serves all $t$ at once for PREFIX, because row $t$ sees only earlier target tokens, and all of those are replaced.
+# - At $t = 0$ there is no prefix, so its attribution must come out as zero. We treat it as a missing value.
 
 # %%
 assert abs(by_hand.PREFIX[0]) < 1e-3, "there is no prefix at t = 0"
@@ -210,14 +239,14 @@ say(
 )
 
 # %% [markdown]
-# Look at the columns. Once a title has begun, its prefix says how it goes on: a word is finished, a bracket is opened, a year
-# is closed. Only the first token has to be chosen with no prefix at all. There the user should speak.
+# Once a title has begun, its prefix says how it goes on: a word is finished, a bracket is opened, a year is closed. Only the first token has to
+# be chosen with no prefix at all, so the user should matter most there.
 #
-# Now look again at HISTORY. Is it large in the middle of a word, where nothing is left to choose? A user's taste cannot know
-# how a word is spelled. So part of what we measured is not taste. Keep the suspicion; section 3 follows it up.
+# Is HISTORY large in the middle of a word as well, where nothing is left to choose? A user's taste cannot tell how a word is spelled, so part of
+# what we measured is not taste. Section 3 returns to this.
 #
-# **The same with a library.** captum's `FeatureAblation` does the loop. It wants a function, a baseline (our `_`), and a mask
-# that says which inputs form one feature. Our segment labels *are* that mask.
+# **The same with a library.** captum's `FeatureAblation` runs the loop. It needs a function, a baseline (our `_`), and a mask that says which
+# inputs form one feature. Our segment labels are that mask.
 
 # %%
 def forward(rows: Tensor) -> Tensor:
@@ -238,23 +267,23 @@ for name, part in helpers.groupby("segment"):
     assert abs(gap).max() < 1e-3, name
 helpers[helpers.position < 2]
 
-# %%
+# %% jupyter={"source_hidden": true}
 rounded = attribution.feature_ablation(base, [example], ablation="token")
 gap = (rounded.attribution - helpers.attribution).abs()
+del exact
 say(
     "By hand, captum and helper agree to a thousandth of a nat. The copy of the model that we use from here on computes in "
     "`{dtype}`, and differs from full precision by {mean:.2f} nats on average, {most:.2f} at most. Read nothing into "
     "differences of that size.",
     dtype=str(base.model.dtype).removeprefix("torch."), mean=gap.mean(), most=gap.max(),
 )
-del exact
 
 # %% [markdown]
 # ## 3. Four ways to leave words out
 #
-# We wrote blanks over the words. Was that fair? A model has hardly ever read forty blanks in a row. What it then does may
-# tell more about blanks than about users. There is no neutral way to leave words out. So we compare four ways. Three of them change the
-# tokens that the model reads, and you write these. The fourth, `attention`, keeps the tokens and hides them with the attention mask.
+# We wrote blanks over the words. A model has hardly ever read forty blanks in a row, so its reaction may tell more about blanks than about users.
+# No way of leaving words out is neutral, and therefore we compare four. Three of them change the tokens that the model reads, and you write
+# these. The fourth, `attention`, keeps the tokens and hides them with the attention mask.
 
 # %% [markdown]
 # ### Exercise 01.2 · Write the ablations
@@ -279,7 +308,7 @@ checks.check("01.2", leave_out);
 # %% [markdown]
 # <details><summary>resample is right for some prompts only</summary>
 #
-# A donor's title may be longer or shorter than ours. It comes whole, and the prompt changes its length.
+# A donor's title may be longer or shorter than ours. It is taken whole, so the prompt changes its length.
 # </details>
 #
 # <details><summary>It stops with an IndexError</summary>
@@ -305,7 +334,7 @@ def leave_out(prompt: list[tuple[str, list[int]]], segment: str, how: str, neutr
 checks.check("01.2", leave_out, ours=True);
 
 # %% [markdown]
-# Now your function meets the real prompt, and the package's `ablate` must agree with it.
+# Next your function is tried on the real prompt, where the package's `ablate` must agree with it.
 
 # %%
 def in_pieces(encoded) -> list[tuple[str, list[int]]]:
@@ -321,32 +350,46 @@ for ablation in MEANINGS:
     seen = [i for i, visible in zip(without.ids, without.attend) if visible]
     if ablation != "attention":
         assert seen == list(left_out(in_pieces(encoded), "HISTORY", ablation, nothing, in_pieces(donor)))
-    print(f"--- HISTORY left out by '{ablation}': {len(seen)} tokens visible\n{base.tokenizer.decode(seen)}\n")
+    print(f"HISTORY left out by {ablation!r}: {len(seen)} tokens visible")
+
+# %% jupyter={"source_hidden": true}
+short, other = (base.encode(e.history[-2:], e.target) for e in examples[:2])
+drawn = {}
+for ablation in MEANINGS:
+    part = ablate(short, HISTORY, ablation, nothing, other)
+    drawn[ablation] = [(base.tokenizer.decode([i]), SEGMENT_NAMES[s], bool(a)) for i, s, a in zip(part.ids, part.segments, part.attend)]
+count = {name: sum(visible for *_, visible in tokens) for name, tokens in drawn.items()}
+names = list(drawn)
+draw(
+    f"Of a prompt of {len(short)} tokens, the model then reads " + ", ".join(f"{n} ({name})" for name, n in count.items()),
+    [{name: drawn[name] for name in names[:2]}, {name: drawn[name] for name in names[2:]}], 56,
+    alt="One prompt with two titles, four times: by attention its titles are empty boxes, by token they are underscores, by delete they are gone, by resample "
+    "another user's titles stand there. Visible tokens: " + ", ".join(f"{name} {n}" for name, n in count.items()),
+)
 
 # %% [markdown]
-# | ablation | what happens | what it asks | what is odd about it |
+# | ablation | what happens | what it asks | what is unusual about it |
 # |---|---|---|---|
 # | `attention` | the tokens are hidden, all others keep their positions | what flows through these tokens? | a gap in the positions |
 # | `token` | each becomes `_` | does it matter *what* stands here? | rows of blanks, never seen in training |
-# | `delete` | gone, the rest moves up | what if they had never been written? | a list with empty bullets |
-# | `resample` | another user's titles stand there | does it matter *whose* history this is? | nothing: such prompts exist |
+# | `delete` | they are gone, and the rest moves up | what if they had never been written? | a list with empty bullets |
+# | `resample` | another user's titles stand there | does it matter *whose* history this is? | nothing, since such prompts exist |
 #
-# For HISTORY, only `resample` stays *on-distribution*: the model sees a prompt of the kind it knows. The other three also measure surprise.
-# For PREFIX, `resample` measures it too: the beginning of another title before the rest of this one is a text that nobody writes.
-#
-# **Predict:** under `resample`, what is the attribution of TASK?
+# For HISTORY, only `resample` stays *on-distribution*: the model sees a prompt of the kind it knows. The other three also measure the reaction to an
+# unusual prompt. For PREFIX, `resample` measures that too, because nobody writes the beginning of another title before the rest of this one.
+
+# %%
+predict("01.b", "Under resample, what is the attribution of TASK, in nats?", ...)
 
 # %%
 swapped = ablate(encoded, TASK, "resample", nothing, donor)
 assert swapped.ids == encoded.ids
 
 # %% [markdown]
-# Zero, by construction. The task text of every other example is the same text, so nothing changes. That is not a
-# fault of the measure. It is a fact: **what never varies cannot carry information about the user.** Keep it in mind, it is
-# the heart of notebook 02.
+# It is zero by construction, because the task text of every other example is the same text. This is not a fault of the measure but a fact about
+# constant words: **what never varies cannot carry information about the user.** Notebook 02 builds on it.
 #
-# Now all four, for several users. **Predict** before you look: which segment is the tallest? Does the order of the bars depend
-# on the ablation?
+# The next cell computes all four ablations for several users.
 
 # %%
 frames = {
@@ -355,7 +398,7 @@ frames = {
 }
 everything = pd.concat(frames.values(), ignore_index=True)
 
-# %%
+# %% jupyter={"source_hidden": true}
 tables = {name: attribution.segment_table(frame) for name, frame in frames.items()}
 largest = {table.mean_abs.idxmax() for table in tables.values()}
 title = f"{largest.pop()} weighs most, however the words are left out" if len(largest) == 1 else "What weighs most depends on the ablation"
@@ -365,7 +408,7 @@ plots.show(
     alt=f"Bars of mean absolute attribution in nats for each segment and ablation. {heights}",
 )
 
-# %%
+# %% jupyter={"source_hidden": true}
 alike = frames["resample"].query("segment == 'TASK'").attribution.abs().mean()
 small = min(t.mean_abs["HISTORY"] for t in tables.values())
 say(
@@ -383,7 +426,7 @@ say(
 # %% [markdown]
 # ## 4. One number, and what it hides
 #
-# To compare models we want one number: auxiliary weight over the user's weight. The **bias ratio**:
+# To compare models we want one number: the weight of the auxiliary tokens over the weight of the user's. This is the **bias ratio**:
 #
 # $$\text{ratio} = \frac{A_{\text{TASK}} + A_{\text{PREFIX}}}{A_{\text{HISTORY}}}, \qquad A_g = \text{mean over users of each user's mean } |A_g(t)|$$
 #
@@ -426,8 +469,8 @@ def bias_ratio(frame: pd.DataFrame) -> float:
 checks.check("01.3", bias_ratio);
 
 # %% [markdown]
-# A ratio from a few users is uncertain. So we draw the users again and again, with repeats, and see how far the ratio
-# wanders: a *bootstrap*. Users are drawn and not tokens, since the tokens of a user are not independent.
+# A ratio from a few users is uncertain. So we draw the users again and again, with repeats, and compute the ratio each time: a *bootstrap*. We
+# draw users and not tokens, since the tokens of one user are not independent.
 
 # %%
 def ratio_draws(frame: pd.DataFrame) -> torch.Tensor:
@@ -447,7 +490,7 @@ for name, frame in frames.items():
     assert math.isclose(draws[name][0], bias_ratio(frame), rel_tol=1e-6)
 pd.DataFrame({"bias ratio [95% interval]": {name: f"{interval(d):.1f}" for name, d in draws.items()}})
 
-# %%
+# %% jupyter={"source_hidden": true}
 ratios = {name: d[0].item() for name, d in draws.items()}
 small, large = min(ratios, key=ratios.get), max(ratios, key=ratios.get)
 say(
@@ -459,9 +502,9 @@ say(
 
 # %% [markdown]
 # **Two cautions about this number.** First, PREFIX has no value at $t = 0$, while TASK and HISTORY have one, and the history often matters
-# most there. So the terms of the ratio are means over different tokens. Second, the numerator is a sum of two unlike things.
+# most there. So the terms of the ratio are means over different tokens. Second, the numerator adds two different things.
 
-# %%
+# %% jupyter={"source_hidden": true}
 parts = tables["attention"].mean_abs
 say(
     "Under `attention`, PREFIX is **{prefix:.0%}** of the numerator. TASK alone against HISTORY is **{task:.1f}**, and HISTORY's share of all "
@@ -472,13 +515,12 @@ say(
 )
 
 # %% [markdown]
-# **Signed or absolute?** The ratio uses $|A|$: *does the model react?* The signed mean asks: *does the reaction help?*
-# **Predict:** swap the history for a stranger's. How much lower is the probability of the right movie?
+# **Signed or absolute?** The ratio uses $|A|$, which asks whether the model *reacts*. The signed mean asks whether the reaction *helps*.
 
 # %%
 pd.concat(tables, names=["ablation"])[["mean_abs", "mean_signed"]].unstack("segment").round(2)
 
-# %%
+# %% jupyter={"source_hidden": true}
 swap = frames["resample"].query("segment == 'HISTORY'")
 signed = metrics.bootstrap(swap.attribution, clusters=swap.user)
 verdict = "The interval contains zero: we cannot tell this user's history from a stranger's." if signed.low <= 0 <= signed.high else (
@@ -491,8 +533,8 @@ say(
 )
 
 # %% [markdown]
-# This is why one looks at both. `delete` and `token` also take away the *form* of a list of movies, and the model
-# misses the form. `resample` keeps the form and changes only the person.
+# This is why both are needed. `delete` and `token` also take away the *form* of a list of movies, and the model reacts to the missing form. `resample`
+# keeps the form and changes only the person.
 
 # %% [markdown] tags=["definition"]
 # ### Exercise 01.4 · Moved, but where to
@@ -523,8 +565,8 @@ moved = "b"
 checks.check("01.4", moved);
 
 # %% [markdown]
-# **Per segment or per token?** A long segment has more chances to matter. If HISTORY has more tokens than TASK, it is fair to
-# ask for the weight of *one* token. **Predict:** does the verdict turn round?
+# **Per segment or per token?** A long segment has more chances to matter. If HISTORY has more tokens than TASK, it is fair to ask for the weight of
+# *one* token.
 
 # %%
 one = tables["attention"].mean_abs_per_token
@@ -537,7 +579,7 @@ pd.DataFrame(
     }
 )
 
-# %%
+# %% jupyter={"source_hidden": true}
 say(
     "Per token (`attention`), one TASK token weighs {task:.1f} times as much as one HISTORY token, one PREFIX token {prefix:.0f} "
     "times. The ratio per token is **{per_token:.0f}**, per segment **{per_segment:.1f}**.",
@@ -546,16 +588,19 @@ say(
 )
 
 # %% [markdown]
-# Neither is *the* right one. Per segment: how much does the user count in all? Per token: where does the model look for
-# its evidence? With longer histories the first one changes even if the model does not. Say which one you report.
+# Both are right answers to different questions. Per segment: how much does the user count in all? Per token: where does the model find its
+# evidence? With longer histories the first one changes even if the model does not. So say which one you report.
 
 # %% [markdown]
 # ## 5. Before and after fine-tuning
 #
-# So far the model had never been trained to recommend. Fine-tuning on (history, next movie) pairs should teach it to use the
-# history. According to its abstract, the paper finds that it mostly teaches something else. **Predict** the ratio after SFT: higher, lower, the same?
+# So far the model had never been trained to recommend. Fine-tuning on (history, next movie) pairs should teach it to use the history. According to
+# its abstract, the paper finds that it mostly teaches something else.
 
 # %%
+predict("01.c", "Is the bias ratio higher, lower, or the same after SFT?", ...)
+
+# %% jupyter={"source_hidden": true}
 folder = data.data_folder() / "adapters" / "movielens-sft"
 if (folder / "adapter_config.json").exists():
     tuned = lm.load("smollm2-135m", adapter=folder)
@@ -588,7 +633,7 @@ plots.show(
     + "; ".join(f"{n}: " + ", ".join(f"{s} {t.mean_abs[s]:.2f}" for s in t.index) for n, t in shown.items()),
 )
 
-# %%
+# %% jupyter={"source_hidden": true}
 before, after = (ratio_draws(both[name]["attention"]) for name in both)
 moved_by = interval(after - before)
 direction = "no change that these users could show" if moved_by.low <= 0 <= moved_by.high else "a rise" if moved_by.low > 0 else "a fall"
@@ -604,9 +649,9 @@ say(
 )
 
 # %% [markdown]
-# Two different things can be learned from the same loss. *Which titles exist, and how they are spelled*: true for every user,
-# learned from the prefix. *Which of them this user wants*: learned only from the history. Cross-entropy adds both up, token by
-# token, and there are many more tokens of the first kind. Notebook 06 watches the two being learned one after the other.
+# Two different things can be learned from the same loss. *Which titles exist, and how they are spelled* is true for every user, and is learned from
+# the prefix. *Which of them this user wants* can be learned only from the history. Cross-entropy adds both up, token by token, and there are many
+# more tokens of the first kind. Notebook 06 observes when each of the two is learned.
 
 # %% [markdown] tags=["definition"]
 # ### Exercise 01.5 · Ten against sixty
@@ -642,10 +687,12 @@ checks.check("01.5", ratio);
 # %% [markdown]
 # ## 6. One prompt, token by token
 #
-# A segment is a crowd. Now we ablate single tokens, one at a time, and colour the prompt by what each of them is worth for the
-# whole title. **Predict:** which single token matters most?
+# A segment has many tokens. Now we ablate single tokens, one at a time, and colour the prompt by what each of them is worth for the whole title.
 
 # %%
+predict("01.d", "Which single token of the prompt matters most?", ...)
+
+# %% jupyter={"source_hidden": true}
 # The last token is left out of the picture: the answer is read off its position, so blanking it breaks the readout.
 maps = {name: attribution.token_attribution(model, example) for name, model in (("pre-trained", base), ("SFT", tuned))}
 inside = {name: map[:-1] for name, map in maps.items()}
@@ -657,14 +704,14 @@ plots.show(
     alt=f"The prompt as text, each token coloured by its attribution; the strongest are {', '.join(strongest['pre-trained'])}",
 )
 
-# %%
+# %% jupyter={"source_hidden": true}
 less = "less" if moved_most["SFT"]["HISTORY"] < moved_most["pre-trained"]["HISTORY"] else "no less"
 plots.show(
     plots.token_heatmap(inside["SFT"], title=f"SFT, same scale: a title token moves {moved_most['SFT']['HISTORY']:.2f} nats, {less} than before", limit=scale),
     alt=f"The same prompt after fine-tuning, on the same colour scale; the strongest tokens are {', '.join(strongest['SFT'])}",
 )
 
-# %%
+# %% jupyter={"source_hidden": true}
 sums = maps["pre-trained"].groupby("segment").attribution.sum()
 together = helpers.groupby("segment").attribution.sum()  # section 2: same example, same blanks, whole segments
 more = [name for name in ("HISTORY", "TASK") if sums[name] > together[name]]
@@ -678,18 +725,26 @@ say(
 )
 
 # %% [markdown]
-# Two readings.
+# These pictures need care in two ways.
 #
-# - The last token before the answer is special: the next token is predicted from its position. Masking it breaks the readout rather
-#   than removing evidence, so the pictures leave it out. Be careful with attributions of tokens next to the target.
-# - Ablation is **not additive**. Where words back each other up (if one is gone, others still say the same), the parts sum to *less* than
-#   the whole. Where words work together (without any one of them the others say little), each is charged for all, and the parts sum to *more*. So
-#   single tokens do not add up to their segment. A heat map is for looking, a segment is for measuring.
+# - The last token before the answer is special, because the next token is predicted from its position. Masking it breaks the readout rather
+#   than removing evidence, so the pictures leave it out. The same holds, in part, for other tokens next to the target.
+# - Ablation is **not additive**. Where words repeat each other's information, the parts sum to *less* than the whole, since the others still say the
+#   same. Where words are needed together, each is charged for all, and the parts sum to *more*. So single tokens do not add up to their
+#   segment: use a heat map to look, and a segment to measure.
 
 # %% [markdown]
-# **Is a large PREFIX a fault?** It says that the model can finish a title that has begun, and no recommender that writes titles can do
-# without that. In a title of ten tokens there is often only one movie left after the first two. PREFIX becomes a fault only where it crowds
-# out the user. So compare ratios between models that pay the same for a title, and do not wish for a ratio of zero.
+# **Is a large PREFIX a fault?** It says that the model can finish a title that has begun, and every recommender that writes titles must do that. In a
+# title of ten tokens there is often only one movie left after the first two. A large PREFIX is a fault only where it keeps the user from being
+# used. So compare ratios between models that pay the same for a title, and do not aim at a ratio of zero.
+
+# %%
+reveal({
+    "01.a": f"{by_hand.token[by_hand.HISTORY.idxmax()]!r}, token {by_hand.HISTORY.idxmax() + 1} of {len(by_hand)}",
+    "01.b": f"{alike:.2f} nats",
+    "01.c": f"{direction}: {before[0].item():.1f} before, {after[0].item():.1f} after",
+    "01.d": strongest["pre-trained"][0],
+})
 
 # %% [markdown]
 # ## Recap
@@ -706,7 +761,7 @@ say(
 # attribution under `resample` grow: does the history help, or does it only change the prediction without improving it?
 # </details>
 #
-# **What could still be wrong.** FAA leaves out one segment at a time; words that back each other up are undervalued. A few users
-# are few. And attribution is not accuracy: a model may lean on the user and still guess badly.
+# **What could still be wrong.** FAA leaves out one segment at a time, so words that repeat each other's information are undervalued. The users are
+# few. And attribution is not accuracy: a model may lean on the user and still recommend badly.
 #
 # **Next:** why would a model learn to lean on words that are always there? Notebook 02 counts, and then trains.

@@ -13,20 +13,20 @@
 # %% [markdown]
 # # Why would it learn to?
 #
-# Notebook 01 measured that a model leans on words that know nothing about the user. Why would training teach it that? The
-# paper's answer, in the summary that we have read, is that those words are *always there*. We count how often, ask what that is
-# worth, and then do what counting cannot: we change the cause, and see whether the effect changes.
+# Notebook 01 measured that a model leans on words that know nothing about the user. Why would training teach it that? The summary of the
+# paper that we have read answers that those words are *always there*. We first count how often they are, and ask what that is worth.
+# Then we do what counting cannot do: we change the suspected cause, and measure whether the effect changes with it.
 #
 # After this notebook you can:
 #
 # - **count** how often two tokens meet, by hand and on a corpus,
-# - **distinguish** a rate from information, and show that a constant token has one without the other,
+# - **distinguish** a rate from information, and show that a constant token has the first without the second,
 # - **design** a causal test, and say beforehand which result would refute the claim,
-# - **run** it on a model small enough to train in a lesson, and **judge** what came out.
+# - **run** it on a model small enough to train in a lesson, and **judge** the result.
 #
-# *Prerequisites:* logarithms; notebook 01 for the word *attribution*.
+# *Prerequisites:* logarithms, and from notebook 01 the word *attribution*.
 
-# %% tags=["setup"]
+# %% tags=["setup"] jupyter={"source_hidden": true}
 # Setup, the same in all notebooks: use the clone around it, else install the package and keep this torch.
 import os, subprocess, sys, tempfile
 from importlib import invalidate_caches, metadata, util
@@ -51,9 +51,11 @@ from gdrt_lite.course.notebook import card, pick, say
 # %% tags=["card"]
 card("02")
 
-# %% tags=["imports"]
+# %% tags=["imports"] jupyter={"source_hidden": true}
 import math
+import random
 import re
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -62,19 +64,20 @@ import pandas as pd
 from IPython.display import display
 
 from gdrt_lite import attribution, cooccurrence, data, lm, metrics, prompts, training
+from gdrt_lite.course.notebook import predict, reveal
 from gdrt_lite.data import Example
-from gdrt_lite.prompts import Prompt
+from gdrt_lite.plots import canvas
+from gdrt_lite.prompts import Prompt, RotatingPrompt
 
 # %% [markdown] tags=["paper"]
-# > **Mechanism 1, as the summary of the paper that we have read calls it.** Task words and prefix words occur together with target
-# > words more often than the user's words do, and maximum likelihood takes the shortcut. That summary also names a *break condition*:
-# > if the rates were balanced when the data are made, the mechanism would not explain the bias. The rates are reported there, and not
-# > changed.
+# > **Mechanism 1, as the summary of the paper that we have read calls it.** Task words and prefix words occur together with target words more
+# > often than the user's words do, and maximum likelihood takes this shortcut. The summary also names a *break condition*: if the rates were
+# > balanced when the data are made, the mechanism would not explain the bias. It reports the rates, and does not change them.
 
 # %% [markdown]
-# ## 1. Counting
+# ## 1. Count how often words meet
 #
-# Five users, one-word movies. The prompt always opens with the same words.
+# Five users have watched movies with one-word titles. The prompt always opens with the same word.
 
 # %% tags=["needed"]
 five = [
@@ -88,12 +91,10 @@ five = [
 seen = [(["Next", *example.history], [example.target]) for example in five]
 
 # %% [markdown]
-# The **co-occurrence rate** of a source word $s$ with a target word $v$: of the examples whose target holds $v$, which share has
+# The **co-occurrence rate** of a source word $s$ with a target word $v$ is a share: of the examples whose target holds $v$, how many have
 # $s$ in front of it?
 #
 # $$\text{rate}(s, v) = P(s \text{ in the segment} \mid v \text{ in the target})$$
-#
-# **Predict**, by looking at the five: the rate of Alien with Aliens? Of Heat with Casino? Of Next with anything?
 
 # %% [markdown]
 # ### Exercise 02.1 · A rate by counting
@@ -135,11 +136,11 @@ by_hand = pd.DataFrame({v: {s: rate(seen, s, v) for s in words} for v in ("Alien
 by_hand
 
 # %% [markdown]
-# Each column is a target, each row a word in front. `Next` fills its row with ones. By this measure it is the best friend of
-# every target.
+# Each column is a target, and each row is a word in front of it. `Next` has rate one with every target, so by this measure no other word is as
+# closely linked to the targets.
 #
-# The helper does the same with tokens, and keeps three segments apart: TASK (our words), HISTORY (the user's) and PREFIX (the
-# part of the title that is already written). Both must agree:
+# The helper does the same with tokens, and keeps three segments apart: TASK (our words), HISTORY (the user's) and PREFIX (the part of the
+# title that is already written). Both must agree:
 
 # %%
 tiny = Prompt("Movies seen:", after="\nNext:\n-")
@@ -151,8 +152,10 @@ for row in table[table.segment.isin(["TASK", "HISTORY"]) & table.target.str.stri
 table.loc[table.target == " Aliens", ["segment", "source", "target", "count", "source_count", "target_count", "rate"]].head(9)
 
 # %% [markdown]
-# Now the real corpus: training examples of MovieLens, split by the tokenizer of the real model. **Predict** the mean rate of
-# the three segments. Which is the highest, and by how much?
+# Next comes the real corpus: training examples of MovieLens, split by the tokenizer of the real model.
+
+# %%
+predict("02.a", "Which segment has the highest mean rate, and how many times that of HISTORY?", ...)
 
 # %%
 splits = data.load_movielens(500).split("new_users", history=5)
@@ -161,31 +164,31 @@ corpus = data.sample(splits.train, pick(quick=6000, standard=len(splits.train), 
 counted = cooccurrence.rates(corpus, smollm2, prompts.DEFAULT)
 cooccurrence.summary(counted)[["mean_rate", "pairs"]].round(3)
 
-# %%
+# %% jupyter={"source_hidden": true}
 mean = cooccurrence.summary(counted).mean_rate
 say(
     "A task token stands beside a target token in **{task:.0%}** of the cases, a prefix token in **{prefix:.0%}**, a history token in "
-    "**{history:.1%}** (the mean over pairs that occur, each counted once). The asymmetry that the paper speaks of is there: {times:.0f} to 1 for TASK, "
+    "**{history:.1%}** (the mean over pairs that occur, each counted once). The asymmetry that the summary speaks of is there: {times:.0f} to 1 for TASK, "
     "{p_times:.1f} to 1 for PREFIX.",
     task=mean["TASK"], prefix=mean["PREFIX"], history=mean["HISTORY"], times=mean["TASK"] / mean["HISTORY"],
     p_times=mean["PREFIX"] / mean["HISTORY"],
 )
 
 # %% [markdown]
-# So the premise is right. Does the conclusion follow?
+# So the premise is right. The next section asks whether the conclusion follows from it.
 #
 # ## 2. A rate is not information
 #
-# Ask it another way. You do not know the target. Somebody tells you: "the prompt contains the word *Next*". What do you know
-# now? Nothing: all prompts do. What counts is not how often two words meet, but how much *more* often than they would by chance:
+# Suppose that you do not know the target, and somebody tells you that the prompt contains the word *Next*. You have learned nothing, because
+# all prompts contain it. What matters is not how often two words meet, but how much *more* often than they would by chance:
 #
 # $$\text{PMI}(s, v) = \log \frac{P(s, v)}{P(s)\,P(v)} = \log \frac{\text{rate}(s, v)}{P(s)}$$
 #
-# the *pointwise mutual information*. For a token that is in every prompt, $P(s) = 1$ and the rate is $1$, so
+# This is the *pointwise mutual information*. A token that is in every prompt has $P(s) = 1$ and rate $1$, so
 #
 # $$\text{PMI} = \log \frac{1}{1} = 0 \quad \text{for every target } v.$$
 #
-# Always there, and worth nothing. **Predict:** which pair of the five examples is worth most? Is any worth less than zero?
+# Such a token has the highest possible rate, and it carries no information at all.
 
 # %% [markdown]
 # ### Exercise 02.2 · What a pair is worth
@@ -205,7 +208,7 @@ checks.check("02.2", pmi);
 # %% [markdown]
 # <details><summary>Next comes out different from zero</summary>
 #
-# Write down its three probabilities for one target. Two of the three cancel. Did you divide every count by the number of examples?
+# Write down its three probabilities for one target; two of them cancel. Did you divide every count by the number of examples?
 # </details>
 #
 # <details><summary>All my values are at most zero</summary>
@@ -242,16 +245,16 @@ plots.show(
 )
 
 # %% [markdown]
-# NPMI, on the right, is PMI scaled to lie between minus one and one. TASK: a line at one on the left, a line at zero on the right.
+# NPMI, on the right, is PMI scaled to lie between minus one and one. For TASK, all rates are one and all values of NPMI are zero.
 #
-# What then can a model learn about the target from TASK alone? For a constant $s$, $P(v \mid s) = P(v)$. It can learn **the
-# marginal**: how frequent each target is, whoever asks. This does not mean that a large TASK attribution is a best-seller list. The
-# task text also tells the model *what to do* with the history, and without that instruction it may not read the history at all. An
-# attribution counts both. Exercise 02.4 comes back to this.
+# What then can a model learn about the target from TASK alone? For a constant $s$, $P(v \mid s) = P(v)$. So it can learn **the marginal**, that
+# is, how frequent each target is, whoever asks. A large TASK attribution is therefore not yet a list of best-sellers. The task text also tells
+# the model *what to do* with the history, and an attribution counts both. Exercise 02.4 comes back to this.
 #
-# And PREFIX has, in the mean, a higher rate than HISTORY and more information. It tells how a title goes on. That is spelling, not taste.
+# PREFIX has, on average, a higher rate than HISTORY and more information. But what it tells is how a title goes on, which is spelling and not taste.
+# (Its median rate is near zero, because most prefix tokens go with few targets. A few frequent pairs raise the mean.)
 #
-# **Look at the pairs themselves.** Which history tokens tell most about which target tokens? (Digits of years and punctuation are left out.)
+# **The pairs themselves.** Which history tokens tell most about which target tokens? Digits of years and punctuation are left out.
 
 # %%
 letters = counted.source.str.contains("[A-Za-z]") & counted.target.str.contains("[A-Za-z]")
@@ -260,11 +263,14 @@ parts = [often[often.segment == name].nlargest(6, "npmi") for name in ("HISTORY"
 pd.concat(parts)[["segment", "source", "target", "count", "rate", "pmi", "npmi"]].round(2).reset_index(drop=True)
 
 # %% [markdown]
-# Most of the history's best pairs are pieces of film series, whose parts people watch one after the other. That is knowledge about users. It is
-# there to be learned. But look at the sizes: no pair of the history comes near those of the prefix.
+# Most of the history's best pairs are pieces of film series, whose parts people watch one after the other. That is knowledge about users, and
+# it is there to be learned. But no pair of the history comes near the pairs of the prefix in size.
 #
-# **A control.** Rare pairs have a large PMI by luck, and we average only pairs that occur. So shuffle: give each history the target
-# of another example. All links between history and target are cut, and all frequencies stay (a title stays whole, so PREFIX cannot change). **Predict** what happens to the rate, and what to the PMI.
+# **A control.** Rare pairs have a large PMI by luck, and we average only over pairs that occur. So we shuffle, and give each history the target of
+# another example. This cuts all links between history and target, and keeps all frequencies. (A title stays whole, so PREFIX cannot change.)
+
+# %%
+predict("02.b", "Once the histories are shuffled, which keeps more of its value: the rate of HISTORY, or its PMI?", ...)
 
 # %%
 order = np.random.default_rng(0).permutation(len(corpus))
@@ -279,7 +285,7 @@ def weighted(frame: pd.DataFrame) -> pd.DataFrame:
 both = pd.concat({"as it is": weighted(counted), "shuffled": weighted(shuffled)}, axis=1)
 both.loc[["TASK", "HISTORY", "PREFIX"]].round(3)
 
-# %%
+# %% jupyter={"source_hidden": true}
 true, chance = weighted(counted).loc["HISTORY"], weighted(shuffled).loc["HISTORY"]
 say(
     "With all links cut, the HISTORY rate goes from {r:.3f} to {r0:.3f}: it keeps **{rate_kept:.0%}**. The PMI goes from {p:.4f} to "
@@ -291,27 +297,33 @@ say(
 # %% [markdown]
 # ## 3. Change the cause
 #
-# Counting alone cannot decide. Two stories fit the same rates.
+# Counting alone cannot decide, because two explanations fit the same rates.
 #
-# - **Mechanism 1:** the model leans on the task text *because* it is always there. The text keeps the history from being learned.
-# - **The marginal first:** the model learns spelling and frequencies first because they are easy and pay at once. The history is
-#   slow and pays little. The task text is only where the marginal happens to be stored. Without it, it would be stored elsewhere.
+# - **Mechanism 1:** the model leans on the task text *because* it is always there, and this keeps it from learning the history.
+# - **The marginal first:** the model learns spelling and frequencies first, because they are easy and reduce the loss at once. The history
+#   is learned slowly. The task text is only where the marginal happens to be stored, and without it, it would be stored elsewhere.
 #
-# They disagree about one experiment: **change the rate of the task text.** Three arms:
+# They disagree about one experiment, which is to **change the rate of the task text**. We train the same model in several *arms*, which differ
+# in the task text alone:
 #
-# | arm | task text | its co-occurrence |
-# |---|---|---|
-# | `fixed` | one wording, in every example | as high as can be |
-# | `rotating` | eight wordings, each example has one | each wording a fraction of that |
-# | `none` | no words, only a bullet before each title | hardly any text left |
+# | arm | task text | rate of its words | its length |
+# |---|---|---|---|
+# | `fixed` | one wording, in every example | one | long |
+# | `rotating` | eight wordings, and each example has one of them | lower | differs |
+# | `none` | no words, only a bullet before each title | one, for the bullets | short |
+# | `nonsense` | `fixed` with each word replaced by a made-up word | one | as `fixed` |
+# | `random nonsense` | the same, with other made-up words in each example | lower | as `fixed` |
+# | `wording 2` to `8` | the other wordings of `rotating`, each with a model of its own | one | differs |
 #
-# `rotating` is the test: much the same is said, by words that each occur in fewer examples. `none` goes further, and takes most of the prompt with it.
+# `rotating` and `none` change the length and the form along with the rate. The two arms of nonsense have the length of `fixed`, so their
+# difference is due to the rate alone. The eight fixed wordings differ in length, at an equal rate.
 #
-# This needs a model trained from random initial weights, so that it brings no habits along: the *pocket model*. It is a tiny Llama that trains in
-# a lesson. Its world is small too: the movies rated most, their titles without the year, the last three as history.
+# All this needs a model trained from random initial weights, so that it brings no habits along. The *pocket model* is a tiny Llama that trains
+# in a lesson. Its world is small too: the movies rated most, titles without the year, and the last three of them as history.
 
 # %%
 n_train, n_test = pick(quick=(2400, 240), standard=(10_000, 700), full=(10_000, 700))  # or all that there are
+live = ["fixed", "rotating", "none"]  # the arms that are trained here; a table holds longer trainings
 
 # %% tags=["arms"]
 def shorten(example: Example) -> Example:
@@ -326,16 +338,34 @@ catalogue = sorted({short(title) for title in world.catalogue})
 assert len(catalogue) == len(world.catalogue), "no two titles may become one"
 train = [shorten(e) for e in data.sample(world.train, n_train)]
 test = [shorten(e) for e in data.sample(world.test, n_test)]
-arms = {"fixed": prompts.DEFAULT, "rotating": prompts.PARAPHRASES, "none": prompts.NO_TASK}
+
+SYLLABLES = [consonant + vowel for consonant in "bdfgklmnprstvz" for vowel in "aeiou"]
+MADE_UP = ["".join(random.Random(i).sample(SYLLABLES, 2)) for i in range(200)]
+
+def nonsense(prompt: Prompt, seed: int) -> Prompt:
+    """The wording with each word replaced by a made-up one, always the same for the same word; punctuation stays."""
+    fresh = iter(random.Random(seed).sample(sorted(set(MADE_UP)), 40))
+    translation = defaultdict(lambda: next(fresh))
+    before, after = (re.sub("[A-Za-z]+", lambda word: translation[word[0].lower()], text) for text in (prompt.before, prompt.after))
+    return replace(prompt, before=before, after=after)
+
+wordings = {f"wording {i}": wording for i, wording in enumerate(prompts.PARAPHRASES.variants[1:], 2)}  # the first is `fixed`
+arms = {
+    "fixed": prompts.DEFAULT, "rotating": prompts.PARAPHRASES, "none": prompts.NO_TASK,
+    "nonsense": nonsense(prompts.DEFAULT, 0),
+    "random nonsense": RotatingPrompt(tuple(nonsense(prompts.DEFAULT, seed) for seed in range(512))),
+    **wordings,
+}
 
 # %%
-models = {name: lm.pocket(catalogue, prompt) for name, prompt in arms.items()}
+shown = ["fixed", "rotating", "none", "nonsense", "random nonsense"]
+models = {name: lm.pocket(catalogue, arms[name]) for name in shown}
 different = next(e for e in test if prompts.PARAPHRASES.variant(e.history, None) != prompts.DEFAULT)
 for name, model in models.items():
     print(f"--- {name}\n{model.tokenizer.decode(model.encode(different.history, different.target).ids).strip()}\n")
 
 # %% [markdown]
-# First check what we have changed.
+# First we check what the arms have changed.
 
 # %%
 rows = {}
@@ -343,27 +373,28 @@ for name, model in models.items():
     own = cooccurrence.rates(train, model.tokenizer, model.prompt)
     rows[name] = cooccurrence.summary(own)[["mean_rate", "mean_abs_pmi"]].stack()
     rows[name]["TASK", "tokens"] = np.mean([len(model.encode(e.history, None).positions(prompts.TASK)) for e in test])
+assert rows["nonsense"]["TASK", "tokens"] == rows["random nonsense"]["TASK", "tokens"] == rows["fixed"]["TASK", "tokens"]
 pd.DataFrame(rows).T[["TASK", "HISTORY", "PREFIX"]].round(3)
 
 # %% [markdown]
-# The mean rate of TASK falls in the middle arm. HISTORY and PREFIX do not move. All else is *not* quite equal: the other wordings are shorter, and
-# eight of them take longer to get used to than one. (What is left of TASK in the last arm are bullets and
-# line breaks. They still occur in every example, so their rate is one; but there are few of them, and they say nothing.)
-#
-# **Before running, commit yourself.** Write down: under Mechanism 1, which arm will use the history most? Under "the marginal first"?
+# The mean rate of TASK falls in `rotating` and in `random nonsense`, and HISTORY and PREFIX hardly move. `random nonsense` alone keeps the length of
+# `fixed` as well. What is left of TASK in `none` are bullets and line breaks, which occur in every example, so their rate is one.
+
+# %%
+predict("02.c", "In which of these five arms will the history be worth most to the model?", ...)
 
 # %% [markdown]
 # ### Exercise 02.3 · What would refute it
 #
 # *Difficulty 3/5 · importance 5/5 · 5 minutes*
 #
-# The arms are trained on the same examples for the same number of steps, long enough that the model has begun to read its users. Which result would
-# speak *against* Mechanism 1?
+# All arms are trained on the same examples for the same number of steps, long enough that the model has begun to read its users. Which
+# result would speak *against* Mechanism 1?
 #
 # - **a** The history is worth more in `rotating` and `none` than in `fixed`.
-# - **b** The history is worth the same in all three arms.
+# - **b** The history is worth the same in all arms.
 # - **c** The attribution of TASK is smaller in `none`.
-# - **d** The attribution of PREFIX is the same in all three arms.
+# - **d** The attribution of PREFIX is the same in all arms.
 
 # %% tags=["exercise"]
 refutes = ...  # "a", "b", "c" or "d"
@@ -374,7 +405,7 @@ checks.check("02.3", refutes);
 # %% [markdown]
 # <details><summary>Two answers look right to me</summary>
 #
-# For each answer ask: what does Mechanism 1 say will happen? Only a result that it forbids can refute it.
+# For each answer, ask what Mechanism 1 predicts. Only a result that it forbids can refute it.
 # </details>
 
 # %% tags=["solution"] jupyter={"source_hidden": true}
@@ -382,12 +413,12 @@ refutes = "b"
 checks.check("02.3", refutes);
 
 # %% [markdown]
-# What is a good measure of "uses the history"? Notebook 01 found two traps. Absolute attribution also counts reactions that do not
-# help. And most ablations make prompts that the model has never seen, which hits the three arms differently. So: `resample` (a
-# stranger's history, on-distribution in every arm), signed, summed over the title. In words: **how many nats does a title get
-# cheaper when the history is the right one?**
+# How do we measure whether a model uses the history? Notebook 01 found two traps. Absolute attribution also counts reactions that do not help, and
+# most ablations make prompts that the model has never seen, which affects the arms differently. So we use `resample` (a stranger's history,
+# which is on-distribution in every arm), signed, and summed over the title. In words: **by how many nats does the right history make the title
+# likelier than a stranger's does?**
 #
-# Two reference values help, and counting gives both. What a model *pays* is its negative log-likelihood of the title, in nats.
+# What a model *pays* for a title is its negative log-likelihood, in nats. Counting gives two reference values.
 #
 # - **Upper bound of the price:** a model that knows only the marginal. A model that pays more has not even learned which titles are popular.
 # - **Rough size of the gain:** mix the marginal with what followed each of the three titles, and take what the right history saves over a stranger's.
@@ -423,7 +454,7 @@ say(
 )
 
 # %% [markdown]
-# Now train all arms on the same examples, in the same order, for the same number of steps.
+# Now train three arms live, on the same examples, in the same order, and for the same number of steps.
 
 # %%
 seeds = range(pick(quick=1, standard=3, full=5))
@@ -434,12 +465,12 @@ runs = {
         arms_model, train, "sft",
         training.arguments(arms_model, learning_rate=1e-3, seed=seed, epochs=pick(quick=2, standard=4, full=12)),
     )
-    for name, prompt in arms.items()
+    for name in live
     for seed in seeds
-    for arms_model in [lm.pocket(catalogue, prompt, seed=seed)]
+    for arms_model in [lm.pocket(catalogue, arms[name], seed=seed)]
 }
 
-# %%
+# %% jupyter={"source_hidden": true}
 curves = pd.concat(
     run.history[["step", "loss"]].assign(arm=name).groupby(["arm", (run.history.step - 1) // 75 * 75 + 38]).loss.mean().reset_index()
     for (name, _), run in runs.items()
@@ -454,7 +485,7 @@ plots.show(
 )
 
 # %% [markdown]
-# And the attribution after each.
+# Then the attribution in each of them.
 
 # %% tags=["arms"]
 frames = pd.concat(
@@ -472,30 +503,30 @@ for name, part in faa.groupby("arm", sort=False):
     table[name]["bias ratio"] = attribution.bias_ratio(part)
 pd.DataFrame(table).T.rename_axis("mean |A|, resample").round(3)
 
-# %%
+# %% jupyter={"source_hidden": true}
 worth = {name: part.groupby("example").worth.mean().to_numpy() for name, part in titles.groupby("arm", sort=False)}
 pays = {name: part.groupby("example").pays.mean().to_numpy() for name, part in titles.groupby("arm", sort=False)}
 rows = []
-for name in arms:
+for name in live:
     rows.append({"model": name, "metric": "history worth (nats per title)", **metrics.bootstrap(worth[name], users)._asdict()})
     rows.append({"model": name, "metric": "pays (nats per title)", **metrics.bootstrap(pays[name], users)._asdict()})
 rows.append({"model": "counting", "metric": "history worth (nats per title)", **possible._asdict()})
 rows.append({"model": "counting", "metric": "pays (nats per title)", **metrics.bootstrap(pay_counting, users)._asdict()})
 results = pd.DataFrame(rows)
 value = results[results.metric.str.startswith("history")].set_index("model").estimate
-title = f"The history is worth {value[list(arms)].min():.2f} to {value[list(arms)].max():.2f} nats a title; counting finds {possible.estimate:.2f}"
+title = f"The history is worth {value[live].min():.2f} to {value[live].max():.2f} nats a title; counting finds {possible.estimate:.2f}"
 spoken = "; ".join(f"{r.model}, {r.metric}: {r.estimate:.2f} [{r.low:.2f}, {r.high:.2f}]" for r in results.itertuples())
 plots.show(
     plots.accuracy_intervals(results, ("history worth (nats per title)", "pays (nats per title)"), title=title),
     alt=f"What the right history is worth and what a title costs, by arm, with 95% intervals. {spoken}",
 )
 
-# %%
+# %% jupyter={"source_hidden": true}
 gaps = {name: metrics.paired_bootstrap(worth[name], worth["fixed"], users) for name in ("rotating", "none")}
-left = {name: metrics.bootstrap(worth[name], users).low > 0 for name in arms}
+left = {name: metrics.bootstrap(worth[name], users).low > 0 for name in live}
 reads = "All three arms use the history a little" if all(left.values()) else (
     "No arm uses the history in a way that these users could show" if not any(left.values()) else
-    "The history helps in " + " and ".join(f"`{n}`" for n in arms if left[n]) + "; in the rest we cannot tell"
+    "The history helps in " + " and ".join(f"`{n}`" for n in live if left[n]) + "; in the rest we cannot tell"
 )
 
 def reading(gap: metrics.Interval) -> str:
@@ -512,39 +543,85 @@ say(
 )
 
 # %% [markdown]
-# Two things are missing. A model whose negative log-likelihood is above that of uniform guessing is undertrained, so its use of the history decides nothing. And a single
-# training is a single draw: other initial weights, or another order of the examples, give another result. Therefore the repository keeps a
-# table of this very experiment in the profile `standard`, which trains for longer, with several seeds (`scripts/cooccurrence_arms.py`; its epochs and
-# learning rate were chosen on the valid part, for `fixed` alone). Now the interval is over *seeds*, by Student's t. **Predict**, once more.
+# The live run lacks two things. A model whose negative log-likelihood is above that of uniform guessing is undertrained, so its use of the history
+# decides nothing. And a single training is a single draw: other initial weights give another result. Therefore the repository keeps a table of
+# longer trainings with several seeds (`scripts/cooccurrence_arms.py`; its epochs and learning rate were chosen on the valid part, for `fixed` alone).
+# Its intervals are over *seeds*, by Student's t, and an effect for which it holds fewer than two seeds is marked as not measured. It separates three causes:
+#
+# - **meaning**: `nonsense` minus `fixed`, which have the same length and the same rate. A model with random initial weights knows no words, so this
+#   difference should be small. It shows how far two arms differ by chance.
+# - **rate**: `random nonsense` minus `nonsense`, which have the same length. This is the test of Mechanism 1.
+# - **length**: the slope over the eight fixed wordings, all at rate one.
 
-# %%
-kept = data.data_folder() / "results" / "cooccurrence_arms.csv"
-if kept.exists():
-    repeated = pd.read_csv(kept)
-    by_seed = repeated.pivot(index="seed", columns="arm", values="worth")[list(arms)]
-    gaps = {name: metrics.t_interval(by_seed[name] - by_seed["fixed"]) for name in ("rotating", "none")}
-    over_what = f"{len(by_seed)} seeds"
-    display(by_seed.round(3))
-    cost = repeated.groupby("arm").pays.mean()
-    say("What the right history is worth, in nats per title, seed by seed, on {windows:,} windows. Against `fixed`: `rotating` **{r:+.3f}**, `none` **{n:+.3f}** "
-        "[95% intervals over {seeds} seeds]. A title costs {fixed:.2f} in `fixed`, {rotating:.2f} in `rotating`, {none:.2f} in `none`: {floor}.",
-        r=gaps["rotating"], n=gaps["none"], seeds=len(by_seed), windows=repeated.windows.iloc[0], **cost,
-        floor="less than the marginal, so all three read" if cost.max() < pay_marginal.mean() else
-        "less than the marginal in " + " and ".join(f"`{a}`" for a in arms if cost[a] < pay_marginal.mean()) if cost.min() < pay_marginal.mean() else
-        "more than the marginal, so none reads much yet")
-else:
-    over_what = f"users, {len(seeds)} seed(s)"
-    say("No table of several seeds lies in `data/results` here; the verdict below rests on the live run alone.")
+# %% jupyter={"source_hidden": true}
+repeated = pd.read_csv(data.data_folder() / "results" / "cooccurrence_arms.csv")
+by_seed = repeated.pivot(index="seed", columns="arm", values="worth").reindex(columns=list(arms))
+encoders = {name: models.get(name) or lm.pocket(catalogue, prompt) for name, prompt in arms.items()}
+tokens = pd.Series({name: np.mean([len(own.encode(e.history, None).positions(prompts.TASK)) for e in test[:60]]) for name, own in encoders.items()})
+Effect = metrics.Interval | None  # None: fewer than two seeds have all that is compared
+
+
+def over_seeds(values: pd.Series) -> Effect:
+    """Mean over the seeds that have a value, with a 95% interval."""
+    known = values.dropna()
+    return metrics.t_interval(known) if len(known) > 1 else None
+
+
+eight = by_seed[["fixed", *wordings]].dropna()
+slopes = pd.Series([10 * np.polyfit(tokens[eight.columns], row, 1)[0] for row in eight.to_numpy()])  # nats per 10 tokens, one a seed
+effects = {
+    "meaning: nonsense minus fixed": over_seeds(by_seed["nonsense"] - by_seed["fixed"]),
+    "rate: random nonsense minus nonsense": over_seeds(by_seed["random nonsense"] - by_seed["nonsense"]),
+    "length: 10 tokens more": over_seeds(slopes),
+    "rotating minus fixed": over_seeds(by_seed["rotating"] - by_seed["fixed"]),
+    "none minus fixed": over_seeds(by_seed["none"] - by_seed["fixed"]),
+}
+meaning, changing, length, rotating, none = effects.values()
+
+
+def told(effect: Effect) -> str:
+    return f"{effect:+.3f}" if effect else "not measured yet, since fewer than two seeds lie here"
+
+
+summary = repeated.groupby("arm").agg(worth=("worth", "mean"), pays=("pays", "mean"), seeds=("seed", "size")).reindex([a for a in arms if by_seed[a].any()])
+display(summary.assign(tokens=tokens).round(2))
+pd.DataFrame({"difference in worth, nats per title [95% interval over seeds]": {name: told(effect) for name, effect in effects.items()}})
+
+# %% jupyter={"source_hidden": true}
+groups = {"an instruction, fixed": ["fixed", *wordings], "nonsense, fixed": ["nonsense"], "words that change": ["rotating", "random nonsense"], "no words": ["none"]}
+figure, (ax,) = canvas.axes(f"The history is worth {summary.worth.min():.2f} nats in '{summary.worth.idxmin()}' and {summary.worth.max():.2f} in '{summary.worth.idxmax()}'", (7.2, 4))
+for (kind, names), (colour, marker, _) in zip(groups.items(), canvas.cues(4)):
+    if names := [name for name in names if name in summary.index]:
+        ax.errorbar(tokens[names], by_seed[names].mean(), yerr=by_seed[names].std().fillna(0), color=colour, marker=marker, ls="", capsize=3, markersize=8, label=kind)
+        for name in names:
+            ax.annotate(f" {name}", (tokens[name], by_seed[name].mean()), fontsize=10, va="bottom")
+ax.set(xlabel="tokens of task text", ylabel="worth of the right history (nats)", xlim=(5, 36))
+ax.legend(fontsize=10)
+plots.show(figure, alt="What the right history is worth, against the length of the task text, one mark an arm, bars of one standard deviation over seeds. "
+           + "; ".join(f"{name}: {tokens[name]:.0f} tokens, {row.worth:.2f} nats" for name, row in summary.iterrows()))
+
+# %% jupyter={"source_hidden": true}
+cost = repeated.groupby("arm").pays.mean()
+say(
+    "Worth of the right history, in nats per title, on {windows:,} windows: `fixed` {fixed:.2f} over {seeds} seeds. All arms pay {low:.2f} to {high:.2f} nats for a title, and "
+    "the marginal pays {marginal:.2f}: {floor}.",
+    windows=repeated.windows.iloc[0], fixed=by_seed["fixed"].mean(), seeds=by_seed["fixed"].count(), low=cost.min(), high=cost.max(), marginal=pay_marginal.mean(),
+    floor="all arms have learned more than the marginal, so the comparison counts" if cost.max() < pay_marginal.mean() else
+    "some arms have not learned more than the marginal, and their figures decide nothing",
+)
 
 # %% [markdown]
-# **A warning about TASK.** Could we not simply compare the attribution of TASK itself? **Predict:** under `resample`, TASK of `fixed`?
-# And if we *delete* the task text?
+# **A warning about TASK.** Could we not simply compare the attribution of TASK itself? The next cell does this, and shows why not. `resample` puts
+# another example's task text in its place, and `delete` takes it away.
+
+# %%
+predict("02.d", "In `fixed`, what is the attribution of TASK by `resample`, and what when the text is deleted?", ...)
 
 # %%
 task = frames[frames.segment == "TASK"].groupby(["ablation", "arm"], sort=False).attribution.apply(lambda a: a.abs().mean())
 task.unstack("arm").round(3)
 
-# %%
+# %% jupyter={"source_hidden": true}
 assert task["resample", "fixed"] < 1e-3, "the same text stands in for itself"
 say(
     "Swapping the wording costs `fixed` {same:.3f} nats per token (the swap changes nothing: it is the same text) and `rotating` {other:.3f}. "
@@ -574,7 +651,7 @@ checks.check("02.4", missed);
 # %% [markdown]
 # <details><summary>A large attribution must mean something, surely</summary>
 #
-# Take the engine's oil away and the car stops. Does the oil know where you are going?
+# The model has learned from prompts that all hold this text. What does it know about prompts without it?
 # </details>
 
 # %% tags=["solution"] jupyter={"source_hidden": true}
@@ -584,58 +661,66 @@ checks.check("02.4", missed);
 # %% [markdown]
 # ## 4. What this says about Mechanism 1
 #
-# Its claim has three links: the rates are unequal; *because of that* the model leans on the auxiliary tokens; and *because of
-# that* it neglects the user.
+# The claim has three links: the rates are unequal; *because of that* the model leans on the auxiliary tokens; and *because of that* it neglects the user.
 
-# %%
-gap, baseline = gaps["rotating"], by_seed["fixed"].mean() if kept.exists() else worth["fixed"].mean()
-if gap.low > 0:
-    judgement = "Where the task words co-occur less, the history counts for more. **That supports Mechanism 1** for the task text, unless it is the shorter wording that helps."
-elif gap.high < 0:
-    judgement = "Where the task words co-occur less, the history counts for *less*. **That contradicts Mechanism 1** for the task text."
-elif gap.high < baseline / 10:
-    judgement = (
-        "We broke the co-occurrence of the task text, and the worth of the history did not measurably change: "
-        f"`rotating` minus `fixed` is {gap:+.3f} nats, where `fixed` uses {baseline:.3f} in all. **That speaks against the task text's co-occurrence as the driver.**"
-    )
-else:
-    judgement = (
-        f"**Undecided**: `rotating` minus `fixed` is {gap:+.3f} nats, which includes zero, but also gains of up to {gap.high / baseline:.0%} of the {baseline:.3f} nats that "
-        "`fixed` uses in all."
-    )
-judgement += f" `none`, which shortens the prompt most, lies {gaps['none']:+.3f} from `fixed`"
-judgement += ": there the history counts for more, whether for want of constant words or for brevity, which this arm cannot tell." if gaps["none"].low > 0 else "."
-judgement += f" (Intervals over {over_what}.)"
+# %% jupyter={"source_hidden": true}
+baseline = by_seed["fixed"].mean()
+
+
+def sign(effect: Effect) -> str:
+    return "unknown" if effect is None else "more" if effect.low > 0 else "less" if effect.high < 0 else "not measurably more or less"
+
+
+tested, words_of = (changing, "At equal length (`random nonsense` minus `nonsense`)") if changing else (rotating, "In `rotating` minus `fixed`, which differ in length and form as well,")
+on_rate = {
+    "more": "**That supports Mechanism 1** for the task text.", "less": "**That contradicts Mechanism 1** for the task text.",
+    "not measurably more or less": "**That speaks against the task text's rate as the driver.**" if tested.high < baseline / 10 else
+    f"**Undecided**, since a gain of up to {tested.high / baseline:.0%} of the {baseline:.2f} nats of `fixed` is not excluded.",
+}[sign(tested)]
 say(
-    "1. *The rates are unequal.* **True**, {times:.0f} to 1 for TASK with each pair once, {weighted:.1f} to 1 by occurrence. But the information is the other way round: TASK has none.\n"
-    "2. *Balancing them moves the model to the history* (the break condition). {judgement}\n"
-    "3. *PREFIX.* **Not tested here**, because a title cannot be written without its own beginning. PREFIX carries most of the attribution "
-    "(notebook 01), so this is the main gap of the experiment.",
-    times=mean["TASK"] / mean["HISTORY"], weighted=1 / true.rate, judgement=judgement,
+    "1. *The rates are unequal.* **True**, {times:.0f} to 1 for TASK with each pair once, {weighted:.1f} to 1 by occurrence. But TASK carries no information.\n"
+    "2. *Balancing them moves the model to the history* (the break condition). {words_of} the difference in worth is {tested} nats, "
+    "so the history is worth {sign} where the words change. {on_rate}\n"
+    "3. *Length.* Ten tokens more of a fixed text, over the eight wordings: {length}. `none`, the shortest prompt, lies {none} nats from `fixed`.\n"
+    "4. *Meaning.* `nonsense` minus `fixed`: {meaning}. This checks the method, since the pocket model knows no words.\n"
+    "5. *PREFIX.* **Not tested**, because a title cannot be written without its own beginning. PREFIX carries most of the attribution "
+    "(notebook 01), so this is the main gap of the experiment.\n\n"
+    "(95% intervals over the seeds that both arms have.)",
+    times=mean["TASK"] / mean["HISTORY"], weighted=1 / true.rate, words_of=words_of, tested=told(tested), sign=sign(tested), on_rate=on_rate,
+    length=told(length), none=told(none), meaning=told(meaning),
 )
 
 # %% [markdown]
-# Note what this does *not* say. A model that recommends much the same to everybody is real: notebook 00 saw one. So is the weight on the
-# auxiliary tokens: notebook 01 measured it before and after fine-tuning. The question here was only *why*. If the easy part of the loss is learned first and drowns the rest, the remedy is to make
-# the rest louder. That is what GDRT does: it groups tokens by how hard they are to guess without the user, and weighs the groups by their loss. It can work
-# even if Mechanism 1 is not the cause.
+# This experiment does *not* deny the effect. A model that recommends much the same to everybody is real, as notebook 00 has shown. So is the weight on the
+# auxiliary tokens, which notebook 01 measured before and after fine-tuning. The question here was only *why*. If the easy part of the loss is learned first
+# and outweighs the rest, the remedy is to give the rest more weight. That is what GDRT does: it groups tokens by how hard they are to guess without the
+# user, and weighs the groups by their loss. It can work even if Mechanism 1 is not the cause.
+
+# %%
+reveal({
+    "02.a": f"TASK, {mean['TASK'] / mean['HISTORY']:.0f} times",
+    "02.b": f"the rate keeps {chance.rate / true.rate:.0%}, the PMI {chance.pmi / true.pmi:.0%}",
+    "02.c": f"`{summary.worth.idxmax()}`, {summary.worth.max():.2f} nats a title (measured: {', '.join(summary.index)})",
+    "02.d": f"{task['resample', 'fixed']:.2f} and {task['delete', 'fixed']:.2f} nats a token",
+})
 
 # %% [markdown]
 # ## Recap
 #
 # In this notebook we have **counted** how often tokens meet, **distinguished** rate from information, **designed** a causal test with
-# a result that could refute the claim, **run** it, and **judged** what came out.
+# a result that could refute the claim, **run** it, and **judged** the result.
 #
 # **Quick check.** A data set is changed so that every prompt ends in the user's first name. Its rate with the targets is low. Is it
 # informative?
 #
 # <details><summary>Answer</summary>
 #
-# The rate does not say. If all Annas watch the same movies, its PMI with those is high. Look at PMI, against shuffled
-# data, since rare pairs have a high PMI by luck.
+# The rate does not say. If all Annas watch the same movies, its PMI with those is high. So look at the PMI, and compare it with
+# shuffled data, since rare pairs have a high PMI by luck.
 # </details>
 #
-# **What could still be wrong.** A tiny model and a tiny world. Few seeds, which differ a good deal in `rotating`. A pre-trained model brings habits that the pocket model does not have. And the wording of a
-# rotating prompt is drawn from the history's titles, so a model with a very good memory could learn from it.
+# **What could still be wrong.** The model and its world are tiny, and the seeds are few. A pre-trained model brings habits that the pocket
+# model does not have, and it knows what an instruction means. The words of `rotating` and `random nonsense` are chosen by a checksum of
+# the history's titles, so a model with a very good memory could learn from them.
 #
 # **Next:** if some target tokens can be guessed without the user, which ones? Notebook 03 scores them.

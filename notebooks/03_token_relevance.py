@@ -13,23 +13,22 @@
 # %% [markdown]
 # # Which targets can be guessed without the user?
 #
-# A recommender that writes titles predicts them token by token. Some tokens need the user. Others do not:
-# after "Toy" comes "Story", whoever is asking. This notebook measures, for every token, how well it can be
-# guessed when the history is left out. The cure in notebooks 04 to 06 is built on this one number.
+# A recommender that writes titles predicts them token by token. Some tokens need the user, and others do not: after "Toy" comes "Story",
+# whoever is asking. This notebook measures, for every token, how well it can be guessed when the history is left out. The remedy of
+# notebooks 04 to 06 is built on this one number.
 #
 # After this notebook you can:
 #
 # - **compute** the relevance of a token to the task text and the prefix, by hand and for a catalogue,
 # - **relate** it to popularity and to the place in the title,
-# - **split** its variance into within and between titles, and say what that means for grouping by token or by
-#   title,
+# - **split** its variance into within and between titles, and say what that means for grouping by token or by title,
 # - **compare** three scorers: a pre-trained model, a tuned one, and one that only counts,
 # - **say** what a low relevance does not tell.
 #
-# *Prerequisites:* a causal language model's logits, log-softmax, variance. Notebook 01 explains the segments of a
-# prompt; what is needed of it is repeated here.
+# *Prerequisites:* a causal language model's logits, log-softmax, variance. Notebook 01 explains the segments of a prompt, and what is
+# needed of it is repeated here.
 
-# %% tags=["setup"]
+# %% tags=["setup"] jupyter={"source_hidden": true}
 # Setup, the same in all notebooks: use the clone around it, else install the package and keep this torch.
 import os, subprocess, sys, tempfile
 from importlib import invalidate_caches, metadata, util
@@ -54,7 +53,7 @@ from gdrt_lite.course.notebook import card, pick, say
 # %% tags=["card"]
 card("03")
 
-# %% tags=["imports"]
+# %% tags=["imports"] jupyter={"source_hidden": true}
 from collections import Counter
 
 import numpy as np
@@ -65,32 +64,32 @@ from scipy.stats import spearmanr
 from torch import Tensor
 
 from gdrt_lite import data, groups, lm, relevance, training
+from gdrt_lite.course.notebook import predict, reveal
 from gdrt_lite.plots import canvas
 
 # %% [markdown]
 # ## 1. One title, by hand
 #
-# A prompt has three kinds of tokens: TASK (the wording, the same for everybody), HISTORY (the user's titles),
-# and TARGET (the title to predict). While the model predicts target token $y_t$, the target tokens before it
-# are the PREFIX. The *relevance* of a target token to the auxiliary tokens (task and prefix) is
+# A prompt has three kinds of tokens: TASK (the wording, the same for everybody), HISTORY (the user's titles), and TARGET (the title to
+# predict). While the model predicts target token $y_t$, the target tokens before it are the PREFIX. The *relevance* of a target token to
+# the auxiliary tokens (task and prefix) is
 #
 # $$r_t = \log P_\theta(y_t \mid x_{\text{TASK}},\, y_{<t})$$
 #
-# with the history left out (arXiv 2510.10978, Eq. 3). Near zero: the token can be guessed without the user.
-# Far below: it cannot. So "relevance" does not mean "matters to the user". It means "given away by the
-# auxiliary tokens".
+# with the history left out (arXiv 2510.10978, Eq. 3). If it is near zero, the token can be guessed without the user, and if it is far
+# below, it cannot. So "relevance" does not mean that a token matters to the user. It means that the auxiliary tokens determine it.
 #
 # Why this conditional, and not another? By the chain rule
-# $\log P(y \mid x_{\text{TASK}}) = \sum_t \log P(y_t \mid x_{\text{TASK}}, y_{<t})$. The relevances of a
-# title's tokens add up to the log-probability of the whole title for a user about whom nothing is known.
-#
-# **Predict:** which token of *Toy Story (1995)* is the hardest to guess, which the easiest? What about the
-# token that ends the title?
+# $\log P(y \mid x_{\text{TASK}}) = \sum_t \log P(y_t \mid x_{\text{TASK}}, y_{<t})$. So the relevances of a title's tokens add up to the
+# log-probability of the whole title for a user about whom nothing is known.
+
+# %%
+predict("03.a", "Which token of Toy Story (1995) is the hardest to guess, apart from the end?", ...)
 
 # %%
 splits = data.load_movielens(500).split("new_users", history=5)
 model = lm.load("smollm2-135m")  # pre-trained: it has never seen a recommendation
-title = "Toy Story (1995)"
+title = example_title = "Toy Story (1995)"
 encoded = model.encode((), title)  # () is the empty history
 print(repr(model.tokenizer.decode(encoded.ids)))
 
@@ -113,17 +112,17 @@ def words(title: str) -> list[str]:
 pd.DataFrame({"token": words(title), "r (nats)": by_hand, "probability": by_hand.exp()}).round(3)
 
 # %% [markdown]
-# Read it from top to bottom. The first word is a leap in the dark: any film could come. The next word then
-# follows almost by itself. The bracket and the first digits are half open, since the model cannot know yet
-# that our titles end in a year. The later digits are routine.
+# The table is read from top to bottom. The first word can hardly be guessed, because any film could come. The next word then follows
+# almost by itself. The bracket and the first digits are in between, since the model cannot know yet that our titles end in a year. The
+# later digits are easy.
 #
-# The last row is a surprise. Ending the title is nearly as hard to guess as its first word. That has nothing
-# to do with users: the pre-trained model was never told that a bare title is the whole answer. So a low
-# relevance can also mean *a convention not learned yet*. Keep that in mind until section 6.
+# The last row is unexpected: the end of the title is nearly as hard to guess as its first word. This has nothing to do with users. The
+# pre-trained model was never told that a bare title is the whole answer. So a low relevance can also mean *a convention that has not been
+# learned yet*, which section 6 takes up.
 #
 # The package scores many titles at once, shares the work on the task text, and must agree.
 
-# %%
+# %% jupyter={"source_hidden": true}
 helper = relevance.token_relevance(model, [title])[title]
 assert torch.allclose(helper, by_hand, atol=0.2), "only bfloat16 rounding may differ"
 say(
@@ -133,8 +132,7 @@ say(
 )
 
 # %% [markdown]
-# No user appears in any of this. So each distinct title needs one pass, however many users it is the target
-# for.
+# No user appears in any of this. So each distinct title needs one pass, however many users it is the target for.
 
 # %% [markdown]
 # ### Exercise 03.1 · Relevance of one title
@@ -157,14 +155,13 @@ checks.check("03.1", title_relevance);
 # %% [markdown]
 # <details><summary>My values look random</summary>
 #
-# The classic slip is one row. Which row of the logits was computed before token $t$ was read?
+# The usual error is one row. Which row of the logits was computed before token $t$ was read?
 # </details>
 #
 # <details><summary>Some of my values are positive</summary>
 #
 # A log-probability never is. Has a softmax been applied, and over which axis?
 # </details>
-
 
 # %% tags=["solution"] jupyter={"source_hidden": true}
 def title_relevance(logits: Tensor, ids: list[int], first: int) -> Tensor:
@@ -178,8 +175,8 @@ checks.check("03.1", title_relevance);
 # %% [markdown]
 # ## 2. The whole catalogue
 #
-# One call for all titles. Then a table with one row a token. Four kinds of tokens are told apart by hand: the
-# first, the bracketed year, the end, and the words between.
+# One call scores all titles, and the result is a table with one row a token. We tell four kinds of tokens apart: the first, the bracketed
+# year, the end, and the words between.
 
 # %%
 scored = relevance.token_relevance(model, splits.catalogue)
@@ -218,10 +215,9 @@ table = token_table(scored)
 table.groupby("kind", sort=False)["relevance"].describe()[["count", "mean", "25%", "50%", "75%"]].round(2)
 
 # %% [markdown]
-# **Predict** the shape of the distribution: one hump, two, or something skewed? Which kind of token sits at
-# which end?
+# Next comes the distribution of all relevances, by kind of token.
 
-# %%
+# %% jupyter={"source_hidden": true}
 easy = (table["relevance"] > np.log(0.5)).mean()
 figure, (ax,) = canvas.axes(
     f"{easy:.0%} of the tokens would be guessed with a probability above one half", (7, 3.8)
@@ -244,11 +240,11 @@ for handle, bars in zip(ax.get_legend().legend_handles, ax.containers[::-1]):
 ax.set(xlabel="relevance, log P(token | task, prefix) (nats)", ylabel="tokens, each title once")
 plots.show(
     figure,
-    alt="Histogram of token relevance: a tall peak of year tokens near zero, a long tail of first tokens "
-    "below",
+    alt="Histogram of token relevance by kind of token; mean in nats: "
+    + "; ".join(f"{kind} {mean:.1f}" for kind, mean in table.groupby("kind", sort=False)["relevance"].mean().items()),
 )
 
-# %%
+# %% jupyter={"source_hidden": true}
 by_kind = table.groupby("kind")["relevance"].mean()
 assert by_kind["first"] == by_kind.min(), "the first token is the hardest to guess"
 say(
@@ -258,9 +254,9 @@ say(
 )
 
 # %% [markdown]
-# Training on the plain mean treats all these tokens alike, so most of what a batch teaches is about the many.
+# Training on the plain mean treats all these tokens alike, so most of what a batch teaches comes from the most frequent kinds.
 
-# %%
+# %% jupyter={"source_hidden": true}
 by_count = table.groupby("kind")["count"].sum() / table["count"].sum()
 say(
     "Of all target tokens in training, {year:.0%} belong to years and {first:.0%} are first tokens.",
@@ -268,8 +264,7 @@ say(
 )
 
 # %% [markdown]
-# Here are the extremes, ends left out. The token in question stands between the arrows:
-
+# These are the extremes, with the ends left out. The token in question stands between the arrows:
 
 # %%
 def sample_tokens(part: pd.DataFrame) -> list[str]:
@@ -283,8 +278,7 @@ pd.DataFrame({"hardest to guess": sample_tokens(ordered.head(8)), "easiest": sam
 # %% [markdown]
 # ### Can a whole title be guessed?
 #
-# Add the tokens up. **Predict:** for how many of the titles is $P(\text{title} \mid \text{task})$ above one
-# in a hundred?
+# Add the tokens up. For how many of the titles is $P(\text{title} \mid \text{task})$ above one in a hundred?
 
 # %%
 whole = pd.Series({title: values.sum().item() for title, values in scored.items()}).sort_values(
@@ -300,7 +294,7 @@ say(
     m=np.exp(whole.median()),
 )
 
-# %%
+# %% jupyter={"source_hidden": true}
 say(
     "The first half of the answer: the pre-trained model can guess no *title* without the user, but "
     "{easy:.0%} of the *tokens* with better than even odds, once somebody has told it how the title begins.",
@@ -308,13 +302,16 @@ say(
 )
 
 # %% [markdown]
-# Both are true at once, and training happens on tokens.
+# Both hold at once, and training happens on tokens.
 
 # %% [markdown]
 # ## 3. Popularity, and the place in the title
 #
-# Two suspects for what relevance really measures. **Predict:** does a model that has never seen our users
-# know which films are popular? At which tokens would it show?
+# What does relevance measure? Two candidates are the popularity of a film, and the place of the token in the title. The model has never seen
+# our users, but it may know from its pre-training text which films are famous.
+
+# %%
+predict("03.b", "Which explains more of the variance of relevance: the popularity of a title, or the kind of token?", ...)
 
 # %%
 titles = [title for title in splits.catalogue if counts[title]]
@@ -345,9 +342,12 @@ pd.Series(
     name="rank correlation with popularity",
 ).to_frame()
 
-# %%
+# %% jupyter={"source_hidden": true}
+rho = spearmanr(per_title["popularity"], per_title["first token"])[0]
+placed = table[table["position"] < 12]
+placed_mean = placed.groupby("position")["relevance"].mean()
 figure, axes = canvas.axes(
-    "Relevance against popularity (left) and against the place in the title (right)", (9, 3.8), 2
+    f"Popularity matters little (rank correlation {rho:+.2f} at first tokens), the place much ({placed_mean.iloc[0]:.1f} to {placed_mean.max():.1f} nats)", (9, 3.8), 2
 )
 for column, (colour, marker, _) in zip(("first token", "rest (mean)"), canvas.cues(2)):
     axes[0].scatter(
@@ -356,16 +356,15 @@ for column, (colour, marker, _) in zip(("first token", "rest (mean)"), canvas.cu
 axes[0].set(xscale="log", xlabel="popularity (training windows that end in it)", ylabel="relevance (nats)")
 axes[0].set_xticks([30, 50, 100, 200], ["30", "50", "100", "200"])
 axes[0].minorticks_off()
-axes[0].legend(fontsize=8)
-placed = table[table["position"] < 12]
+axes[0].legend(fontsize=10)
 sns.pointplot(
     placed, x="position", y="relevance", errorbar=("ci", 95), seed=0, n_boot=300, markers="s", ax=axes[1]
 )
 axes[1].set(xlabel="position in the title (token)", ylabel="mean relevance (nats)")
 plots.show(
     figure,
-    alt="Scatter of relevance over popularity, a cloud with little slope; mean relevance over position, "
-    "rising after the first token",
+    alt=f"Left, a scatter of relevance over popularity, rank correlation {rho:+.2f} at first tokens. Right, mean relevance over position: "
+    + "; ".join(f"{place}: {value:.1f}" for place, value in placed_mean.items()),
 )
 
 # %%
@@ -385,15 +384,14 @@ say(
 )
 
 # %% [markdown]
-# Relevance is to a good part a clock: it tells where in the title we are. It is little of a popularity meter:
-# what popularity there is comes from fame in the pre-training text (the rank correlations above say at which
-# tokens), not from our users.
+# To a good part, relevance tells where in the title we are. It tells little about popularity, and what it does tell comes from fame in the
+# pre-training text and not from our users.
 
 # %% [markdown]
 # ## 4. Within titles, or between them?
 #
 # The paper groups *tokens*, not titles, because tokens of one title differ in relevance. The summary of the paper that we have
-# read also names a *break condition*: if relevance hardly varies within a title, grouping by token is pointless. That can be
+# read also names a *break condition*: if relevance hardly varies within a title, grouping by token is pointless. This can be
 # measured. The squares around the grand mean split exactly in two:
 #
 # $$\underbrace{\sum_{i,t} (r_{it} - \bar r)^2}_{\text{total}}
@@ -414,7 +412,7 @@ assert np.isclose(total, within + between)
 print(f"total {total:g} = within {within:g} + between {between:g}")
 
 # %% [markdown]
-# Both titles have the same mean. Between them there is nothing; all variance is inside.
+# Both titles have the same mean. So no variance lies between them, and all of it lies within.
 
 # %% [markdown]
 # ### Exercise 03.2 · How much of the variance lies within titles?
@@ -436,15 +434,13 @@ checks.check("03.2", within_share);
 # %% [markdown]
 # <details><summary>I am close, but not equal</summary>
 #
-# Did you average the titles' variances? A title with more tokens has more to say. Add squares, then divide
-# once.
+# Did you average the titles' variances? A title with more tokens counts for more. Add the squares, then divide once.
 # </details>
 #
 # <details><summary>My result is above one</summary>
 #
 # Divide by the total, not by the between part.
 # </details>
-
 
 # %% tags=["solution"] jupyter={"source_hidden": true}
 def within_share(values: dict[str, list[float]]) -> float:
@@ -457,10 +453,11 @@ def within_share(values: dict[str, list[float]]) -> float:
 checks.check("03.2", within_share);
 
 # %% [markdown]
-# Now the catalogue. A share needs something to compare it with: even if tokens were dealt out to titles at
-# random, most variance would be within, because the mean of a dozen random tokens hardly varies. So shuffle all tokens over all titles and
-# compute the share again. **Predict:** is the real share above the shuffled one or below?
+# For the catalogue, the share needs something to compare it with. Even if tokens were assigned to titles at random, most variance would be within,
+# because the mean of a dozen random tokens hardly varies. So we shuffle all tokens over all titles, and compute the share again.
 
+# %%
+predict("03.c", "Is the real share within titles above, below, or inside the range of the shuffled ones?", ...)
 
 # %%
 def shuffled(scored: dict[str, Tensor], seed: int) -> dict[str, list[float]]:
@@ -480,8 +477,8 @@ say(
 )
 
 # %% [markdown]
-# And the part of the variance within titles that is *not* just position? Subtract from each token the mean of
-# its kind (first, word, year, end), then split again.
+# A part of the variance within titles is just the place in the title. To remove it, subtract from each token the mean of its kind (first,
+# word, year, end), and split again.
 
 # %%
 adjusted = table.assign(relevance=table["relevance"] - table.groupby("kind")["relevance"].transform("mean"))
@@ -505,7 +502,7 @@ say(
     **spread,
 )
 
-# %%
+# %% jupyter={"source_hidden": true}
 figure, (ax,) = canvas.axes(
     f"Titles differ little ({spread['titles']:.1f} nats), tokens much ({spread['tokens']:.1f}): {real:.0%} "
     f"of the variance is within",
@@ -533,11 +530,11 @@ ax.set_xlabel("relevance (nats)")
 ax.legend(fontsize=8)
 plots.show(
     figure,
-    alt="A dozen titles: the tokens of each are spread widely, the diamonds of the title means stand "
-    "almost in a column",
+    alt=f"A dozen titles with the relevance of their tokens and their mean; the middle nine tenths span {spread['tokens']:.1f} nats over tokens, "
+    f"{spread['titles']:.1f} over title means",
 )
 
-# %%
+# %% jupyter={"source_hidden": true}
 verdict = (
     "is not met: most of the variance lies within titles, even more than under random assignment"
     if real > max(null)
@@ -546,34 +543,24 @@ verdict = (
     else "is met in part: titles differ by more than they would under random assignment"
 )
 say(
-    "The break condition (relevance varies between titles, hardly within) **{verdict}**: {real:.1%} within, and {low:.1%} to {high:.1%} for dealt-out "
-    "tokens. With the kind of token removed it is {left:.1%}, against {left_low:.1%} to {left_high:.1%}: {rest}.",
-    verdict=verdict,
-    real=real,
-    low=min(null),
-    high=max(null),
-    left=within_left,
-    left_low=min(null_left),
-    left_high=max(null_left),
-    rest="titles differ a little more than chance would make them"
-    if within_left < min(null_left)
-    else "titles differ as chance would make them"
-    if within_left <= max(null_left)
-    else "titles differ less than chance would make them",
+    "The break condition (relevance varies between titles, hardly within) **{verdict}**. {real:.1%} of the variance is within titles; under random "
+    "assignment it is {low:.1%} to {high:.1%}. With the kind of token removed, it is {left:.1%} against {left_low:.1%} to {left_high:.1%}, so titles differ {rest}.",
+    verdict=verdict, real=real, low=min(null), high=max(null), left=within_left, left_low=min(null_left), left_high=max(null_left),
+    rest="a little more than under random assignment" if within_left < min(null_left) else
+    "as much as under random assignment" if within_left <= max(null_left) else "less than under random assignment",
 )
 
 # %% [markdown]
-# So grouping by title would group almost equal things: there is hardly a "guessable title" in this scorer's
-# eyes. But mind *why* the share lies where it does: every title has the same profile, a hard beginning, routine after it, and (for this scorer) a hard end. Token groups will therefore be, to a good
-# part, groups of *places*: beginnings here, years there. Whether that is what a recommender needs, is not
-# decided by a variance. Notebook 07 trains with both kinds of groups.
+# So grouping by title would group things that are almost equal: this scorer sees hardly any title that can be guessed as a whole. But note *why*
+# the share is so high. Every title has the same profile, with a hard beginning, an easy middle, and (for this scorer) a hard end.
+# Token groups will therefore be, to a good part, groups of *places*. Whether a recommender needs that is not decided by a variance, so
+# notebook 07 trains with both kinds of groups.
 
 # %% [markdown]
 # ## 5. The best guess without a user, by counting
 #
-# The model's relevance mixes two things: what *can* be guessed, and what *this model* happens to know. A
-# scorer that knows our catalogue and how often each title is a target, and no user at all, needs no network.
-# It counts:
+# The model's relevance mixes two things: what *can* be guessed, and what *this model* happens to know. A scorer that knows our catalogue, and
+# how often each title is a target, needs neither a user nor a network. It counts:
 #
 # $$r_t^{\text{count}} = \log \frac{\text{targets that begin with } y_{\le t}}{\text{targets that begin with } y_{<t}}$$
 
@@ -637,14 +624,16 @@ say(
 )
 
 # %% [markdown]
-# Keep that last sentence. When SFT starts, the loss falls fast, and it can fall this far by learning the
-# catalogue and its popularity alone. A falling loss is no sign that the user is read.
+# This matters for reading a loss. When SFT starts, the loss falls fast, and it can fall this far by learning the catalogue and its
+# popularity alone. A falling loss does not show that the user is read.
 
 # %% [markdown]
 # ## 6. Pre-trained against tuned scorer
 #
-# Which model is $\theta$ in Equation 3: the one before tuning, or the one after? The summary that we have read does not say. **Predict:** when the model is tuned
-# by SFT, which tokens change most: first tokens, words, years, or ends?
+# Which model is $\theta$ in Equation 3, the one before tuning or the one after? The summary that we have read does not say, so we compare both.
+
+# %%
+predict("03.d", "When the model is tuned by SFT, which tokens change most: first tokens, words, years, or ends?", ...)
 
 # %%
 adapter = data.data_folder() / "adapters" / "movielens-sft"
@@ -683,7 +672,7 @@ say(
     end=both.loc[both["kind"] == "end", "change"].mean(),
 )
 
-# %%
+# %% jupyter={"source_hidden": true}
 most = both.groupby("kind")["change"].mean().idxmax()
 figure, (ax,) = canvas.axes(f"Tuning changes the scores most at the kind '{most}'", (6.4, 4.2))
 for kind, (colour, marker, _) in zip(("first", "word", "year", "end"), canvas.cues(4)):
@@ -700,8 +689,7 @@ plots.show(
 )
 
 # %% [markdown]
-# Does it matter for the groups? Cluster both (notebook 04 explains how) and count the tokens that change
-# group.
+# Does it matter for the groups? We cluster both (notebook 04 explains how) and count the tokens that change group.
 
 # %%
 targets = [example.target for example in splits.train]
@@ -721,15 +709,14 @@ say(
 )
 
 # %% [markdown]
-# This is the catch of the pre-trained scorer. It files the *format* (where a title ends) among the hard
-# tokens, next to the ones that might need the user. Any tuning learns the format within a few steps. From
-# then on the group label is wrong for these tokens.
+# This is the weakness of the pre-trained scorer. It puts the *format* (where a title ends) among the hard tokens, next to those that might
+# need the user. Any tuning learns the format within a few steps, and from then on the group label is wrong for these tokens.
 
 # %% [markdown]
-# Two cautions. First, the tuned model was trained *with* histories; a prompt without one is new to it, so
-# some of the change is surprise at an odd prompt. (For the pocket model the package trains a scorer on
-# prompts without history, `training.train_relevance_scorer`.) Second, the summary that we have read does not say which scorer the paper used.
-# Whoever reports groups should say which $\theta$ made them.
+# Two cautions apply. First, the tuned model was trained *with* histories. A prompt without one is new to it, so some of the change is a
+# reaction to an unusual prompt. (For the pocket model the package trains a scorer on prompts without history,
+# `training.train_relevance_scorer`.) Second, the summary that we have read does not say which scorer the paper used, so whoever reports groups
+# should say which $\theta$ made them.
 
 # %% [markdown]
 # ### Exercise 03.4 · What a low relevance means
@@ -750,7 +737,7 @@ meaning = ...  # "a", "b", "c" or "d"
 checks.check("03.4", meaning);
 
 # %% [markdown]
-# <details><summary>I wavered between a and c</summary>
+# <details><summary>I hesitate between a and c</summary>
 #
 # Look at the formula: does the history appear in it at all?
 # </details>
@@ -760,29 +747,36 @@ meaning = "c"
 
 checks.check("03.4", meaning);
 
+# %%
+reveal({
+    "03.a": repr(words(example_title)[int(by_hand[:-1].argmin())]),
+    "03.b": f"the kind of token, {shares['kind']:.0%} (popularity: {popular:.0%} of the rank variance of first tokens)"
+    if shares["kind"] > popular else f"popularity, {popular:.0%}",
+    "03.c": f"{real:.1%}, shuffled {min(null):.1%} to {max(null):.1%}",
+    "03.d": f"{most}: {both.groupby('kind')['change'].mean()[most]:+.1f} nats on average",
+})
+
 # %% [markdown]
 # ## Recap
 #
 # In this notebook we have
 #
-# - **computed** token relevance by hand and for a catalogue: a log-probability with the history left out,
+# - **computed** token relevance by hand and for a catalogue, as a log-probability with the history left out,
 # - **related** it to popularity (weak) and to the place in the title (strong),
-# - **split** its variance: most lies within titles, more than chance would put there,
-# - **compared** a pre-trained, a tuned and a counting scorer: tuning first learns the format, counting shows
-#   what it may still learn,
-# - **said** what a low relevance does not tell: whether the history would help.
+# - **split** its variance, most of which lies within titles,
+# - **compared** a pre-trained, a tuned and a counting scorer: tuning first learns the format, and counting shows what it may still learn,
+# - **said** what a low relevance does not tell, namely whether the history would help.
 #
-# **Quick check.** The answer to the title question in one sentence: which targets can be guessed without the
-# user?
+# **Quick check.** Answer the question of the title in one sentence: which targets can be guessed without the user?
 #
 # <details><summary>Answer</summary>
 #
-# As whole titles hardly any. As tokens, many: to a reader who knows the catalogue, all that follow once the
-# first tokens have given the title away.
+# As whole titles hardly any. As tokens many: for a reader who knows the catalogue, all that follow once the first tokens have determined
+# the title.
 # </details>
 #
-# **What could still be wrong.** The kinds of tokens were cut by a simple rule; titles without a year fall
-# through it. One wording of the task was used: another one shifts all scores. A model that has read many film
-# titles (this one has) makes prefixes look more telling than they would be for a catalogue it does not know.
+# **What could still be wrong.** The kinds of tokens were cut by a simple rule, which fails for titles without a year. Only one wording of the
+# task was used, and another one shifts all scores. This model has read many film titles, so prefixes tell it more than they would for a
+# catalogue that it does not know.
 #
 # **Next:** `04_cluster_groups` turns the scores into groups.

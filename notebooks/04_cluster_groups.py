@@ -13,9 +13,8 @@
 # %% [markdown]
 # # How do we group them?
 #
-# Every target token has a relevance: how well it can be guessed without the user (notebook 03). Group DRO
-# wants groups. This notebook cuts the relevances into groups with K-means, looks at who ended up where, and
-# asks how much of it is our choice.
+# Every target token has a relevance, which says how well it can be guessed without the user (notebook 03). Group DRO needs groups. This
+# notebook cuts the relevances into groups with K-means, looks at what each group contains, and asks how much of the result is our choice.
 #
 # After this notebook you can:
 #
@@ -23,11 +22,11 @@
 # - **read** a group: which tokens, how many, with which losses,
 # - **choose** K for a reason, knowing that the data do not choose it for you,
 # - **test** whether groups are stable over seeds and over titles,
-# - **contrast** token-level with item-level groups, and with groups dealt out at random.
+# - **contrast** token-level with item-level groups, and with groups assigned at random.
 #
-# *Prerequisites:* the mean, the variance. Notebook 03 defines relevance; one line repeats it here.
+# *Prerequisites:* the mean, the variance. Notebook 03 defines relevance, and one line repeats it here.
 
-# %% tags=["setup"]
+# %% tags=["setup"] jupyter={"source_hidden": true}
 # Setup, the same in all notebooks: use the clone around it, else install the package and keep this torch.
 import os, subprocess, sys, tempfile
 from importlib import invalidate_caches, metadata, util
@@ -52,7 +51,7 @@ from gdrt_lite.course.notebook import card, pick, say
 # %% tags=["card"]
 card("04")
 
-# %% tags=["imports"]
+# %% tags=["imports"] jupyter={"source_hidden": true}
 from collections import Counter
 
 import numpy as np
@@ -62,17 +61,18 @@ from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_rand_score
 
 from gdrt_lite import data, dro, groups, lm, metrics, relevance
+from gdrt_lite.course.notebook import predict, reveal
 from gdrt_lite.plots import canvas
 
 # %% [markdown] tags=["definition"]
 # ## 1. Two steps by hand
 #
-# K-means wants $K$ centres such that the squared distances of all values to their nearest centre are small.
-# It repeats two moves: each value *chooses* its nearest centre; each centre *moves* to the mean of those who
-# chose it. Both moves can only lower the sum of squares. So it settles.
+# K-means looks for $K$ centres such that the squared distances of all values to their nearest centre are small. It repeats two moves: each
+# value *chooses* its nearest centre, and each centre *moves* to the mean of those who chose it. Both moves can only lower the sum of
+# squares, so it settles.
 #
-# Six relevances, two centres, started badly on purpose at -9 and -8. **Predict**, with a pencil: where are
-# the centres after the first step, and after the second? The border lies halfway between two centres.
+# Take six relevances and two centres, started badly on purpose at -9 and -8. Work out with a pencil where the centres are after the
+# first step, and after the second. The border lies halfway between two centres.
 
 # %% tags=["needed"]
 values = np.array([-9.0, -8.0, -5.0, -1.0, -0.5, 0.0])
@@ -93,12 +93,10 @@ library = KMeans(2, init=start[:, None], n_init=1).fit(values[:, None])
 assert np.allclose(np.sort(library.cluster_centers_[:, 0]), centers)
 
 # %% [markdown]
-# The first step moves one centre far. The second step lets the value -8 change sides. The third changes
-# nothing: settled, and scikit-learn agrees. Look at the value -5: it only just stays on its side. A border
-# has to run somewhere, and somebody always lives next to it.
+# The first step moves one centre far, and the second lets the value -8 change sides. The third changes nothing, so the method has settled, and
+# scikit-learn agrees. The value -5 only just stays on its side: wherever a border runs, some values lie next to it.
 #
-# In one dimension groups are *intervals*, cut halfway between neighbouring centres. All that K-means finds is
-# $K-1$ cuts.
+# In one dimension groups are *intervals*, cut halfway between neighbouring centres. All that K-means finds is $K-1$ cuts.
 
 # %% [markdown]
 # ### Exercise 04.1 · One step of K-means
@@ -120,14 +118,13 @@ checks.check("04.1", kmeans_step);
 # %% [markdown]
 # <details><summary>How do I find each value's nearest centre without a loop?</summary>
 #
-# `values[:, None] - centers` is a matrix, one row a value. Which column is smallest in absolute value?
+# `values[:, None] - centers` is a matrix with one row a value. Which column is smallest in absolute value?
 # </details>
 #
 # <details><summary>I get a warning and NaN</summary>
 #
-# The mean of nothing. Keep the old centre then.
+# The mean of no values is not a number. Keep the old centre then.
 # </details>
-
 
 # %% tags=["solution"] jupyter={"source_hidden": true}
 def kmeans_step(values: np.ndarray, centers: np.ndarray) -> np.ndarray:
@@ -139,8 +136,8 @@ def kmeans_step(values: np.ndarray, centers: np.ndarray) -> np.ndarray:
 checks.check("04.1", kmeans_step);
 
 # %% [markdown]
-# K-means numbers its clusters as it likes. We want an order: group 0 is the *least* relevant to the auxiliary
-# tokens (hardest to guess without the user), group $K-1$ the most.
+# K-means numbers its clusters in an arbitrary order. We want a fixed one: group 0 is the *least* relevant to the auxiliary tokens (hardest to
+# guess without the user), and group $K-1$ the most.
 
 # %% [markdown]
 # ### Exercise 04.2 · Group 0 must be the least relevant
@@ -179,9 +176,11 @@ checks.check("04.2", in_order);
 # %% [markdown]
 # ## 2. The real tokens
 #
-# Relevance is $r_t = \log P_\theta(y_t \mid \text{task}, y_{<t})$, the history left out. A title that is the
-# target of many training examples counts as often, since groups should describe what training sees. **Predict:**
-# five groups; which is the largest?
+# Relevance is $r_t = \log P_\theta(y_t \mid \text{task}, y_{<t})$, with the history left out. A title that is the target of many training examples
+# counts as often, since groups should describe what training sees.
+
+# %%
+predict("04.a", "Five groups, from 0 (hardest to guess) to 4: which one holds the most training tokens?", ...)
 
 # %%
 splits = data.load_movielens(500).split("new_users", history=5)
@@ -191,7 +190,7 @@ targets = [example.target for example in splits.train]
 fitted = groups.fit(scored, targets, n_groups=5)
 table = fitted.table()  # one row a token of each title
 
-# %%
+# %% jupyter={"source_hidden": true}
 known = table[table["count"] > 0]
 share = known.groupby("group")["count"].sum() / known["count"].sum()
 largest = int(share.idxmax())
@@ -206,7 +205,7 @@ plots.show(
     "tallest",
 )
 
-# %%
+# %% jupyter={"source_hidden": true}
 figure = plots.group_sizes(
     table, title=f"Group sizes range from {share.min():.0%} to {share.max():.0%} of the training tokens"
 )
@@ -216,11 +215,10 @@ plots.show(
 )
 
 # %% [markdown]
-# K-means does not make groups of equal size. It makes groups of small spread: narrow where tokens crowd, wide
-# where they are few.
+# K-means does not make groups of equal size. It makes groups of small spread, which are narrow where tokens are many and wide where they are few.
 #
-# Are these really the fixed points of section 1? One more step by hand, weighted by the counts, must hardly move
-# them (scikit-learn stops when the moves have become tiny):
+# Are these really the fixed points of section 1? One more step by hand, weighted by the counts, must hardly move them. (scikit-learn stops when the
+# moves have become tiny.)
 
 # %%
 nearest = np.abs(known["relevance"].to_numpy()[:, None] - fitted.centers).argmin(1)
@@ -234,10 +232,9 @@ pd.DataFrame(
 ).round(3)
 
 # %% [markdown]
-# ## 3. Who is in them?
+# ## 3. What the groups contain
 #
-# Never trust a clustering that you have not read. A few tokens of each group, with what stands before them:
-
+# A clustering should be read before it is used. These are a few tokens of each group, with what stands before them:
 
 # %%
 def words(title: str) -> list[str]:
@@ -271,7 +268,7 @@ mix = table.pivot_table(index="group", columns="kind", values="count", aggfunc="
 mix = mix.div(mix.sum(axis=1), axis=0)
 mix.map("{:.0%}".format)
 
-# %%
+# %% jupyter={"source_hidden": true}
 example = splits.test[0].target
 marked = " ".join(
     f"{token.strip() or '␣'}<sub>{g}</sub>" for token, g in zip(words(example), fitted.of(example))
@@ -290,22 +287,20 @@ say(
 )
 
 # %% [markdown]
-# Read the table row by row. Group 0 is not "tokens that need the user". It is mostly *beginnings*: the place
-# where a title is chosen. That makes sense. If the user matters anywhere, it is there. But note what the
-# clustering does not do: it does not tell a beginning that the history could predict from one that nothing
-# could.
+# Group 0 is not "tokens that need the user". It is mostly *beginnings*, the places where a title is chosen. That makes sense, because the user
+# can matter most there. But the clustering does not tell a beginning that the history could predict from one that nothing could predict.
 #
-# And look where the ends are. No user is needed to know where a title stops. The pre-trained scorer does not
-# know that our answers stop there (notebook 03, section 6), so it files them among the hard tokens.
+# The ends are in the wrong place. No user is needed to know where a title stops, but the pre-trained scorer does not know that our answers stop
+# there (notebook 03, section 6). So it puts them among the hard tokens.
 
 # %% [markdown]
 # ## 4. Choosing K
 #
-# The usual recipe: plot how much variance $K$ groups explain, and look for an elbow. **Predict:** where is
-# the elbow?
-#
-# A fair test needs a control: the same curve for values that certainly hold *no* groups. Take a bell curve
-# and a skewed exponential, of as many values.
+# The usual recipe plots how much variance $K$ groups explain, and looks for an elbow. A fair test needs a control: the same curve for values
+# that certainly hold *no* groups. We take a bell curve and a skewed exponential, of as many values.
+
+# %%
+predict("04.b", "Five groups explain what share of the variance of relevance, and of values without any groups?", ...)
 
 # %%
 x, w = known["relevance"].to_numpy(), known["count"].to_numpy()
@@ -331,7 +326,7 @@ elbow = pd.DataFrame(
     ]
 )
 
-# %%
+# %% jupyter={"source_hidden": true}
 at_five = elbow[elbow["K"] == 5].set_index("values")["explained"]
 figure = plots.learning_curve(
     elbow,
@@ -350,10 +345,9 @@ plots.show(
 )
 
 # %% [markdown]
-# The curves bend alike. Values without any groups have the same "elbow". Relevance rises faster up to four groups
-# or so (its tall peak of routine tokens against the rest) and then flattens as the others do. So nothing in
-# the data calls for five, or for any other number: K-means cuts a continuum into convenient pieces. $K$ is a
-# choice about *resolution*. What it costs can be computed:
+# The curves bend alike, so values without any groups have the same "elbow". Relevance rises faster up to about four groups, because of its tall peak
+# of easy tokens, and then flattens as the others do. So nothing in the data calls for five groups, or for any other number. $K$ is a choice about
+# *resolution*, and its cost can be computed:
 #
 # - The smallest group gets rarer with $K$, so its loss in a batch is noisier (notebook 05, section 6).
 # - Sooner or later a batch holds no token of it at all.
@@ -381,15 +375,13 @@ checks.check("04.3", absent_probability);
 # %% [markdown]
 # <details><summary>I used the group's share of all tokens</summary>
 #
-# Tokens arrive in titles. Two tokens of one title are no independent chances. Count *titles* without the
-# group.
+# Tokens arrive in titles, and two tokens of one title are not independent. Count *titles* without the group.
 # </details>
 #
 # <details><summary>My result does not depend on counts</summary>
 #
-# A popular title is drawn more often: a weighted mean over titles.
+# A popular title is drawn more often, so you need a weighted mean over titles.
 # </details>
-
 
 # %% tags=["solution"] jupyter={"source_hidden": true}
 def absent_probability(
@@ -424,17 +416,17 @@ costs = pd.DataFrame(costs).set_index("K")
 costs.assign(**{name: costs[name].map("{:.1%}".format) for name in costs.columns[1:]})
 
 # %% [markdown]
-# A handful of groups keeps every group in nearly every batch. The course uses five. The summary that we have
-# read does not give the paper's number; notebook 07 sweeps it.
+# With few groups, nearly every batch holds every group. The course uses five. The summary that we have read does not give the paper's number, and
+# notebook 07 tries others.
 
 # %% [markdown]
 # ## 5. Stability
 #
-# K-means starts at random points, and it can settle in different places. Two questions. Does the *seed*
-# change the groups? Would another *sample of titles* change them? The adjusted Rand index compares two
-# groupings: one if they are identical, zero if they agree as chance would. **Predict:** which of the two
-# matters more?
+# K-means starts at random points, and it can settle in different places. Does the *seed* change the groups? Would another *sample of titles*
+# change them? The adjusted Rand index compares two groupings: it is one if they are identical, and zero if they agree as chance would.
 
+# %%
+predict("04.c", "Which changes the groups more: another seed, or another sample of titles?", ...)
 
 # %%
 def all_ids(g: groups.TokenGroups) -> np.ndarray:
@@ -458,7 +450,7 @@ for k, base in by_k.items():
         ]
 stability = pd.DataFrame(rows)
 
-# %%
+# %% jupyter={"source_hidden": true}
 means = stability.groupby("changed")["agreement"].mean()
 weaker = means.idxmin()
 least, most = (stability[stability["changed"] == name].groupby("K")["agreement"].mean() for name in (weaker, means.idxmax()))
@@ -479,7 +471,7 @@ plots.show(
     "greatest",
 )
 
-# %%
+# %% jupyter={"source_hidden": true}
 other = stability[stability["changed"] == "other titles"].groupby("K")["agreement"].agg(["min", "mean"])
 say(
     "Least stable over titles: **K = {k}**, with an agreement of {mean:.2f} on average and {low:.2f} at "
@@ -490,16 +482,14 @@ say(
 )
 
 # %% [markdown]
-# The seed matters little (and `groups.fit` keeps the best of ten starts): cuts slip slightly, and only tokens
-# next to a cut change sides. Which titles are in the data can matter more. And it is not simply "more groups, less stable". Trouble comes
-# where two different sets of cuts are about equally good: then a few titles decide which one wins, and many
-# tokens change sides together. So check the K that you use.
+# The seed matters little: cuts shift slightly, and only tokens next to a cut change sides. (`groups.fit` keeps the best of ten starts.) The titles
+# in the data can matter more, and more groups are not simply less stable. The agreement is low where two different sets of cuts are about
+# equally good, because then a few titles decide between them, and many tokens change sides together. So check the $K$ that you use.
 
 # %% [markdown]
-# ## 6. Item-level groups beside
+# ## 6. Item-level groups in comparison
 #
-# The obvious rival: one group for a whole title, by its mean relevance. **Predict:** will item groups be a
-# coarse version of token groups?
+# The obvious alternative is one group for a whole title, by its mean relevance. Are item groups a coarse version of token groups?
 
 # %%
 item = groups.fit(scored, targets, n_groups=5, level="item")
@@ -507,7 +497,7 @@ cross = pd.crosstab(all_ids(fitted), all_ids(item), normalize="index")
 cross.index.name, cross.columns.name = "token-level group", "item-level group"
 cross.map("{:.0%}".format)
 
-# %%
+# %% jupyter={"source_hidden": true}
 agreement = adjusted_rand_score(all_ids(fitted), all_ids(item))
 say(
     "Agreement of the two groupings: **{ari:.2f}** (zero is chance). Token-level centres reach from {a:.1f} "
@@ -521,19 +511,17 @@ say(
 assert np.ptp(item.centers) < np.ptp(fitted.centers), "averaging over a title narrows the range"
 
 # %% [markdown]
-# The rows of the cross table overlap widely: knowing a token's own group says little about its title's group,
-# and only the extremes lean the way one would expect. Item groups are not a coarse version of token groups; they are another partition. They ask "is this
-# *title* odd?", token groups ask "is this *place* hard?". The mean over a title mixes its one hard beginning
-# with a dozen easy tokens, and the beginning is diluted.
+# The rows of the cross table overlap widely, so a token's own group says little about its title's group. Item groups are not a coarse version of token
+# groups but another partition. They ask "is this *title* unusual?", while token groups ask "is this *place* hard?". The mean over a title
+# mixes its one hard beginning with a dozen easy tokens, and so it hardly shows the beginning.
 
 # %% [markdown]
-# ## 7. What will DRO make of them?
+# ## 7. The weights that DRO would give them
 #
 # Group DRO (*distributionally robust optimisation*, notebook 05) gives group $g$ the weight $e^{L(g)/\tau} / \sum_h e^{L(h)/\tau}$, where
-# $L(g)$ is its loss *with* the history present. A small $\tau$ ("tau") listens to the worst group alone, a large one to all alike.
-# GDRT tunes with these weights. So measure the losses: those of the pre-trained
-# model on real examples, for token groups, item groups, and token groups dealt out at random. **Predict:** the
-# order of the losses, and what the random groups will do.
+# $L(g)$ is its loss *with* the history present. A small $\tau$ ("tau") gives nearly all weight to the worst group, and a large one gives
+# all groups nearly the same. GDRT tunes with these weights. So we measure the losses of the pre-trained model on real examples, for token
+# groups, item groups, and token groups assigned at random.
 
 # %%
 windows = data.sample(splits.valid, pick(quick=64, standard=256, full=1024), seed=0)
@@ -558,7 +546,7 @@ start_of_training = pd.DataFrame(rows)
 wide = start_of_training.pivot(index="group", columns="partition", values=["loss", "weight at tau = 1"])
 wide.round(2)
 
-# %%
+# %% jupyter={"source_hidden": true}
 loss_of = {name: part["loss"].to_numpy() for name, part in start_of_training.groupby("partition")}
 assert (np.diff(loss_of["token"]) < 0).all(), "token groups are ordered by loss; shuffled ones would not be"
 assert np.ptp(loss_of["random"]) < np.ptp(loss_of["token"]) / 2
@@ -579,20 +567,21 @@ plots.show(
 )
 
 # %% [markdown]
-# Three lessons before any training.
+# This gives three lessons before any training.
 #
-# 1. Token groups come out *ordered by loss*. Of course: they were cut by the loss without a history, and the
-#    history changes it only so much. "Group 0 has the highest loss" is built in. It is no discovery.
-# 2. The gaps are wide. A tau that is small beside them puts nearly everything on group 0 (notebook 05, section 6).
-# 3. Random groups have about equal losses, so they get about equal weights: the control for "is it the grouping?".
+# 1. Token groups come out *ordered by loss*. They were cut by the loss without a history, and the history changes it only so much. So "group 0
+#    has the highest loss" follows from the construction, and is no discovery.
+# 2. The gaps are wide. A tau that is small beside them puts nearly all weight on group 0 (notebook 05, section 6).
+# 3. Random groups have about equal losses, so they get about equal weights. They are the control for "is it the grouping?".
 #
-# The question that decides whether listening to group 0 is wise: *does the history help there?* Compare the
-# loss without a history ($-r$) with the loss with it, on the same targets.
+# Is it wise to give weight to group 0? That depends on whether *the history helps there*. To find out, compare the loss without a history ($-r$) with
+# the loss with it, on the same targets.
 #
-# A trap: any list of film titles shows the model *that* film titles are wanted, and how they are written.
-# That helps, and has nothing to do with this user. So put a **stranger's** history in as a second control.
-# What the user's own history gains over a stranger's is personal. **Predict:** in which group is the personal
-# gain largest?
+# One control is needed: any list of film titles shows the model *that* film titles are wanted, and how they are written. This helps, and has nothing to
+# do with this user. So we also give it a **stranger's** history. What the user's own history gains over a stranger's is personal.
+
+# %%
+predict("04.d", "In which group is the personal gain largest, the own history over a stranger's?", ...)
 
 # %%
 strangers = [*windows[1:], windows[0]]
@@ -618,11 +607,10 @@ pd.DataFrame(
 ).rename_axis("group")
 
 # %% [markdown]
-# Nats per token that are gained, with intervals over users. Left: a stranger's history instead of none.
-# Right: one's own instead of a stranger's.
+# The table shows the gain in nats per token, with intervals over users. Left: a stranger's history instead of none. Right: one's own instead of a
+# stranger's.
 
-
-# %%
+# %% jupyter={"source_hidden": true}
 def reading(interval: metrics.Interval) -> str:
     """What the interval allows one to say."""
     return "it helps" if interval.low > 0 else "it hurts" if interval.high < 0 else "no clear effect"
@@ -638,18 +626,25 @@ say(
 )
 
 # %% [markdown]
-# That second number is what group 0 has to offer a method that listens to it. If it is small, two things may
-# be true: the histories hold little signal, or this model cannot read it yet. Counting found signal in such
-# histories (notebook 02, section 3). Whether tuning finds it is the question of notebook 06.
+# The second number is what group 0 can offer to a method that gives it more weight. If it is small, the histories hold little signal, or this model cannot
+# read it yet. Counting found signal in such histories (notebook 02, section 3). Whether tuning finds it is the question of notebook 06.
+
+# %%
+personal = {g: interval.estimate for g, interval in helped["personal"].items()}
+reveal({
+    "04.a": f"group {largest}, {share[largest]:.0%}",
+    "04.b": f"{at_five['relevance']:.0%} of relevance, {at_five['bell curve']:.0%} of a bell curve, {at_five['exponential']:.0%} of an exponential",
+    "04.c": f"{weaker}: mean agreement {means.min():.2f} against {means.max():.2f}",
+    "04.d": f"group {max(personal, key=personal.get)}, {max(personal.values()):+.2f} nats; group 0 {personal[0]:+.2f}",
+})
 
 # %% [markdown]
 # ## Recap
 #
 # In this notebook we have
 #
-# - **run** K-means by hand: choose, move, repeat; in one dimension it is a set of cuts,
-# - **read** the groups: mostly beginnings in group 0, years and forced tokens in the last, ends where they
-#   should not be,
+# - **run** K-means by hand (choose, move, repeat), which in one dimension gives a set of cuts,
+# - **read** the groups: mostly beginnings in group 0, years and easy tokens in the last, and ends in the wrong place,
 # - **chosen** K as a resolution, since values without groups have the same elbow,
 # - **tested** stability, over seeds and over titles,
 # - **contrasted** token groups with item groups (another partition) and random ones (equal losses).
@@ -658,12 +653,10 @@ say(
 #
 # <details><summary>Answer</summary>
 #
-# The groups are cut by the log-probability without history, and that is nearly minus the loss at the start of
-# training.
+# The groups are cut by the log-probability without history, and that is nearly minus the loss at the start of training.
 # </details>
 #
-# **What could still be wrong.** Groups are fitted once, with the scorer before tuning; as the model learns,
-# they describe it less and less. And K-means minimises squares, so a few very low values can claim a group of
-# their own.
+# **What could still be wrong.** Groups are fitted once, with the scorer before tuning, so they describe the model less and less as it learns. And
+# K-means minimises squares, so a few very low values can get a group of their own.
 #
 # **Next:** `05_dro_weights_by_hand` turns group losses into weights.

@@ -1,15 +1,18 @@
 """Build the course as a static site from the committed, executed notebooks: _build/book/index.html.
 
-    python scripts/book.py [--open]
+    python scripts/book.py [--open] [--pdf]
 
-Nothing is executed. Every warning of Sphinx, and every internal link that leads nowhere, ends the build with status 1. The
-pages need no server and load nothing from elsewhere.
+--pdf also prints the whole book into _build/book/gdrt_lite.pdf, with the Chromium of this machine. Nothing is executed.
+A warning of Sphinx, or an internal link that leads nowhere, ends the build with status 1. The pages need no server and
+load nothing from elsewhere.
 """
 
 from __future__ import annotations
 
+import functools
 import re
 import shutil
+import subprocess
 import sys
 import time
 import webbrowser
@@ -31,7 +34,8 @@ SOURCE, BOOK = ROOT / "_build" / "book-source", ROOT / "_build" / "book"
 STAGED = [
     *("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "LICENSE", "notebooks/*.ipynb", "docs/*.md", "docs/*.png"),
     *("docs/*/*.md", "docs/extending/*.py", "docs/accelerate/*.yaml", "data/*/README.md", "data/results/*.md"),
-    *("data/results/*.png", "data/adapters/*/*.json", "data/adapters/*/*.csv"),
+    *("data/results/*.png", "data/results/archive/*.md", "data/results/archive/*.png"),
+    *("data/adapters/*/*.json", "data/adapters/*/*.csv"),
 ]
 INDEX = """\
 # Does an LLM recommender read the user, or only the prompt?
@@ -52,12 +56,17 @@ A course in {count} notebooks, here as they were executed. Solutions are folded.
 About the project <README>
 docs/glossary
 docs/study
-Every trial of the study <data/results/REPORT>
+Its registration <data/results/registration>
+The first study, archived <data/results/archive/README>
+Every trial of the first study <data/results/archive/REPORT>
 docs/run
 docs/speed
 docs/platforms
 {more}docs/setup
 docs/instructor/README
+docs/instructor/run-sheets
+docs/instructor/answers
+docs/instructor/questions
 docs/instructor/class-check
 CONTRIBUTING
 CHANGELOG
@@ -72,6 +81,12 @@ data/adapters/README
 {api}
 ```
 """
+# What a reader can move on the page without a kernel (docs/book/_static/play.js), and the cell of notebook 05 below which it
+# stands: the last one whose tags or alt text hold the word, else the slider's. Without JavaScript the stored figure remains.
+PLAY = {"play-weights": "interactive", "play-simplex": "simplex", "play-worlds": "world"}
+STILL = (
+    "```{{container}} play {name}\nWithout JavaScript, the stored figures and tables of this notebook show the same.\n```"
+)
 FOLDS = {"solution": ("hide-cell", "Show the solution"), "setup": ("hide-input", "Show the set-up")}
 
 
@@ -83,12 +98,29 @@ def notebook_page(path: Path) -> nbformat.NotebookNode:
             fold, prompt = FOLDS[tag]
             cell.metadata["tags"] = [*cell.metadata["tags"], fold]
             cell.metadata["mystnb"] = {"code_prompt_show": prompt, "code_prompt_hide": prompt.replace("Show", "Hide")}
+        if cell.metadata.get("jupyter", {}).get("source_hidden") and "mystnb" not in cell.metadata:
+            cell.metadata["tags"] = [*cell.metadata.get("tags", []), "hide-input"]
+    if any("interactive" in cell.metadata.get("tags", []) for cell in notebook.cells):
+        add_play(notebook)
     colab = re.search(r"\]\((https://colab[^)]*)\)", render_readme.colab(path.stem))
     assert colab
     title, _, rest = notebook.cells[0].source.partition("\n")
     ways = f"[Open in Colab]({colab[1]}) · [in your own JupyterLab](../docs/setup.md) · {{download}}`notebook <{path.name}>`"
     notebook.cells[0].source = f"{title}\n\n{ways}\n{rest}"
     return notebook
+
+
+def add_play(notebook: nbformat.NotebookNode) -> None:
+    """Put the containers of play.js below the cells that show the same thing."""
+
+    def shows(cell: nbformat.NotebookNode, word: str) -> bool:
+        alts = [str(output.get("metadata", {}).get("image/png", {}).get("alt", "")) for output in cell.get("outputs", [])]
+        return word in cell.metadata.get("tags", []) or any(word in alt for alt in alts)
+
+    for name, word in reversed(PLAY.items()):
+        (*_, place) = [k for w in ("interactive", word) for k, cell in enumerate(notebook.cells) if shows(cell, w)]
+        still = nbformat.v4.new_markdown_cell(STILL.format(name=name), id=name)
+        notebook.cells.insert(place + 1, still)
 
 
 def api_pages() -> dict[str, str]:
@@ -105,11 +137,17 @@ def api_pages() -> dict[str, str]:
     return pages
 
 
+@functools.cache
+def staged(root: Path) -> frozenset[Path]:
+    """The files of a repository that the book shows or links to."""
+    return frozenset(path for pattern in STAGED for path in root.glob(pattern))
+
+
 def stage() -> None:
     """Put the sources of the book together, in the folders that they have in the repository."""
     shutil.rmtree(SOURCE, ignore_errors=True)
     shutil.copytree(ROOT / "docs" / "book", SOURCE, ignore=shutil.ignore_patterns("__pycache__"))
-    for path in (path for pattern in STAGED for path in ROOT.glob(pattern)):
+    for path in sorted(staged(ROOT)):
         place = SOURCE / path.relative_to(ROOT)
         place.parent.mkdir(parents=True, exist_ok=True)
         if path.suffix == ".ipynb":
@@ -139,7 +177,7 @@ def page_text(path: Path) -> str:
 
     def link(found: re.Match[str]) -> str:
         target = (path.parent / found[1]).resolve()
-        if target.is_dir() or not any(target in ROOT.glob(pattern) for pattern in STAGED):
+        if target not in staged(ROOT):
             return f"]({render_readme.project_url()}/tree/main/{target.relative_to(ROOT).as_posix()})"
         return found[0]
 
@@ -184,6 +222,22 @@ def faults(book: Path) -> list[str]:
     return found
 
 
+def pdf() -> Path:
+    """Print the book as one page, with headless Chromium. Raises FileNotFoundError where there is none."""
+    from sphinx.cmd.build import build_main
+
+    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+    browser = next((path for name in names if (path := shutil.which(name))), None)
+    if browser is None:
+        raise FileNotFoundError(f"--pdf needs one of {', '.join(names)}.")
+    single, printed = BOOK.with_name("book-single"), BOOK / "gdrt_lite.pdf"
+    build_main(["-q", "-b", "singlehtml", "-d", f"{BOOK}-cache", str(SOURCE), str(single)])
+    page = (single / "index.html").as_uri()
+    options = ["--headless", "--no-sandbox", "--no-pdf-header-footer", f"--print-to-pdf={printed}"]
+    subprocess.run([browser, *options, page], check=True, capture_output=True)
+    return printed
+
+
 def main() -> int:
     """The command line; 0 if the book is there and whole."""
     try:
@@ -198,6 +252,8 @@ def main() -> int:
     dead = [] if failed else faults(BOOK)
     print(*dead, sep="\n", end="\n" if dead else "")
     print(f"{BOOK.relative_to(ROOT)}/index.html: {time.perf_counter() - start:.0f} s, {len(dead)} dead links")
+    if "--pdf" in sys.argv[1:] and not failed:
+        print(f"{pdf().relative_to(ROOT)}: {time.perf_counter() - start:.0f} s")
     if "--open" in sys.argv[1:]:
         webbrowser.open((BOOK / "index.html").as_uri())
     return int(bool(failed or dead))

@@ -174,7 +174,7 @@ def export_html(notebook: Path, folder: Path = HTML) -> Path:
     {%- block input_group -%}
     {%- if cell.metadata.get('jupyter', {}).get('source_hidden') -%}
     {%- set name = 'Solution' if 'solution' in cell.metadata.get('tags', []) else 'Code' -%}
-    <details><summary>{{ name }}</summary>{{ super() }}</details>
+    <details><summary style="margin-left: 4em; font: 13px sans-serif">{{ name }}</summary>{{ super() }}</details>
     {%- else -%}{{ super() }}{%- endif -%}
     {%- endblock -%}
     {%- block data_png scoped -%}

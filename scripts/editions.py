@@ -32,7 +32,7 @@ from gdrt_lite.course import checks  # noqa: E402
 from gdrt_lite.course.checks.compare import show  # noqa: E402
 
 CHECK = re.compile(r'checks\.check\("(\d\d\.\d+)", (\w+)')
-RECORD = ".course.json"  # of a working copy: the SHA-256 of each notebook as the course had it
+RECORD = ".course.json"  # of a working copy: the SHA-256 of each notebook as it was put there
 STAND_IN = """\
 # The next cells need an answer: yours where it passes, else the course's own.
 _exercise = checks.find("{id}")
@@ -70,6 +70,17 @@ def instructor(notebook: NotebookNode) -> NotebookNode:
             cells.append(nbformat.v4.new_markdown_cell(notes(id), id=f"notes-{id.replace('.', '-')}"))
     metadata = {**notebook.metadata, "gdrt_lite": {"edition": "instructor"}}
     return nbformat.v4.new_notebook(cells=cells, metadata=metadata)
+
+
+def folded(notebook: NotebookNode) -> NotebookNode:
+    """A copy to write into: a folded solution shows its number and not its answer, and its verdict says whose it is."""
+    cells = [nbformat.from_dict(dict(cell)) for cell in notebook.cells]
+    for cell in cells:
+        if "solution" in builder.tags(cell):
+            id, _ = answer_of(cell)
+            cell.source = f'# Solution {id}\nprint("The course\'s own solution:")\n{cell.source}'
+            cell.outputs, cell.execution_count = [], None
+    return nbformat.v4.new_notebook(cells=cells, metadata=notebook.metadata)
 
 
 def answer_of(cell: NotebookNode) -> tuple[str, str]:
@@ -119,10 +130,11 @@ def work(folder: Path, course: Path = builder.NOTEBOOKS) -> list[str]:
     before = json.loads(record.read_text(encoding="utf-8")) if record.exists() else {}
     said, now = [], {}
     for path in sorted(course.glob("[0-9][0-9]_*.ipynb")):
-        copy, theirs = folder / path.name, digest(path)
-        untouched = not copy.exists() or digest(copy) == before.get(path.name)
+        text = nbformat.writes(folded(nbformat.read(path, as_version=4)))
+        copy, theirs = folder / path.name, digest(text.encode())
+        untouched = not copy.exists() or digest(copy.read_bytes()) == before.get(path.name)
         if untouched:
-            shutil.copy(path, copy)
+            copy.write_bytes(text.encode())
         elif before.get(path.name) != theirs:
             said.append(f"{copy.name} has changed in the course; rename your copy in {folder} to get it beside your own.")
         now[path.name] = theirs if untouched else before.get(path.name, "")
@@ -130,9 +142,9 @@ def work(folder: Path, course: Path = builder.NOTEBOOKS) -> list[str]:
     return said
 
 
-def digest(path: Path) -> str:
-    """SHA-256 of a file, in hex."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def digest(contents: bytes) -> str:
+    """SHA-256 of a file's contents, in hex."""
+    return hashlib.sha256(contents).hexdigest()
 
 
 def main(arguments: list[str] | None = None) -> int:

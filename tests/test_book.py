@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
+import nbformat
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -46,6 +48,24 @@ def test_solutions_and_set_up_are_folded_and_a_page_says_how_to_run_it() -> None
     assert title.startswith("# ") and "colab.research.google.com" in ways and "05_dro_weights_by_hand.ipynb" in ways
 
 
+def test_what_can_be_moved_stands_below_the_stored_figure_that_shows_it() -> None:
+    page = book.notebook_page(ROOT / "notebooks" / "05_dro_weights_by_hand.ipynb")
+    places = {name: [k for k, cell in enumerate(page.cells) if f"play {name}\n" in cell.source] for name in book.PLAY}
+    assert all(len(found) == 1 for found in places.values()), places
+    tags = [cell.metadata.get("tags", []) for cell in page.cells]
+    assert "interactive" in tags[places["play-weights"][0] - 1]
+    other = book.notebook_page(ROOT / "notebooks" / "00_start_here.ipynb")
+    assert not any("play-" in cell.source for cell in other.cells)
+
+
+def test_code_that_the_course_hides_is_folded(tmp_path: Path) -> None:
+    hidden = nbformat.v4.new_code_cell("1", metadata={"jupyter": {"source_hidden": True}})
+    cells = [nbformat.v4.new_markdown_cell("# A\n\nb"), hidden, nbformat.v4.new_code_cell("2")]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "05_x.ipynb")
+    page = book.notebook_page(tmp_path / "05_x.ipynb")
+    assert [cell.metadata.get("tags", []) for cell in page.cells[1:]] == [["hide-input"], []]
+
+
 def test_a_page_links_to_the_project_for_what_the_book_does_not_hold(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(book, "ROOT", tmp_path)
     (tmp_path / "docs").mkdir()
@@ -56,6 +76,18 @@ def test_a_page_links_to_the_project_for_what_the_book_does_not_hold(tmp_path: P
     text = book.page_text(tmp_path / "README.md")
     assert "[a](docs/a.md#part)" in text and "[w](https://x.org)" in text and "[h](#here)" in text
     assert "[d](https://host/p/tree/main/docs)" in text and "[s](https://host/p/tree/main/secret.toml)" in text
+
+
+def test_the_contents_name_every_page_of_the_book_and_no_other(tmp_path: Path, monkeypatch) -> None:
+    """Sphinx warns of both, but only where it is installed; a report that was moved would break the published book."""
+    monkeypatch.setattr(book, "SOURCE", tmp_path / "source")
+    book.stage()
+    index = (book.SOURCE / "index.md").read_text(encoding="utf-8")
+    entries = [line for part in re.findall(r"```{toctree}\n(.*?)```", index, re.S) for line in part.splitlines()]
+    listed = [re.sub(r".*<(.*)>", r"\1", line) for line in entries if line and not line.startswith(":")]
+    pages = [path for suffix in ("md", "ipynb") for path in book.SOURCE.rglob(f"*.{suffix}")]
+    names = {path.relative_to(book.SOURCE).with_suffix("").as_posix() for path in pages}
+    assert sorted(listed) == sorted(names - {"index"})
 
 
 @pytest.mark.long

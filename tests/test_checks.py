@@ -433,6 +433,7 @@ OTHER_FORMULA: dict[str, Callable[..., Any]] = {
     "09.2": lambda e: {(False, False): "Neither", (True, False): "a", (False, True): "b"}.get(
         (e["A over popularity"][0] > 0, e["B over popularity"][0] > 0),
         "undecided" if e["B minus A"][0] * e["B minus A"][1] <= 0 else "B" if e["B minus A"][0] > 0 else "A"),
+    "90.1": _ablated,
 }  # fmt: skip
 FUNCTIONS = [id for _, id in COURSE if callable(checks.find(id).reference)]
 

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import math
 import random
+import re
+import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from gdrt_lite import cooccurrence
 from gdrt_lite.data import Example
 from gdrt_lite.prompts import Prompt
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
+
+import cooccurrence_arms as arms_script  # noqa: E402
 
 PROMPT = Prompt(before="the user saw", bullet=" -", after=" next -")
 
@@ -121,3 +129,33 @@ def test_summary_averages_the_pairs_that_occur():
 def test_no_example_is_refused():
     with pytest.raises(ValueError, match="examples is empty"):
         cooccurrence.rates([], Words(), PROMPT)
+
+
+@pytest.fixture(scope="module")
+def arms_of_the_causal_test():
+    """The arms as notebook 02 defines them."""
+    names = {"pick": arms_script.pick, "n_train": 10, "n_test": 10}
+    arms_script.run_cells(arms_script.sources(["02"])[0], names, {"imports", "arms"}, first=2)
+    return names["arms"]
+
+
+def test_nonsense_keeps_all_but_the_words(arms_of_the_causal_test):
+    """The arms that tell length from rate differ from `fixed` in their words alone."""
+    fixed, constant = arms_of_the_causal_test["fixed"], arms_of_the_causal_test["nonsense"]
+    changing = arms_of_the_causal_test["random nonsense"].variants
+    letters = re.compile("[A-Za-z]+")
+    for prompt in (constant, *changing[:20]):
+        assert prompt.bullet == fixed.bullet
+        for ours, theirs in ((fixed.before, prompt.before), (fixed.after, prompt.after)):
+            assert letters.sub("w", ours) == letters.sub("w", theirs)
+        pairs = list(zip(*(letters.findall((p.before + p.after).lower()) for p in (fixed, prompt)), strict=True))
+        translation = dict(pairs)
+        assert all(translation[word] == made_up for word, made_up in pairs), "one word is always replaced by the same word"
+        assert len(set(translation.values())) == len(translation) and not set(translation) & set(translation.values())
+    words = [set(letters.findall(prompt.before + prompt.after)) for prompt in changing]
+    assert max(np.mean([word in own for own in words]) for word in set().union(*words)) < 0.2, "each word in few examples"
+
+
+def test_an_unknown_arm_is_named():
+    with pytest.raises(SystemExit, match="no arm fxied; choose among fixed, rotating, none, nonsense"):
+        arms_script.main(1, ["fxied"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import re
@@ -85,21 +87,45 @@ def test_a_solution_that_checks_no_answer_or_two_is_refused() -> None:
             editions.answer_of(nbformat.v4.new_code_cell(source))
 
 
+def test_a_folded_solution_of_a_working_copy_shows_neither_the_answer_nor_a_verdict() -> None:
+    """JupyterLab shows the first line of a folded cell, and the verdict on our answer stands below the learner's own."""
+    (script,) = builder.sources(["05"])
+    made = editions.folded(executed(script))
+    nbformat.validate(made)
+    assert len(solutions(made)) == len(solutions(executed(script)))
+    for cell, own in zip(solutions(made), solutions(executed(script)), strict=True):
+        assert re.fullmatch(r"# Solution 05\.\d", cell.source.splitlines()[0])
+        assert cell.source.endswith(own.source) and cell.metadata["jupyter"]["source_hidden"] and not cell.outputs
+    said = solutions(made)[0].source
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        exec(said, {"checks": checks})
+    assert printed.getvalue().startswith("The course's own solution:\n[passed] 05.1")
+    others = [cell.source for cell in executed(script).cells if "solution" not in builder.tags(cell)]
+    assert [cell.source for cell in made.cells if "solution" not in builder.tags(cell)] == others
+
+
 def test_a_working_copy_follows_the_course_until_its_learner_writes_into_it(tmp_path: Path) -> None:
     course, mine = tmp_path / "course", tmp_path / "work"
     course.mkdir()
     source, copy = course / "05_x.ipynb", mine / "05_x.ipynb"
-    source.write_text("first")
-    assert editions.work(mine, course) == [] and copy.read_text() == "first"
-    source.write_text("second")
-    assert editions.work(mine, course) == [] and copy.read_text() == "second"
+
+    def says(text: str) -> bool:
+        return copy.exists() and text in copy.read_text()
+
+    def teach(text: str) -> None:
+        nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(text, id="a")]), source)
+
+    teach("first")
+    assert editions.work(mine, course) == [] and says("first")
+    teach("second")
+    assert editions.work(mine, course) == [] and says("second")
     copy.write_text("my answer")
     assert editions.work(mine, course) == [] and copy.read_text() == "my answer"
-    source.write_text("third")
+    teach("third")
     for _ in range(2):
         (said,) = editions.work(mine, course)
         assert "05_x.ipynb has changed in the course" in said and copy.read_text() == "my answer"
     copy.rename(mine / "mine.ipynb")
-    assert editions.work(mine, course) == [] and copy.read_text() == "third"
+    assert editions.work(mine, course) == [] and says("third")
     copy.unlink()
-    assert editions.work(mine, course) == [] and copy.read_text() == "third", "what was deleted comes back"
+    assert editions.work(mine, course) == [] and says("third"), "what was deleted comes back"

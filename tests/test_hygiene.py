@@ -57,6 +57,7 @@ WINGS = {
         "protocols",
         "compare",
         "verdicts",
+        "page",
         "run",
         "grid",
     ],

@@ -151,32 +151,26 @@ def loss_and_gradient(model: lm.LanguageModel, loss) -> tuple[torch.Tensor, torc
 
 
 @pytest.mark.parametrize("heads, groups", [(4, 4), (6, 2), (9, 3)])
-def test_grouped_attention_equals_torchs_own(heads, groups):
+def test_fused_attention_equals_the_formula(heads, groups):
+    """Output and gradients, against softmax(Q K^T * scale + mask) V with keys and values copied once per query head."""
     torch.manual_seed(0)
-    query, key, value = (torch.randn(2, heads, 5, 8), torch.randn(2, groups, 7, 8), torch.randn(2, groups, 7, 8))
-    mask = torch.zeros(2, 1, 5, 7).masked_fill(torch.rand(2, 1, 5, 7) < 0.3, torch.finfo(torch.float32).min)
-    ours, _ = attention.grouped_attention(torch.nn.Module().eval(), query, key, value, mask, scaling=0.5)
-    theirs = torch.nn.functional.scaled_dot_product_attention(query, key, value, mask, scale=0.5, enable_gqa=True)
-    torch.testing.assert_close(ours, theirs.transpose(1, 2), atol=1e-5, rtol=1e-5)
-
-
-def test_weights_that_are_computed_again_in_the_backward_pass_change_no_gradient(monkeypatch):
-    torch.manual_seed(0)
-    tensors = [torch.randn(2, heads, n, 8, requires_grad=True) for heads, n in ((4, 5), (2, 7), (2, 7))]
-    gradients = []
-    for kept in (10**9, 0):
-        monkeypatch.setattr(attention, "KEPT", kept)
-        output, _ = attention.grouped_attention(torch.nn.Module().train(), *tensors, torch.zeros(2, 1, 5, 7))
-        gradients.append(torch.autograd.grad(output.square().sum(), tensors))
-    assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
+    shapes = (2, heads, 5, 8), (2, groups, 7, 8), (2, groups, 7, 8)
+    query, key, value = tensors = [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
+    mask = torch.zeros(2, 1, 5, 7, dtype=torch.float64).masked_fill(torch.rand(2, 1, 5, 7) < 0.3, -1e300)
+    ours, _ = attention.fused_attention(torch.nn.Module().eval(), *tensors, mask, scaling=0.5)
+    keys, values = (x.repeat_interleave(heads // groups, dim=1) for x in (key, value))
+    theirs = ((query @ keys.transpose(-1, -2) * 0.5 + mask).softmax(-1) @ values).transpose(1, 2)
+    torch.testing.assert_close(ours, theirs)
+    for mine, known in zip(*(torch.autograd.grad(x.square().sum(), tensors) for x in (ours, theirs)), strict=True):
+        torch.testing.assert_close(mine, known)
 
 
 @pytest.mark.parametrize("name", ["softcap", "s_aux", "position_bias"])
-def test_grouped_attention_refuses_what_it_does_not_compute(name):
+def test_fused_attention_refuses_what_it_does_not_compute(name):
     tensors = [torch.randn(1, 2, 3, 4) for _ in range(3)]
     with pytest.raises(ValueError, match=f"no '{name}'"):
-        attention.grouped_attention(torch.nn.Module().eval(), *tensors, None, **{name: torch.ones(2)})
-    attention.grouped_attention(torch.nn.Module().eval(), *tensors, None, **{name: None}, sliding_window=4)
+        attention.fused_attention(torch.nn.Module().eval(), *tensors, None, **{name: torch.ones(2)})
+    attention.fused_attention(torch.nn.Module().eval(), *tensors, None, **{name: None}, sliding_window=4)
 
 
 def saved(model, pocket, folder):

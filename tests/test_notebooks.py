@@ -446,7 +446,7 @@ def test_html_folds_hidden_code_under_its_own_name(tmp_path: Path) -> None:
     path = tmp_path / "00_small.ipynb"
     nbformat.write(new_notebook(cells=cells), path)
     text = builder.export_html(path, tmp_path).read_text(encoding="utf-8")
-    folds = re.findall(r"<details><summary>(\w+)</summary>(.*?)</details>", text, re.DOTALL)
+    folds = re.findall(r"<details><summary[^>]*>(\w+)</summary>(.*?)</details>", text, re.DOTALL)
     assert [name for name, _ in folds] == ["Solution", "Code"]
     assert "answer" in folds[0][1] and "wording" in folds[1][1]
     assert "open_code" in text and "open_code" not in folds[0][1] + folds[1][1]

@@ -20,7 +20,7 @@ from packaging.requirements import Requirement
 import gdrt_lite
 
 ROOT = Path(__file__).resolve().parents[1]
-SPECIAL = ("quantised", "book")
+SPECIAL = ("quantised", "book", "browser")
 CONDA_NAMES = {"pytorch": "torch"}  # where conda-forge and PyPI differ
 
 
@@ -61,7 +61,8 @@ def test_conda_environment_equals_pyproject(project, requirements):
 
 def test_every_requirement_is_pinned_within_its_range(project, requirements):
     versions = pins()
-    for line in project["optional-dependencies"]["book"]:
+    extras = project["optional-dependencies"]
+    for line in (*extras["book"], *extras["browser"]):
         assert Requirement(line).specifier.contains(versions[Requirement(line).name]), line
     for name, specifier in requirements.items():
         assert Requirement(f"{name}{specifier}").specifier.contains(versions[name]), name
@@ -159,6 +160,18 @@ def test_the_workflow_runs_the_fast_lane_of_make_check():
     lanes = jobs["fast"]["strategy"]["matrix"]["include"]
     assert {lane["os"] for lane in lanes} == {"ubuntu-latest", "macos-latest", "windows-latest"}
     assert {lane["versions"] for lane in lanes} == {"pinned", "lowest", "newest"}
+
+
+def test_the_workflow_gives_the_browser_s_tests_what_they_would_skip_without():
+    """Without Chromium, Playwright or the built book these tests are skipped, and the lane would be green for nothing."""
+    steps = yaml.safe_load(read(".github/workflows/ci.yml"))["jobs"]["browser"]["steps"]
+    order = [step["run"] for step in steps if "run" in step]
+    assert '".[test,book,browser]"' in order[1] and "-c constraints.txt" in order[1]
+    assert order[2:] == [
+        "python -m playwright install --with-deps chromium",
+        "python scripts/book.py",
+        "python -m pytest tests/test_browser.py",
+    ]
 
 
 def test_the_hooks_are_those_of_make_lint():

@@ -14,9 +14,9 @@ from packaging.requirements import Requirement
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "scripts"))
 
+import answer  # noqa: E402
 import phenomenon  # noqa: E402
 import render_readme  # noqa: E402
-import study_tables  # noqa: E402
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 MOST_WORDS = 2000
@@ -49,11 +49,19 @@ def test_list_overlap_by_hand():
     assert row.top_share == 1 and row.shared == pytest.approx(1.5)
 
 
-def test_the_gate_is_open_only_to_models_that_beat_popularity():
-    found = study_tables.compare.metrics_by_method(study_tables.smollm2(render_readme.cells()))
-    assert study_tables.above_popularity(found, "item-transitions").low > 0
-    assert study_tables.above_popularity(found, "gdrt").low < 0
-    assert study_tables.above_popularity(found, "no such method") is None
+def test_the_answer_says_what_the_verdicts_say():
+    gate = {"place": "A", "passed": True, "above_popularity": [0.1, 0.05, 0.15], "ndcg_sft": 0.2, "ndcg_popularity": 0.1}
+    gate |= {"own_minus_stranger": [0.5, 0.4, 0.6]}
+    told = answer.gates([gate, gate | {"place": "B", "passed": False}, {"place": "C", "passed": False}])
+    assert told.startswith("**1 of 2 models") and "So does not: B." in told and "A (NDCG@10 0.200 against 0.100" in told
+    effect = {"effect": -0.1, "low": -0.2, "high": 0.05, "seeds": 3, "against": "balanced"}
+    rows = [
+        {"id": "H3", "text": "ranks", "verdict": "undecided"} | effect,
+        {"id": "H1", "text": "x", "verdict": "not tested"},
+    ]
+    assert "**1 undecided**: ranks (H3); **1 not tested**: x (H1). Each rests on 3" in answer.outcome(rows)
+    assert "NDCG@10 by -10.0% [-20.0%, +5.0%] (the paper: +24.3% on average)" in answer.headline(rows)
+    assert "not compared yet" in answer.headline(rows[1:])
 
 
 def test_readme_is_short_and_opens_with_figure_answer_and_commands():

@@ -6,14 +6,15 @@ import dataclasses
 import json
 import math
 import os
+import re
 
 import numpy as np
 import pytest
 import torch
 
 from gdrt_lite import __main__ as cli
-from gdrt_lite import data, dro, groups, metrics, relevance, training
-from gdrt_lite.study import compare, grid, run, trial, workspace
+from gdrt_lite import data, dro, groups, lm, metrics, relevance, training
+from gdrt_lite.study import grid, page, report, run, trial, workspace
 from gdrt_lite.study.cell import read_cells
 from gdrt_lite.study.config import Config
 from gdrt_lite.study.evaluate import evaluate
@@ -320,7 +321,10 @@ def test_the_study_skips_what_is_done_and_reports_from_the_cells_alone(tmp_path,
 def test_a_report_on_no_cell_is_refused_and_the_old_one_stays(results, tmp_path, capsys):
     (tmp_path / "empty").mkdir()
     old = files.write_text(tmp_path / "REPORT.md", "of a hundred cells")
+    plan = ["--grid", str(tmp_path / "grid.yaml")]
     assert cli.main(["study", "--report", "--results", str(tmp_path / results)]) == 1
+    assert "name the grid too" in capsys.readouterr().err
+    assert cli.main(["study", "--report", *plan, "--results", str(tmp_path / results)]) == 1
     assert f"{results} holds no cell" in capsys.readouterr().err
     assert old.read_text() == "of a hundred cells" and not (tmp_path / "typo").exists()
 
@@ -342,26 +346,23 @@ def test_a_bad_grid_is_named(tmp_path, text, message):
 
 
 def test_the_committed_grid_is_sound_and_its_keys_differ():
-    configs = grid.read_grid(data.data_folder() / "results" / "grid.yaml")
+    configs = grid.read_grid(data.data_folder() / "results" / "archive" / "grid.yaml")
     assert len({config.key for config in configs}) == len(configs) > 50
 
 
 def test_every_committed_cell_is_one_that_the_grid_declares():
-    folder = data.data_folder() / "results"
+    folder = data.data_folder() / "results" / "archive"
     declared = {config.key for config in grid.read_grid(folder / "grid.yaml")}
     for path, own in zip(sorted((folder / "cells").glob("*.json")), read_cells(folder / "cells"), strict=True):
         assert path.stem == own.config.key, f"{path.name} was renamed, or its settings changed"
         assert path.stem in declared, f"grid.yaml does not declare {path.name}"
 
 
-def test_every_committed_rerun_is_of_a_committed_cell():
-    folder = data.data_folder() / "results"
+def test_every_archived_rerun_is_of_an_archived_cell():
+    folder = data.data_folder() / "results" / "archive"
     known = {path.name for path in (folder / "cells").glob("*.json")}
     again = {path.name for path in (folder / "reruns" / "cells").glob("*.json")}
-    assert again <= known
-    table = compare.reruns(read_cells(folder / "cells"), read_cells(folder / "reruns" / "cells"))
-    assert all(first != second for first, second in table.machines.str.split(" / ")) if len(table) else True
-    assert table.cell.nunique() == len(again) if len(table) else not again
+    assert again and again <= known
 
 
 def test_a_whole_number_names_the_same_cell_as_a_decimal_one():
@@ -374,3 +375,97 @@ def test_the_key_of_a_folder_is_one_file_name_on_every_system(monkeypatch):
     assert key.startswith("Book-smollm2-135m-sft-s0-")
     monkeypatch.setattr(os, "sep", "\\")  # as on Windows, where "/" parts folders too
     assert Config(data="amazon/Book").key == key
+
+
+# --- the page, and the first look -----------------------------------------------------------------
+
+
+def test_the_page_says_what_the_run_found_and_loads_nothing(finished):
+    text = (finished / "report.html").read_text()
+    cells = {cell.method: cell for cell in read_cells(finished / "cells")}
+    gap = report.cell_metrics(cells["sft"])["NDCG@10"].minus(report.cell_metrics(cells["popularity"])["NDCG@10"])
+    assert f"the difference in NDCG@10 is {gap:+.3f} " in text
+    assert "gdrt: the mean loss of the hardest group goes from" in text and "released adapters" not in text
+    assert all(source.startswith("data:image/png;base64,") for source in re.findall(r'src="([^"]+)"', text))
+    assert len(re.findall(r'<img alt="[^"]{20,}"', text)) == text.count("<img") >= 2 and "<script" not in text
+
+
+@pytest.mark.parametrize(
+    "interval, words",
+    [
+        ((0.4, 0.1, 0.7), "lies above zero, so the model reads its users"),
+        ((0.4, -0.1, 0.7), "includes zero, so it is not shown"),
+        ((-0.4, -0.6, -0.1), "lies below zero, so it is not shown"),
+        ((0.2, 0.0, 0.4), "includes zero"),
+    ],
+)
+def test_a_sentence_on_the_user_follows_from_the_interval(interval, words):
+    assert words in page.reading(metrics.Interval(*interval))
+
+
+def test_a_first_look_trains_the_pocket_model_and_diagnoses_the_adapters(tmp_path, monkeypatch):
+    """Where neither model nor data is named; the adapters' model is a pocket model here, of the same catalogue."""
+    found = {}
+    monkeypatch.setattr(run, "FIRST_LOOK", run.FIRST_LOOK | {**TINY, "ranking": "exact", "train_examples": 128})
+
+    def load(name, adapter=None):
+        found[name, adapter and adapter.name] = True
+        return lm.pocket(data.load_movielens(500).split("new_users", history=5).catalogue, seed=len(found))
+
+    monkeypatch.setattr(lm, "load", load)
+    monkeypatch.setattr(page, "PEOPLE", 8)
+    monkeypatch.setattr(page, "ATTRIBUTED", 3)
+    run.run(("sft",), out=tmp_path, progress=False)
+    assert set(found) == {("smollm2-135m", name) for name in (None, "movielens-sft", "movielens-gdrt")}
+    text = (tmp_path / "report.html").read_text()
+    assert "The released adapters of SmolLM2" in text and "of 10</b> titles in common" in text
+    assert text.count("own minus stranger") == 4  # three models, and the one that was trained
+    monkeypatch.setattr(lm, "load", lambda *_, **__: (_ for _ in ()).throw(GdrtError("no <model> here")))
+    run.run(("sft",), out=tmp_path, resume=True, progress=False)
+    assert "were not diagnosed: no &lt;model&gt; here" in (tmp_path / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    "profile, settings, model",
+    [
+        ("quick", {}, "pocket"),
+        ("quick", {"seed": 3}, "pocket"),
+        ("quick", {"model": "smollm2-135m"}, "smollm2-135m"),
+        ("quick", {"data": "movielens-100k"}, "smollm2-135m"),
+        ("standard", {}, "smollm2-135m"),
+    ],
+)
+def test_only_a_quick_run_of_the_course_s_own_data_is_a_first_look(profile, settings, model, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        run, "Workspace", lambda config, splits: asked.append(config) or (_ for _ in ()).throw(GdrtError("stop"))
+    )
+    with pytest.raises(GdrtError, match="stop"):
+        run.run(profile=profile, out=tmp_path, progress=False, **settings)
+    (config,) = asked
+    assert config.model == model and (config.ranking == "exact") == (model == "pocket")
+    assert all(getattr(config, name) == value for name, value in settings.items())
+
+
+@pytest.mark.parametrize(
+    "place, screen",
+    [
+        ({"DISPLAY": ":0"}, True),
+        ({}, False),
+        ({"DISPLAY": ":0", "CI": "1"}, False),
+        ({"DISPLAY": ":0", "SSH_CONNECTION": "x"}, False),
+    ],
+)
+def test_the_page_opens_only_where_somebody_watches(place, screen, tmp_path, monkeypatch):
+    opened = []
+    monkeypatch.setattr(cli.webbrowser, "open", opened.append)
+    monkeypatch.setattr(cli.sys, "platform", "linux")
+    monkeypatch.setattr(cli.sys, "stdout", type("Terminal", (), {"isatty": lambda self: True})())
+    monkeypatch.setattr(run, "run", lambda **_: None)
+    for name in ("DISPLAY", "WAYLAND_DISPLAY", "CI", "SSH_CONNECTION"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in place.items():
+        monkeypatch.setenv(name, value)
+    assert cli.main(["run", "--out", str(tmp_path)]) == 0
+    assert opened == ([(tmp_path / "report.html").as_uri()] if screen else [])
+    assert cli.main(["run", "--out", str(tmp_path), "--no-open"]) == 0 and len(opened) == screen

@@ -15,6 +15,7 @@ html_title = "gdrt_lite"
 html_theme = "furo"
 html_static_path = ["_static"]
 html_css_files = ["book.css"]
+html_js_files = ["play.js"]
 html_show_sphinx = False
 html_copy_source = False
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
@@ -60,9 +61,23 @@ def _plain_bars(app: Any, what: str, name: str, item: Any, options: Any, lines: 
         lines[place] = "`".join(parts)
 
 
+def accessible(page: str) -> str:
+    """HTML as the keyboard and a screen reader want it: captions of the contents are headings of a level, and what scrolls
+    sideways can be focused."""
+    page = page.replace('role="heading">', 'role="heading" aria-level="2">')
+    return re.sub(r'<pre(?=>)|<div class="(?:table-wrapper|output text_html)[^"]*"', r'\g<0> tabindex="0"', page)
+
+
+def _accessible(app: Any, page: str, template: str, context: dict[str, Any], tree: Any) -> None:
+    for part in ("body", "furo_navigation_tree"):
+        if part in context:
+            context[part] = accessible(context[part])
+
+
 def setup(app: Any) -> None:
     """Let Sphinx know the way to draw formulas, and to read our docstrings."""
     app.connect("autodoc-process-docstring", _plain_bars)
+    app.connect("html-page-context", _accessible, priority=900)  # after the theme's own
     inline = (lambda self, node: _mathml(self, node, display=False), None)
     block = (lambda self, node: _mathml(self, node, display=True), None)
     app.add_html_math_renderer("mathml", inline_renderers=inline, block_renderers=block)

@@ -13,7 +13,7 @@ from gdrt_lite.study.config import PROFILES
 T = TypeVar("T")
 
 # Time budget per notebook in seconds, for the quick profile on two cores.
-BUDGETS = {**{f"{n:02}": 120 for n in range(6)}, "06": 360, "07": 180, "08": 180, "09": 120}
+BUDGETS = {**{f"{n:02}": 120 for n in range(6)}, "06": 360, "07": 180, "08": 180, "09": 120, "90": 90}
 TOTAL_BUDGET = 1200
 
 

@@ -1,8 +1,7 @@
-"""Attention for small CPUs, registered with transformers under the name "grouped_cpu".
+"""Attention by torch's fused kernel, registered with transformers under the name "fused".
 
-In a model with grouped keys (SmolLM2 has 9 query heads on 3 key heads) the usual code copies every key and value once per
-query head. Here the query heads of a group are stacked as more rows of one matrix product instead, and the products run in
-float32, whose kernels need no copy of a transposed matrix. The result is that of the "eager" implementation.
+In a model with grouped keys (SmolLM2 has 9 query heads on 3 key heads) transformers copies every key and value once per
+query head before it calls the kernel with a mask. The kernel can read them as they are, and keeps no attention weights.
 """
 
 from __future__ import annotations
@@ -10,16 +9,14 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch.utils.checkpoint import checkpoint
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import eager_mask
 
-NAME = "grouped_cpu"
-KEPT = 500_000  # weights of a layer that training keeps for its backward pass; where there are more, they are computed again
+NAME = "fused"
 UNSUPPORTED = ("softcap", "s_aux", "sinks", "position_bias")  # what some models hand over that would change the weights
 
 
-def grouped_attention(
+def fused_attention(
     module: torch.nn.Module,
     query: torch.Tensor,
     key: torch.Tensor,
@@ -37,7 +34,7 @@ def grouped_attention(
         others: what else a model hands over; ignored where the mask says it already, such as the length of a sliding window.
 
     Returns:
-        (B, Q, H, E) in the dtype of `query`, and None in place of the attention weights.
+        (B, Q, H, E), and None in place of the attention weights.
 
     Raises:
         ValueError: the model's attention is more than this formula.
@@ -45,26 +42,11 @@ def grouped_attention(
     for name in UNSUPPORTED:
         if others.get(name) is not None:
             raise ValueError(f"{NAME!r} attention has no {name!r}; load this model with attn_implementation='eager'.")
-    batch, heads, length, width = query.shape
-    groups = key.shape[1]
-    scale = width**-0.5 if scaling is None else scaling
-    exact = torch.promote_types(query.dtype, torch.float32)  # float64 stays what it is
-    rows = query.to(exact).reshape(batch, groups, heads // groups * length, width) * scale
-
-    def attend(rows: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-        scores = rows @ key.to(exact).transpose(-1, -2)  # (B, G, H/G * Q, K)
-        if attention_mask is not None:
-            scores = scores.view(batch, groups, heads // groups, length, -1) + attention_mask[:, None]
-            scores = scores.view(batch, groups, heads // groups * length, -1)
-        weights = torch.nn.functional.dropout(scores.softmax(-1), dropout, module.training)
-        return weights @ value.to(exact)  # (B, G, H/G * Q, E)
-
-    if torch.is_grad_enabled() and batch * heads * length * key.shape[2] > KEPT:
-        output = checkpoint(attend, rows, key, value, use_reentrant=False)
-    else:
-        output = attend(rows, key, value)
-    return output.view(batch, heads, length, -1).to(query.dtype).transpose(1, 2).contiguous(), None
+    output = torch.nn.functional.scaled_dot_product_attention(
+        query, key, value, attention_mask, dropout if module.training else 0.0, scale=scaling, enable_gqa=True
+    )
+    return output.transpose(1, 2).contiguous(), None
 
 
-AttentionInterface.register(NAME, grouped_attention)
+AttentionInterface.register(NAME, fused_attention)
 AttentionMaskInterface.register(NAME, eager_mask)

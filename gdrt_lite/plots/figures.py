@@ -86,7 +86,7 @@ def token_heatmap(map: pd.DataFrame, title: str = "", limit: float | None = None
     bar.set_label("attribution (nats over the whole target; positive: the token helps)")
     styles = {name: UNDERLINES[name] for name in dict.fromkeys(map.segment)}
     handles = [Line2D([], [], color="black", ls=style, label=name) for name, style in styles.items()]
-    figure.legend(handles=handles, loc="outside upper right", ncols=len(handles), frameon=False, fontsize=9)
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False, fontsize=10)
     return figure
 
 

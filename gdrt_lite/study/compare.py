@@ -16,7 +16,7 @@ from gdrt_lite.metrics import Interval
 from gdrt_lite.study import report
 from gdrt_lite.study.cell import Cell
 from gdrt_lite.study.methods import methods
-from gdrt_lite.study.protocols import by_protocol, first_protocols, setting_name, used_settings
+from gdrt_lite.study.protocols import used_settings
 from gdrt_lite.system.errors import GdrtError
 
 BySeed = Mapping[int, Mapping[str, report.Metric]]  # seed -> name -> metric
@@ -76,60 +76,6 @@ def relative_change(one: BySeed, other: BySeed, metric: str) -> float:
     return sum(one[s][metric].value for s in seeds) / sum(other[s][metric].value for s in seeds) - 1
 
 
-def mean_change(cells: Iterable[Cell], metric: str, method: str = "gdrt", reference: str = "sft") -> Interval | None:
-    """Mean of `relative_change` over `first_protocols`, with its 95% interval; None if no protocol has both methods.
-
-    Each protocol has the same weight, and the bootstrap draws users and seeds within each, as `difference` does.
-    """
-    values, draws = [], []
-    for i, (_, own) in enumerate(first_protocols(cells).values()):
-        found = metrics_by_method(own)
-        one, other = found.get(method, {}), found.get(reference, {})
-        seeds = _shared_seeds(one, other, metric)
-        if seeds:
-            values.append(relative_change(one, other, metric))
-            # Both methods share their draws of users and seeds; each protocol has its own.
-            sides = (np.array([side[s][metric].draws(seed=i) for s in seeds]) for side in (one, other))
-            top, bottom = (_mean_of_drawn_seeds(side, np.random.default_rng(i)) for side in sides)
-            draws.append(top / bottom - 1)
-    return report.interval(float(np.mean(values)), np.mean(draws, axis=0)) if values else None
-
-
-def compare_to_reference(
-    cells: Iterable[Cell],
-    method: str = "gdrt",
-    reference: str = "sft",
-    metrics: Sequence[str] = ("NDCG@10", "MGU@5 popularity"),
-) -> pd.DataFrame:
-    """Compare a method with the reference in each protocol that has both, by the two figures that the paper reports.
-
-    Returns:
-        One row per protocol and metric, in the order of `by_protocol`: where (model and data), first (whether it is the
-        first protocol of these), prior, tau, epochs, seeds (that both have), metric, relative (see `relative_change`), and
-        the difference with its 95% interval as difference, difference_low, difference_high.
-    """
-    cells = list(cells)
-    rows, firsts = [], first_protocols(cells)
-    for config, own in by_protocol(cells):
-        found, where = metrics_by_method(own), setting_name(config, own)
-        one, other = found.get(method, {}), found.get(reference, {})
-        first = config == firsts[where][0]
-        for metric in metrics:
-            seeds, apart = _shared_seeds(one, other, metric), difference(one, other, metric)
-            if apart is None:
-                continue
-            setting = {
-                "where": where,
-                "first": first,
-                "prior": config.prior,
-                "tau": config.tau,
-                "epochs": config.epochs,
-                "seeds": len(seeds),
-            }
-            rows.append(setting | {"metric": metric, "relative": relative_change(one, other, metric)} | _columns(apart))
-    return pd.DataFrame(rows)
-
-
 def table(cells: Iterable[Cell], reference: str = "sft", metrics: Sequence[str] = METRICS) -> pd.DataFrame:
     """One row per method: each metric as its mean over seeds, and in brackets its `difference` to the reference."""
     cells = list(cells)
@@ -183,53 +129,6 @@ def curves(cells: Iterable[Cell]) -> pd.DataFrame:
         for row in cell.curve
     ]
     return pd.DataFrame(rows)
-
-
-def reruns(
-    cells: Iterable[Cell],
-    again: Iterable[Cell],
-    metrics: Sequence[str] = ("NDCG@10", "NLL", "MGU@5 popularity", "bias attention"),
-) -> pd.DataFrame:
-    """Compare cells with reruns on another machine, to see how much depends on the hardware.
-
-    Args:
-        cells: cells of the study.
-        again: reruns of some of them, with the same configurations.
-
-    Returns:
-        One row per rerun and metric: cell (model, data set, method and its seed), machines (instruction set and dtype of
-        both), metric, estimate with low and high (of the original, 95% over users), again (of the rerun), inside (whether it
-        is in the interval), and again minus estimate, paired by user, as difference, difference_low, difference_high.
-
-    Raises:
-        GdrtError: a rerun is a copy of its cell.
-    """
-    known = {cell.config.key: cell for cell in cells}
-    rows = []
-    for other in again:
-        config = other.config
-        if (cell := known.get(config.key)) is None:
-            continue
-        if cell == other:
-            raise GdrtError(
-                f"the rerun {config.key} is a copy of the study's cell; run it on another machine, or remove it."
-            )
-        machines = " / ".join(f"{c.environment['cpu_capability']} {c.dtype}".strip() for c in (cell, other))
-        label = {"cell": f"{setting_name(config, [cell])}, {config.label}, seed {config.seed}", "machines": machines}
-        first, second = report.cell_metrics(cell), report.cell_metrics(other)
-        for metric in (metric for metric in metrics if metric in first):
-            interval, value = first[metric].interval(), second[metric].value
-            inside = interval.low <= value <= interval.high
-            rows.append(
-                label
-                | {"metric": metric, **interval._asdict(), "again": value, "inside": inside}
-                | _columns(second[metric].minus(first[metric]))
-            )
-    return pd.DataFrame(rows)
-
-
-def _columns(apart: Interval) -> dict[str, float]:
-    return {"difference": apart.estimate, "difference_low": apart.low, "difference_high": apart.high}
 
 
 def _mean_of_drawn_seeds(draws: np.ndarray, rng: np.random.Generator) -> np.ndarray:

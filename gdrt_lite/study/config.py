@@ -192,3 +192,9 @@ PROFILES: dict[str, dict[str, Any]] = {
         test_examples=5000, faa_examples=500, ablations=MEANINGS,
     ),
 }  # fmt: skip
+
+# What a quick run trains where neither model nor data is named: the pocket model, which reads its users within minutes.
+FIRST_LOOK: dict[str, Any] = dict(
+    model="pocket", top_items=100, history=10, growing=True, ranking="exact", train_examples=6000, epochs=2.0, batch_size=32,
+    learning_rate=2e-3, tau=4.0, test_examples=120, faa_examples=24,
+)  # fmt: skip

@@ -5,6 +5,7 @@ Cells that exist are skipped, so a study survives a kill at any moment. It can a
 the JSON files into one folder. A block with `chosen` takes settings from the best trial on valid users once all are done:
 
     chosen: {settings: [learning_rate, epochs], by: NDCG@10, like: gdrt}    # like: whose trials; default the method's own
+
 Used in notebook 07.
 """
 
@@ -124,8 +125,6 @@ def _data_key(config: Config) -> tuple:
 def write_report(cells_folder: Path, folder: Path) -> str:
     """Write REPORT.md, with a table for each protocol, and its figures into `folder`; return the text.
 
-    Cells that were run again elsewhere are looked for in `folder/reruns/cells`.
-
     Raises:
         GdrtError: there is no cell, or a file is not one.
     """
@@ -137,7 +136,7 @@ def write_report(cells_folder: Path, folder: Path) -> str:
     lines = [
         "# Study",
         "",
-        f"{len(cells)} cells. Rendered by `python -m gdrt_lite study --report` from `cells/` and `reruns/cells/` alone.",
+        f"{len(cells)} cells. Rendered by `python -m gdrt_lite study --report` from `cells/` alone.",
         "",
     ]
     firsts = protocols.first_protocols(cells)
@@ -150,11 +149,6 @@ def write_report(cells_folder: Path, folder: Path) -> str:
         lines += [f"## Tried on the valid part: {own[0].data}, {Path(model).name}", ""]
         lines += [f"{len(own)} trainings, {len(own[0].users)} examples of users that neither trained nor tested.", ""]
         lines += [compare.trials(own).to_markdown(index=False), ""]
-    again = compare.reruns(cells, read_cells(Path(folder) / "reruns" / "cells"))
-    if len(again):
-        lines += ["## The same cells on another machine", ""]
-        lines += [f"{again.inside.sum()} of {len(again)} figures lie in the first one's 95% interval over users.", ""]
-        lines += [again.round(3).to_markdown(index=False), ""]
     text = "\n".join(lines)
     files.write_text(Path(folder) / "REPORT.md", text)
     return text

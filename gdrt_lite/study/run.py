@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import html
 import json
 import shutil
 import time
@@ -15,9 +16,9 @@ import pandas as pd
 from gdrt_lite import metrics, plots
 from gdrt_lite.data import Splits
 from gdrt_lite.objectives import Objective, check_objective
-from gdrt_lite.study import report
+from gdrt_lite.study import page, report
 from gdrt_lite.study.cell import Cell
-from gdrt_lite.study.config import PROFILES, Config
+from gdrt_lite.study.config import FIRST_LOOK, PROFILES, Config
 from gdrt_lite.study.methods import baseline_names
 from gdrt_lite.study.trial import run_cell
 from gdrt_lite.study.workspace import Workspace
@@ -34,7 +35,10 @@ def run(
     splits: Splits | None = None,
     **settings: Any,
 ) -> pd.DataFrame:
-    """Run the chain and write report.json, report.md and the plots into `out`.
+    """Run the chain and write report.html, report.json, report.md and the plots into `out`.
+
+    A quick run on the data and the model that it chooses itself is a first look: the pocket model is trained, and beside it
+    the released adapters of SmolLM2 are diagnosed.
 
     Args:
         objectives: which of `objectives.OBJECTIVES` to tune by; "sft" is added, since every difference refers to it.
@@ -53,12 +57,15 @@ def run(
         ValueError: an unknown profile, objective, model or data set, or a setting out of range.
         GdrtError: `out` cannot be written to, is in use, or holds what no run made or what was measured on other data.
     """
-    config = _config(profile, settings)
+    start = time.perf_counter()
+    first_look = profile == "quick" and splits is None and not {"model", "data"} & settings.keys()
+    config = _config(profile, FIRST_LOOK | settings if first_look else settings)
     objectives = list(dict.fromkeys(["sft", *(name.strip() for name in objectives)]))
     for objective in objectives:
         check_objective(objective)
     Objective("gdrt", config.n_groups, config.tau)
-    configs = {name: dataclasses.replace(config, method=name) for name in ("pre-trained", *objectives, *baseline_names())}
+    untuned = [] if first_look else ["pre-trained"]  # the pocket model's initial weights are random
+    configs = {name: dataclasses.replace(config, method=name) for name in (*untuned, *objectives, *baseline_names())}
     out = files.writable_folder(out)
     with files.locked(files.writable_folder(out / "cells")):
         bench = Workspace(config, splits)
@@ -72,9 +79,11 @@ def run(
         table = report.comparison(cells)
         if files.first_process():
             _write_report(out, config, profile, objectives, bench, cells, table)
+            adapters = _diagnosed(out, progress) if first_look else ""
+            page.write(out, [adapters, page.of_run(table, cells, bench.splits, out)])
     if progress:
         print(report.headline(table, config.ablations[0]).to_string(index=False))
-        print(f"{sum(cell.seconds for cell in cells.values()):.0f} s in all. Report: {out / 'report.md'}")
+        print(f"{time.perf_counter() - start:.0f} s in all. Report: {out / 'report.html'}")
     return table
 
 
@@ -90,13 +99,13 @@ def _claim(out: Path, keys: Sequence[str], resume: bool) -> None:
     if foreign:
         said = f"{len(foreign)} cell{'s' * (len(foreign) > 1)} that no run made here ({foreign[0]} is one)"
         raise GdrtError(f"{cells} holds {said}; nothing was deleted. Name another folder with --out.")
-    reports = ("report.json", "report.md", "accuracy.png", "differences.png", "training-*.png")
+    reports = ("report.html", "report.json", "report.md", "accuracy.png", "differences.png", "faa.png", "training-*.png")
     theirs = [path.name for name in reports for path in out.glob(name)]
     if theirs and not made:
         raise GdrtError(f"{out} holds {theirs[0]}, which no run made; it was not replaced. Name another folder with --out.")
     for name in theirs:  # of a run with other settings it would stand beside the figures of this one
         (out / name).unlink()
-    for name in ("run.json", "report.json", "report.md"):
+    for name in ("run.json", "report.json", "report.md", "report.html"):
         files.sweep(out, name)
     files.write_json(out / "run.json", {"cells": sorted(made | set(keys))})
     for key in keys:
@@ -145,11 +154,19 @@ def _write_report(
     _plots(out, cells, table)
 
 
+def _diagnosed(out: Path, progress: bool) -> str:
+    """The part of the page on the released adapters, or why it is missing: the run itself does not need SmolLM2."""
+    try:
+        return page.of_adapters(page.diagnose(progress), out)
+    except GdrtError as error:
+        return f"<p>The released adapters of SmolLM2 were not diagnosed: {html.escape(str(error))}</p>"
+
+
 def _config(profile: str, settings: dict[str, Any]) -> Config:
     if profile not in PROFILES:
         raise ValueError(f"unknown profile {profile!r}; choose one of {', '.join(PROFILES)}.")
     values: dict[str, Any] = dict(PROFILES[profile])
-    if settings.get("model") == "pocket":
+    if settings.get("model") == "pocket" and "growing" not in settings:
         # From scratch a model needs more windows and larger steps, and is cheap enough for both.
         values |= {"train_examples": 20_000, "batch_size": 64, "learning_rate": 2e-3}
     values |= settings

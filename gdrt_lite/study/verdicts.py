@@ -45,12 +45,13 @@ class Hypothesis:
 
 HYPOTHESES = (
     Hypothesis("H1", "SFT raises the reliance on auxiliary tokens", "log bias attention", "sft", ("pre-trained",), +1),
-    Hypothesis("H2", "GDRT lowers it at equal item NLL", "log bias attention", "gdrt", ("sft-at-nll",), -1),
+    Hypothesis("H2", "GDRT lowers that reliance at equal item NLL", "log bias attention", "gdrt", ("sft-at-nll",), -1),
     Hypothesis("H3", "GDRT ranks better than SFT", "NDCG@10", "gdrt", ("sft",), +1, relative=True),
     Hypothesis("H4", "GDRT reads the user more than SFT", "own minus stranger", "gdrt", ("sft",), +1),
     Hypothesis("H5", "GDRT is fairer than SFT", "MGU@5 popularity", "gdrt", ("sft",), -1, relative=True),
     Hypothesis(
-        "H6", "It is the DRO and the groups", "NDCG@10", "gdrt", ("balanced", "random", "forced"), +1, relative=True
+        "H6", "DRO and groups are why: GDRT ranks above its controls", "NDCG@10", "gdrt",
+        ("balanced", "random", "forced"), +1, relative=True,
     ),
 )  # fmt: skip
 

@@ -96,7 +96,7 @@ EXERCISES = [
             Mistake("the logarithm is missing: a pair without any link should be worth zero, not one.", _without_log),
             Mistake("counts are not probabilities: the number of examples does not cancel. Divide by it.", _raw_counts),
         ],
-        after="A word that is everywhere is worth exactly nothing.",
+        after="a word that is in every prompt has a PMI of exactly zero.",
     ),
     Exercise(
         "02.3",
@@ -105,9 +105,9 @@ EXERCISES = [
         mistakes=[
             Mistake("that is what Mechanism 1 predicts: less co-occurrence, more history. It would support it.", "a"),
             Mistake("TASK falls under every theory when there is less TASK text. The question is what HISTORY does.", "c"),
-            Mistake("PREFIX is the same in all three arms, so no theory at stake says that it should move.", "d"),
+            Mistake("PREFIX is the same in all arms, so neither explanation predicts that it moves.", "d"),
         ],
-        after="A test that no result could fail is no test.",
+        after="a test of a claim needs a result that the claim forbids.",
     ),
     Exercise(
         "02.4",

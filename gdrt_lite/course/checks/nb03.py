@@ -165,6 +165,6 @@ EXERCISES = [
             Mistake("rarity is one way to be hard to guess. The first token of a blockbuster is hard to guess too.", "b"),
             Mistake("a broken scorer gives low scores everywhere, the easy tokens too; look at those.", "d"),
         ],
-        after="So hard to guess may mean personal, or mean noise. Weight on the hard tokens is a bet on the first.",
+        after="a token may be hard because it is personal, or because it is noise; weight helps only in the first case.",
     ),
 ]

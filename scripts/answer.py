@@ -1,0 +1,75 @@
+"""The answer of README.md in four points, computed from the archived lists and from verdicts.json (see render_readme.py)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from phenomenon import list_overlap
+
+from gdrt_lite.study.cell import Cell
+
+PAPER = {"H3": "+24.3%", "H5": "-37.4%"}  # arXiv 2510.10978, abstract: against SFT, averages over its data sets
+
+
+def answer(smollm2: Sequence[Cell], verdicts: Mapping[str, Any]) -> str:
+    """The phenomenon, the gates, the verdicts, and what they say of the paper's two headline figures."""
+    told = [same_list(smollm2), gates(verdicts["gates"]), outcome(verdicts["hypotheses"]), headline(verdicts["hypotheses"])]
+    return "\n".join(f"{i}. {text}" for i, text in enumerate(told, 1))
+
+
+def same_list(cells: Sequence[Cell]) -> str:
+    """How much the lists of different users agree, after SFT and by counting."""
+    overlap = list_overlap(cells).groupby("method")
+    low, high, shared = overlap.top_share.min(), overlap.top_share.max(), overlap.shared.mean()
+    alike = shared["sft"] > 2 * shared["item-transitions"]
+    lead = "recommends much the same to everybody" if alike else "tells users apart"
+    return (
+        f"**After a short fine-tuning, SmolLM2 {lead}:** one title is in {low['sft']:.0%} to {high['sft']:.0%} of the "
+        f"lists, and two users share {shared['sft']:.1f} of ten titles. Counting which title follows which gives "
+        f"{high['item-transitions']:.0%} and {shared['item-transitions']:.1f}."
+    )
+
+
+def gates(found: Sequence[Mapping[str, Any]]) -> str:
+    """Which models recommend well enough for a verdict."""
+    measured = [gate for gate in found if "above_popularity" in gate]
+    passed = [gate for gate in measured if gate["passed"]]
+    below = ", ".join(gate["place"] for gate in measured if not gate["passed"])
+    figures = "; ".join(
+        f"{gate['place']} (NDCG@10 {gate['ndcg_sft']:.3f} against {gate['ndcg_popularity']:.3f}; the user's own history "
+        f"adds {gate['own_minus_stranger'][0]:.2f} nats to the right title, compared with a stranger's)"
+        for gate in passed
+    )
+    text = f"**{len(passed)} of {len(measured)} models may decide.** After SFT a model must rank better than popularity "
+    return text + f"and read its users. So does: {figures or 'none'}." + f" So does not: {below}." * bool(below)
+
+
+def outcome(hypotheses: Sequence[Mapping[str, Any]]) -> str:
+    """How many of the registered hypotheses have which verdict, and which."""
+    parts = []
+    for verdict in ("supported", "contradicted", "undecided", "not tested"):
+        texts = [f"{row['text']} ({row['id']})" for row in hypotheses if row["verdict"] == verdict]
+        if texts:
+            parts.append(f"**{len(texts)} {verdict}**: {', '.join(texts)}")
+    seeds = [row["seeds"] for row in hypotheses if "seeds" in row]
+    fewest = f" Each rests on {min(seeds)} or more trainings a method." if seeds else ""
+    return f"Of {len(hypotheses)} hypotheses registered before the test, {'; '.join(parts)}.{fewest}"
+
+
+def headline(hypotheses: Sequence[Mapping[str, Any]]) -> str:
+    """Accuracy and unfairness of GDRT against SFT, beside the paper's figures, and accuracy against the controls."""
+    known = {row["id"]: row for row in hypotheses if "effect" in row}
+    parts = [
+        f"{name} by {_percent(known[key])} (the paper: {PAPER[key]} on average)"
+        for key, name in (("H3", "NDCG@10"), ("H5", "unfairness (MGU@5)"))
+        if key in known
+    ]
+    text = f"**Against SFT, GDRT changes {' and '.join(parts)}.**" if parts else "**GDRT and SFT are not compared yet.**"
+    if "H6" in known:
+        text += f" Against its strongest control, `{known['H6']['against']}`, it changes NDCG@10 by {_percent(known['H6'])}."
+    return text
+
+
+def _percent(row: Mapping[str, Any]) -> str:
+    return f"{row['effect']:+.1%} [{row['low']:+.1%}, {row['high']:+.1%}]"
