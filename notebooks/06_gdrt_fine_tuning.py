@@ -764,8 +764,8 @@ for metric in ("NDCG@10", "NLL", "bias attention"):
 #
 # ### The verdict of the registered study
 #
-# For a verdict the repository has a study whose hypotheses were registered before the test. It has several hundred test examples, exact ranking and equal
-# tuning for each objective. Notebook 07 explains it, and these are its verdicts on the question of this notebook:
+# For a verdict the repository has a study whose hypotheses were registered before the test. It ranks the whole catalogue for several hundred test examples, and its
+# settings were chosen on valid users for each objective. Notebook 07 explains it, and these are its verdicts on the question of this notebook:
 
 # %% jupyter={"source_hidden": true}
 registered = data.data_folder() / "results" / "verdicts.json"
@@ -784,7 +784,7 @@ else:
 # %% [markdown] tags=["paper"]
 # **What the paper reports** (arXiv 2510.10978), in the words of its abstract and of the summary that we have read: bias ratios above 6 to 1
 # after SFT, more balanced ones after GDRT, and an average gain in NDCG@10 of 24.29% over three data sets. Models, data and the length of
-# the training all differ from ours, so compare directions and not digits.
+# the training all differ from ours, so compare directions and not sizes.
 
 # %% [markdown]
 # ## 5. Failure signatures: the audit

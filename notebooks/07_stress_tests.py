@@ -120,6 +120,8 @@ say("Of the six hypotheses: {outcome}. The tests rest on {places} place{s} behin
     seeds="no" if not seeds else f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}", t="" if seeds == [1] else "s",
     covers="" if not seeds else "An interval from one seed covers other users of *this* training, and no other training." if seeds[:1] == [1] else
     "The intervals cover other users and other trainings of these places, and no other model or data set.")
+if told["gates"] and not tested:
+    say("No place passes the gate, so no hypothesis is tested. What was measured is in the folded table below, and it decides nothing.")
 WORDS = {"supported": "yes", "contradicted": "no, the opposite holds", "undecided": "this study cannot tell", "not tested": "not tested"}
 say("- Does SFT raise the reliance on auxiliary tokens (H1)? **{H1}.** Does GDRT lower it at equal NLL (H2)? **{H2}.**\n"
     "- Does GDRT rank better than SFT (H3)? **{H3}.** Does it read the user more (H4)? **{H4}.** Is it fairer (H5)? **{H5}.**\n"
@@ -142,11 +144,12 @@ say("- Does SFT raise the reliance on auxiliary tokens (H1)? **{H1}.** Does GDRT
 # 1. GDRT got two further trials at the lower learning rate, which had turned out to be better for SFT and balanced weights.
 # 2. `forced` (SFT on the tokens that the catalogue does not force) is ranked by the softmax over legal tokens, since it was a weak control otherwise.
 # 3. SmolLM2 has no trials on valid users, because its cells take too long. Its settings come from an earlier probe and from the pocket model.
+# 4. The last two seeds of the main methods were run before the remaining exploratory controls, so the order of the grid changed and the analysis did not.
 
 # %% jupyter={"source_hidden": true}
 text = (results / "registration.md").read_text(encoding="utf-8").partition("## Amendments")[2] if (results / "registration.md").exists() else ""
 amended = len(re.findall(r"^\d+\. ", text, re.MULTILINE))
-if amended != 3:
+if amended not in (0, 4):  # those above
     say("The registration itself lists {n} amendments; its text has the rest.", n=amended)
 
 
@@ -155,7 +158,7 @@ def exploratory(place: str) -> pd.DataFrame:
     of, rows = compare.metrics_by_method(verdicts.by_place(cells)[place]), []
     for other in [name for name in of if name != "gdrt" and "gdrt" in of]:
         shown = ("NDCG@10", "HR@10", "NLL", "own minus stranger", "NDCG@10 own minus stranger", "same first title", "MGU@5 popularity", "MGU@5 genre",
-                 "DGU@5 popularity", "TASK/HISTORY attention", *(f"log bias {name}" for name in ("attention", "token", "delete", "resample", "shuffle")))
+                 "DGU@5 popularity", "TASK/HISTORY attention", *(f"log bias {name}" for name in ("attention", "token", "delete", "resample")))
         for metric in shown if other == "sft" else shown[:1] + shown[3:4]:
             apart = verdicts.between(of, "gdrt", other, metric)
             if apart is not None and np.isfinite(apart.value):  # a ratio is infinite where its denominator is zero
@@ -163,9 +166,9 @@ def exploratory(place: str) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-other_claims = pd.concat([exploratory(gate["place"]) for gate in told["gates"] if gate["passed"] and cells] or [pd.DataFrame()])
+other_claims = pd.concat([exploratory(gate["place"]) for gate in told["gates"] if cells] or [pd.DataFrame()])
 chance = 0.05 * len(other_claims)
-display(Markdown(f"<details><summary>All other differences of the study: {len(other_claims)} of them, exploratory and uncorrected</summary>\n\n"
+display(Markdown(f"<details><summary>All other differences: {len(other_claims)} of them, exploratory and uncorrected, also of places below the gate</summary>\n\n"
                  f"About {chance:.1f} of them would exclude zero by chance alone if nothing were there, so each is at most a question for the next study.\n\n"
                  f"{other_claims.to_html(index=False)}\n</details>"))
 
@@ -576,8 +579,9 @@ checks.check("07.4", verdict);
 # %% jupyter={"source_hidden": true}
 rule = [verdict(row["low"], row["high"], "higher" if hypothesis.sign > 0 else "lower") for hypothesis in verdicts.HYPOTHESES if "low" in (row := known[hypothesis.id])]
 final = [row["verdict"] for row in tested]
-say("By your rule, applied to each interval alone, {alone} of the {n} tested hypotheses are decided. After Holm's correction {holm} are.", alone=sum(word != "undecided" for word in rule),
-    holm=sum(word != "undecided" for word in final), n=len(final))
+if final:
+    say("By your rule, applied to each interval alone, {alone} of the {n} tested hypotheses are decided. After Holm's correction {holm} are.", alone=sum(word != "undecided" for word in rule),
+        holm=sum(word != "undecided" for word in final), n=len(final))
 
 # %% [markdown]
 # ### Exercise 07.5 · Audit a run
