@@ -60,7 +60,7 @@ STICKING_POINTS = {
     "07": "Undecided is not contradicted. Users and seeds answer different questions.",
     "08": "Merge in float32. The wording of the prompt must fit the items.",
     "09": "Writing before measuring. A lower ratio is true and carries no conclusion.",
-    "90": "Minutes are those of the [run sheet](run-sheets.md). A vote comes before the table, or it is no vote.",
+    "90": "Minutes are those of the [run sheet](run-sheets.md). Learners scroll to the table before they vote: count raised hands first.",
 }
 
 

@@ -119,6 +119,18 @@ def test_the_numbers_of_the_expected_answers_are_right() -> None:
     assert "{:.3f}, {:.3f} and {:.3f}".format(*weights) in text
 
 
+def test_what_thirty_learners_need_follows_from_what_one_needs() -> None:
+    text = (FOLDER / "README.md").read_text(encoding="utf-8")
+    found = re.findall(r"^\| (\d\d) \| (\d+) \| ([\d.]+) \|$", text, re.MULTILINE)
+    seconds, memory = ({number: float(row[place]) for number, *row in found} for place in (0, 1))
+    assert f"in 05 need {30 * memory['05']:.0f} GiB" in text and f"loaded need {30 * memory['00']:.0f} GiB" in text
+    assert 30 * float(re.search(r"takes 33 seconds and ([\d.]+) GiB", text)[1]) == float(
+        re.search(r"workshop need (\d+) GiB", text)[1]
+    )
+    assert f"thirty times {seconds['00']:.0f} seconds" in text and "five minutes on eight cores" in text
+    assert 30 * seconds["00"] / 8 / 60 == pytest.approx(5, abs=0.5)
+
+
 # --- slides ----------------------------------------------------------------------------------------
 
 
