@@ -26,25 +26,17 @@
 #
 # *Prerequisites:* 06, sections 2 and 4 (losses per group, weights, NDCG, MGU) and 01 (bias ratio, own minus stranger).
 
-# %% tags=["setup"]
-# Setup, the same in all notebooks: use the clone around it, else install the package and keep this torch.
-import os, subprocess, sys, tempfile
-from importlib import invalidate_caches, metadata, util
-from pathlib import Path
-
-def found() -> bool:
-    return getattr(util.find_spec("gdrt_lite"), "origin", None) is not None
-
-if Path("../gdrt_lite/__init__.py").exists() and (clone := str(Path("..").resolve())) not in sys.path:
-    sys.path.insert(0, clone)
-if not found():
+# %% tags=["setup"] cellView="form" jupyter={"source_hidden": true}
+# @title Setup: the clone around this notebook, else the installed package, else pip installs it
+import os, subprocess, sys; from importlib import invalidate_caches, metadata
+if os.path.exists("../gdrt_lite/__init__.py"): sys.path.insert(0, os.path.abspath(".."))
+try: import gdrt_lite.course
+except ImportError:  # pip keeps the torch and numpy that are there, so that nothing has to be restarted
     source = os.environ.get("GDRT_LITE_SOURCE") or "git+https://github.com/gdrt-lite/gdrt_lite"
-    keep = Path(tempfile.mkdtemp(), "keep.txt")
-    keep.write_text(f"torch=={metadata.version('torch')}" if util.find_spec("torch") else "")
-    pip = [sys.executable, "-m", "pip", "install", "--constraint", str(keep), source]
-    if (done := subprocess.run(pip, capture_output=True, text=True)).returncode:
-        raise RuntimeError(f"cannot install {source}; set GDRT_LITE_SOURCE\n{done.stdout}{done.stderr}")
-    invalidate_caches()
+    print(f"Installing {source} takes minutes; GDRT_LITE_SOURCE can name a wheel or a clone.", flush=True)
+    kept = {f"{d.name}=={d.version}" for d in metadata.distributions() if d.name in ("torch", "numpy")}
+    subprocess.run([sys.executable, "-m", "pip", "install", source, *kept], check=True)
+    sys.modules.pop("gdrt_lite", None); invalidate_caches()  # a mere folder of that name may have been found
 from gdrt_lite import plots; from gdrt_lite.course import checks
 from gdrt_lite.course.notebook import card, pick, say
 
@@ -297,6 +289,7 @@ checks.check("07.1", controls_for if ... not in controls_for.values() else ...);
 # </details>
 
 # %% tags=["solution"] jupyter={"source_hidden": true}
+# Solution 07.1
 controls_for = {"dro": "balanced", "hard": "reversed", "groups": "random", "tokens": "item", "progress": "sft at equal NLL"}
 checks.check("07.1", controls_for if ... not in controls_for.values() else ...);
 
@@ -445,6 +438,7 @@ checks.check("07.2", t_interval);
 # </details>
 
 # %% tags=["solution"] jupyter={"source_hidden": true}
+# Solution 07.2
 def t_interval(values: list[float]) -> tuple[float, float]:
     """(low, high) of the mean over repetitions."""
     half = stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values))
@@ -516,6 +510,7 @@ checks.check("07.3", with_strangers);
 # </details>
 
 # %% tags=["solution"] jupyter={"source_hidden": true}
+# Solution 07.3
 def with_strangers(windows: list[tuple[tuple[str, ...], str]], n: int) -> list[tuple[tuple[str, ...], str]]:
     """The windows, the first n with a stranger's history."""
     histories = [history for history, _ in windows]
@@ -568,6 +563,7 @@ checks.check("07.4", verdict);
 # </details>
 
 # %% tags=["solution"] jupyter={"source_hidden": true}
+# Solution 07.4
 def verdict(low: float, high: float, claim: str) -> str:
     """"supported", "contradicted" or "undecided"; `claim` is "higher" or "lower"."""
     if low <= 0 <= high:
@@ -615,6 +611,7 @@ checks.check("07.5", audit);
 # </details>
 
 # %% tags=["solution"] jupyter={"source_hidden": true}
+# Solution 07.5
 def audit(run: dict) -> set[str]:
     """run: weights, Q of the last steps, (steps, K); user, (low, high) in nats a title; nll and blind, nats a title."""
     weights, found = np.asarray(run["weights"], dtype=float), set()

@@ -44,7 +44,7 @@ OUTCOMES = {
     "04": "K-means in one dimension, and a reason for your K",
     "05": "the closed-form weights, derived by you, and a world in which they help",
     "06": "a model tuned by your own loss, your own bootstrap, and an audit",
-    "07": "a table of claims with verdicts that follow the evidence",
+    "07": "six registered verdicts, and how a study misleads",
     "08": "the method on your own data, and its cost estimated",
     "09": "a report on two unnamed adapters, by a rule fixed beforehand",
     "90": "the whole course in 90 minutes, for a group",
