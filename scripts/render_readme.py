@@ -1,4 +1,4 @@
-"""Fill the measured parts of README.md and docs/ from the files that measured them.
+"""Fill the measured parts of README.md, CONTRIBUTING.md and docs/ from the files that measured them.
 
     python scripts/render_readme.py [--check]
 
@@ -60,7 +60,7 @@ STICKING_POINTS = {
     "07": "Undecided is not contradicted. Users and seeds answer different questions.",
     "08": "Merge in float32. The wording of the prompt must fit the items.",
     "09": "Writing before measuring. A lower ratio is true and carries no conclusion.",
-    "90": "Minutes are those of the [run sheet](run-sheets.md). Learners scroll to the table before they vote: count raised hands first.",
+    "90": "Minutes follow the [run sheet](run-sheets.md). Learners scroll down before they vote: count raised hands first.",
 }
 
 
@@ -240,7 +240,8 @@ def benchmarks() -> str:
 
 
 PAGES: dict[str, list[Callable[[], str]]] = {
-    "README.md": [badges, figure, answer, course, draw_house.house],
+    "README.md": [badges, figure, answer, course],
+    "CONTRIBUTING.md": [draw_house.house],
     "docs/run.md": [run],
     "docs/study.md": [registered],
     "docs/speed.md": [benchmarks, windows],
