@@ -27,25 +27,17 @@
 #
 # *Prerequisites:* Python, and a little PyTorch.
 
-# %% tags=["setup"] jupyter={"source_hidden": true}
-# Setup, the same in all notebooks: use the clone around it, else install the package and keep this torch.
-import os, subprocess, sys, tempfile
-from importlib import invalidate_caches, metadata, util
-from pathlib import Path
-
-def found() -> bool:
-    return getattr(util.find_spec("gdrt_lite"), "origin", None) is not None
-
-if Path("../gdrt_lite/__init__.py").exists() and (clone := str(Path("..").resolve())) not in sys.path:
-    sys.path.insert(0, clone)
-if not found():
+# %% tags=["setup"] cellView="form" jupyter={"source_hidden": true}
+# @title Setup: the clone around this notebook, else the installed package, else pip installs it
+import os, subprocess, sys; from importlib import invalidate_caches, metadata
+if os.path.exists("../gdrt_lite/__init__.py"): sys.path.insert(0, os.path.abspath(".."))
+try: import gdrt_lite.course
+except ImportError:  # pip keeps the torch and numpy that are there, so that nothing has to be restarted
     source = os.environ.get("GDRT_LITE_SOURCE") or "git+https://github.com/gdrt-lite/gdrt_lite"
-    keep = Path(tempfile.mkdtemp(), "keep.txt")
-    keep.write_text(f"torch=={metadata.version('torch')}" if util.find_spec("torch") else "")
-    pip = [sys.executable, "-m", "pip", "install", "--constraint", str(keep), source]
-    if (done := subprocess.run(pip, capture_output=True, text=True)).returncode:
-        raise RuntimeError(f"cannot install {source}; set GDRT_LITE_SOURCE\n{done.stdout}{done.stderr}")
-    invalidate_caches()
+    print(f"Installing {source} takes minutes; GDRT_LITE_SOURCE can name a wheel or a clone.", flush=True)
+    kept = {f"{d.name}=={d.version}" for d in metadata.distributions() if d.name in ("torch", "numpy")}
+    subprocess.run([sys.executable, "-m", "pip", "install", source, *kept], check=True)
+    sys.modules.pop("gdrt_lite", None); invalidate_caches()  # a mere folder of that name may have been found
 from gdrt_lite import plots; from gdrt_lite.course import checks
 from gdrt_lite.course.notebook import card, pick, say
 
@@ -148,13 +140,15 @@ say(
 # A window that slides along a user's ratings gives many such examples. Most users are for training (*train*), some are for choosing
 # settings (*valid*), and some are for the final measurement (*test*).
 
-# %% jupyter={"source_hidden": true}
+# %%
 adapter = data.data_folder() / "adapters" / "movielens-sft"
 tuned_here = (adapter / "adapter_config.json").exists()
 model = lm.load("smollm2-135m", adapter=adapter) if tuned_here else lm.load("smollm2-135m")
 people = data.sample(splits.test, pick(quick=12, standard=67, full=268), seed=0)
 someone, somebody_else = people[1], people[2]
 BEAMS = 16  # how widely the list is searched, section 6
+
+# %% jupyter={"source_hidden": true}
 say("The model is SmolLM2 {which}.", which="with the released SFT adapter" if tuned_here else "as it was before any tuning, since no adapter lies here")
 print(someone)
 
@@ -243,6 +237,7 @@ checks.check("00.1", survival);
 # </details>
 
 # %% tags=["solution"] jupyter={"source_hidden": true}
+# Solution 00.1
 def survival(before: Sequence[str], after: Sequence[str]) -> float:
     """Share of the titles in `before` that are still in `after`, from 0 to 1."""
     return len(set(before) & set(after)) / len(before)
@@ -309,6 +304,7 @@ checks.check("00.2", meaning);
 # </details>
 
 # %% tags=["solution"] jupyter={"source_hidden": true}
+# Solution 00.2
 meaning = "c"
 checks.check("00.2", meaning);
 
@@ -349,6 +345,7 @@ checks.check("00.3", within_a_minute);
 # </details>
 
 # %% tags=["solution"] jupyter={"source_hidden": true}
+# Solution 00.3
 def within_a_minute(times: Sequence[Sequence[int]]) -> float:
     """Share of the steps between neighbouring ratings of a user that take less than 60 seconds."""
     gaps = [after - before for own in times for before, after in zip(own, own[1:])]
@@ -417,6 +414,7 @@ checks.check("00.4", ndcg);
 # </details>
 
 # %% tags=["solution"] jupyter={"source_hidden": true}
+# Solution 00.4
 def ndcg(ranked: Sequence[str], target: str) -> float:
     """NDCG of one list with one right title."""
     return 1 / math.log2(ranked.index(target) + 2) if target in ranked else 0.0
@@ -455,6 +453,7 @@ checks.check("00.5", followed);
 # </details>
 
 # %% tags=["solution"] jupyter={"source_hidden": true}
+# Solution 00.5
 def followed(train: Sequence[Example]) -> Counter[tuple[str, str]]:
     """Windows that have the first title in their history and the second as their target."""
     return Counter((title, example.target) for example in train for title in example.history)
@@ -672,7 +671,7 @@ for word, node in trie.items():
 
 # %%
 toy = {
-    "The": (0.45, {"Matrix": 0.34, "Rock": 0.33, "Sting": 0.33}),
+    "The": (0.45, {"Matrix": 0.34, "Rock": 0.33, "Mask": 0.33}),
     "Star": (0.35, {"Wars": 0.5, "Trek": 0.5}),
     "Batman": (0.20, {"(end)": 1.0}),
 }

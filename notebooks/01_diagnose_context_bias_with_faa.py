@@ -26,25 +26,17 @@
 #
 # *Prerequisites:* PyTorch, softmax, the logarithm. Notebook 00 is a good start, but it is not needed.
 
-# %% tags=["setup"] jupyter={"source_hidden": true}
-# Setup, the same in all notebooks: use the clone around it, else install the package and keep this torch.
-import os, subprocess, sys, tempfile
-from importlib import invalidate_caches, metadata, util
-from pathlib import Path
-
-def found() -> bool:
-    return getattr(util.find_spec("gdrt_lite"), "origin", None) is not None
-
-if Path("../gdrt_lite/__init__.py").exists() and (clone := str(Path("..").resolve())) not in sys.path:
-    sys.path.insert(0, clone)
-if not found():
+# %% tags=["setup"] cellView="form" jupyter={"source_hidden": true}
+# @title Setup: the clone around this notebook, else the installed package, else pip installs it
+import os, subprocess, sys; from importlib import invalidate_caches, metadata
+if os.path.exists("../gdrt_lite/__init__.py"): sys.path.insert(0, os.path.abspath(".."))
+try: import gdrt_lite.course
+except ImportError:  # pip keeps the torch and numpy that are there, so that nothing has to be restarted
     source = os.environ.get("GDRT_LITE_SOURCE") or "git+https://github.com/gdrt-lite/gdrt_lite"
-    keep = Path(tempfile.mkdtemp(), "keep.txt")
-    keep.write_text(f"torch=={metadata.version('torch')}" if util.find_spec("torch") else "")
-    pip = [sys.executable, "-m", "pip", "install", "--constraint", str(keep), source]
-    if (done := subprocess.run(pip, capture_output=True, text=True)).returncode:
-        raise RuntimeError(f"cannot install {source}; set GDRT_LITE_SOURCE\n{done.stdout}{done.stderr}")
-    invalidate_caches()
+    print(f"Installing {source} takes minutes; GDRT_LITE_SOURCE can name a wheel or a clone.", flush=True)
+    kept = {f"{d.name}=={d.version}" for d in metadata.distributions() if d.name in ("torch", "numpy")}
+    subprocess.run([sys.executable, "-m", "pip", "install", source, *kept], check=True)
+    sys.modules.pop("gdrt_lite", None); invalidate_caches()  # a mere folder of that name may have been found
 from gdrt_lite import plots; from gdrt_lite.course import checks
 from gdrt_lite.course.notebook import card, pick, say
 
@@ -191,6 +183,7 @@ checks.check("01.1", read_targets);
 # </details>
 
 # %% tags=["solution"] jupyter={"source_hidden": true}
+# Solution 01.1
 def read_targets(logits: Tensor, labels: Tensor, first: int) -> Tensor:
     """log P of each label, shape (T,)."""
     rows = logits[first - 1 : first - 1 + len(labels)].float().log_softmax(-1)
@@ -317,6 +310,7 @@ checks.check("01.2", leave_out);
 # </details>
 
 # %% tags=["solution"] jupyter={"source_hidden": true}
+# Solution 01.2
 def leave_out(prompt: list[tuple[str, list[int]]], segment: str, how: str, neutral: int, donor: list[tuple[str, list[int]]]) -> list[int]:
     """The tokens that are read without `segment`; how is "token", "delete" or "resample"."""
     pool = [ids for own, ids in donor if own == segment]
@@ -460,6 +454,7 @@ checks.check("01.3", bias_ratio);
 # </details>
 
 # %% tags=["solution"] jupyter={"source_hidden": true}
+# Solution 01.3
 def bias_ratio(frame: pd.DataFrame) -> float:
     """(A_TASK + A_PREFIX) / A_HISTORY of the mean |A|."""
     per_user = frame.attribution.abs().groupby([frame.user, frame.segment]).mean()
@@ -561,6 +556,7 @@ checks.check("01.4", moved);
 # </details>
 
 # %% tags=["solution"] jupyter={"source_hidden": true}
+# Solution 01.4
 moved = "b"
 checks.check("01.4", moved);
 
@@ -681,6 +677,7 @@ checks.check("01.5", ratio);
 # </details>
 
 # %% tags=["solution"] jupyter={"source_hidden": true}
+# Solution 01.5
 ratio = math.log(1 - 0.6) / math.log(1 - 0.1)
 checks.check("01.5", ratio);
 

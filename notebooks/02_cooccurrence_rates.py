@@ -26,25 +26,17 @@
 #
 # *Prerequisites:* logarithms, and from notebook 01 the word *attribution*.
 
-# %% tags=["setup"] jupyter={"source_hidden": true}
-# Setup, the same in all notebooks: use the clone around it, else install the package and keep this torch.
-import os, subprocess, sys, tempfile
-from importlib import invalidate_caches, metadata, util
-from pathlib import Path
-
-def found() -> bool:
-    return getattr(util.find_spec("gdrt_lite"), "origin", None) is not None
-
-if Path("../gdrt_lite/__init__.py").exists() and (clone := str(Path("..").resolve())) not in sys.path:
-    sys.path.insert(0, clone)
-if not found():
+# %% tags=["setup"] cellView="form" jupyter={"source_hidden": true}
+# @title Setup: the clone around this notebook, else the installed package, else pip installs it
+import os, subprocess, sys; from importlib import invalidate_caches, metadata
+if os.path.exists("../gdrt_lite/__init__.py"): sys.path.insert(0, os.path.abspath(".."))
+try: import gdrt_lite.course
+except ImportError:  # pip keeps the torch and numpy that are there, so that nothing has to be restarted
     source = os.environ.get("GDRT_LITE_SOURCE") or "git+https://github.com/gdrt-lite/gdrt_lite"
-    keep = Path(tempfile.mkdtemp(), "keep.txt")
-    keep.write_text(f"torch=={metadata.version('torch')}" if util.find_spec("torch") else "")
-    pip = [sys.executable, "-m", "pip", "install", "--constraint", str(keep), source]
-    if (done := subprocess.run(pip, capture_output=True, text=True)).returncode:
-        raise RuntimeError(f"cannot install {source}; set GDRT_LITE_SOURCE\n{done.stdout}{done.stderr}")
-    invalidate_caches()
+    print(f"Installing {source} takes minutes; GDRT_LITE_SOURCE can name a wheel or a clone.", flush=True)
+    kept = {f"{d.name}=={d.version}" for d in metadata.distributions() if d.name in ("torch", "numpy")}
+    subprocess.run([sys.executable, "-m", "pip", "install", source, *kept], check=True)
+    sys.modules.pop("gdrt_lite", None); invalidate_caches()  # a mere folder of that name may have been found
 from gdrt_lite import plots; from gdrt_lite.course import checks
 from gdrt_lite.course.notebook import card, pick, say
 
@@ -123,6 +115,7 @@ checks.check("02.1", rate);
 # </details>
 
 # %% tags=["solution"] jupyter={"source_hidden": true}
+# Solution 02.1
 def rate(seen: Sequence[tuple[list[str], list[str]]], source: str, target: str) -> float:
     """P(source among the words in front | target among the words of the target)."""
     holding = [front for front, targets in seen if target in targets]
@@ -217,6 +210,7 @@ checks.check("02.2", pmi);
 # </details>
 
 # %% tags=["solution"] jupyter={"source_hidden": true}
+# Solution 02.2
 def pmi(seen: Sequence[tuple[list[str], list[str]]], source: str, target: str) -> float:
     """log P(source, target) / (P(source) P(target)), in nats."""
     n = len(seen)
@@ -378,7 +372,8 @@ pd.DataFrame(rows).T[["TASK", "HISTORY", "PREFIX"]].round(3)
 
 # %% [markdown]
 # The mean rate of TASK falls in `rotating` and in `random nonsense`, and HISTORY and PREFIX hardly move. `random nonsense` alone keeps the length of
-# `fixed` as well. What is left of TASK in `none` are bullets and line breaks, which occur in every example, so their rate is one.
+# `fixed` as well. Where the words change, their mean absolute PMI is above zero, because pairs that occur seldom deviate by chance. What is left of
+# TASK in `none` are bullets and line breaks, which occur in every example, so their rate is one.
 
 # %%
 predict("02.c", "In which of these five arms will the history be worth most to the model?", ...)
@@ -409,6 +404,7 @@ checks.check("02.3", refutes);
 # </details>
 
 # %% tags=["solution"] jupyter={"source_hidden": true}
+# Solution 02.3
 refutes = "b"
 checks.check("02.3", refutes);
 
@@ -580,7 +576,7 @@ meaning, changing, length, rotating, none = effects.values()
 
 
 def told(effect: Effect) -> str:
-    return f"{effect:+.3f}" if effect else "not measured yet, since fewer than two seeds lie here"
+    return f"{effect:+.3f}" if effect else "not measured yet"
 
 
 summary = repeated.groupby("arm").agg(worth=("worth", "mean"), pays=("pays", "mean"), seeds=("seed", "size")).reindex([a for a in arms if by_seed[a].any()])
@@ -655,6 +651,7 @@ checks.check("02.4", missed);
 # </details>
 
 # %% tags=["solution"] jupyter={"source_hidden": true}
+# Solution 02.4
 missed = "a"
 checks.check("02.4", missed);
 

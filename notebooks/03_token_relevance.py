@@ -28,25 +28,17 @@
 # *Prerequisites:* a causal language model's logits, log-softmax, variance. Notebook 01 explains the segments of a prompt, and what is
 # needed of it is repeated here.
 
-# %% tags=["setup"] jupyter={"source_hidden": true}
-# Setup, the same in all notebooks: use the clone around it, else install the package and keep this torch.
-import os, subprocess, sys, tempfile
-from importlib import invalidate_caches, metadata, util
-from pathlib import Path
-
-def found() -> bool:
-    return getattr(util.find_spec("gdrt_lite"), "origin", None) is not None
-
-if Path("../gdrt_lite/__init__.py").exists() and (clone := str(Path("..").resolve())) not in sys.path:
-    sys.path.insert(0, clone)
-if not found():
+# %% tags=["setup"] cellView="form" jupyter={"source_hidden": true}
+# @title Setup: the clone around this notebook, else the installed package, else pip installs it
+import os, subprocess, sys; from importlib import invalidate_caches, metadata
+if os.path.exists("../gdrt_lite/__init__.py"): sys.path.insert(0, os.path.abspath(".."))
+try: import gdrt_lite.course
+except ImportError:  # pip keeps the torch and numpy that are there, so that nothing has to be restarted
     source = os.environ.get("GDRT_LITE_SOURCE") or "git+https://github.com/gdrt-lite/gdrt_lite"
-    keep = Path(tempfile.mkdtemp(), "keep.txt")
-    keep.write_text(f"torch=={metadata.version('torch')}" if util.find_spec("torch") else "")
-    pip = [sys.executable, "-m", "pip", "install", "--constraint", str(keep), source]
-    if (done := subprocess.run(pip, capture_output=True, text=True)).returncode:
-        raise RuntimeError(f"cannot install {source}; set GDRT_LITE_SOURCE\n{done.stdout}{done.stderr}")
-    invalidate_caches()
+    print(f"Installing {source} takes minutes; GDRT_LITE_SOURCE can name a wheel or a clone.", flush=True)
+    kept = {f"{d.name}=={d.version}" for d in metadata.distributions() if d.name in ("torch", "numpy")}
+    subprocess.run([sys.executable, "-m", "pip", "install", source, *kept], check=True)
+    sys.modules.pop("gdrt_lite", None); invalidate_caches()  # a mere folder of that name may have been found
 from gdrt_lite import plots; from gdrt_lite.course import checks
 from gdrt_lite.course.notebook import card, pick, say
 
@@ -164,6 +156,7 @@ checks.check("03.1", title_relevance);
 # </details>
 
 # %% tags=["solution"] jupyter={"source_hidden": true}
+# Solution 03.1
 def title_relevance(logits: Tensor, ids: list[int], first: int) -> Tensor:
     """r of the tokens first, first + 1, ... to the end, in nats."""
     scores = logits[first - 1 : -1].log_softmax(-1)  # (T, vocabulary)
@@ -443,6 +436,7 @@ checks.check("03.2", within_share);
 # </details>
 
 # %% tags=["solution"] jupyter={"source_hidden": true}
+# Solution 03.2
 def within_share(values: dict[str, list[float]]) -> float:
     """Share of the variance of all tokens that lies within titles, between 0 and 1."""
     tokens = np.concatenate([np.asarray(own, dtype=float) for own in values.values()])
@@ -594,6 +588,7 @@ checks.check("03.3", counted_relevance);
 
 
 # %% tags=["solution"] jupyter={"source_hidden": true}
+# Solution 03.3
 def counted_relevance(counts: dict[tuple[int, ...], int], title: tuple[int, ...]) -> list[float]:
     """log of the share that goes on with token t, among targets that begin like the title, for each t."""
     begins = [sum(n for other, n in counts.items() if other[:t] == title[:t]) for t in range(len(title) + 1)]
@@ -743,6 +738,7 @@ checks.check("03.4", meaning);
 # </details>
 
 # %% tags=["solution"] jupyter={"source_hidden": true}
+# Solution 03.4
 meaning = "c"
 
 checks.check("03.4", meaning);

@@ -26,25 +26,17 @@
 #
 # *Prerequisites:* the mean, the variance. Notebook 03 defines relevance, and one line repeats it here.
 
-# %% tags=["setup"] jupyter={"source_hidden": true}
-# Setup, the same in all notebooks: use the clone around it, else install the package and keep this torch.
-import os, subprocess, sys, tempfile
-from importlib import invalidate_caches, metadata, util
-from pathlib import Path
-
-def found() -> bool:
-    return getattr(util.find_spec("gdrt_lite"), "origin", None) is not None
-
-if Path("../gdrt_lite/__init__.py").exists() and (clone := str(Path("..").resolve())) not in sys.path:
-    sys.path.insert(0, clone)
-if not found():
+# %% tags=["setup"] cellView="form" jupyter={"source_hidden": true}
+# @title Setup: the clone around this notebook, else the installed package, else pip installs it
+import os, subprocess, sys; from importlib import invalidate_caches, metadata
+if os.path.exists("../gdrt_lite/__init__.py"): sys.path.insert(0, os.path.abspath(".."))
+try: import gdrt_lite.course
+except ImportError:  # pip keeps the torch and numpy that are there, so that nothing has to be restarted
     source = os.environ.get("GDRT_LITE_SOURCE") or "git+https://github.com/gdrt-lite/gdrt_lite"
-    keep = Path(tempfile.mkdtemp(), "keep.txt")
-    keep.write_text(f"torch=={metadata.version('torch')}" if util.find_spec("torch") else "")
-    pip = [sys.executable, "-m", "pip", "install", "--constraint", str(keep), source]
-    if (done := subprocess.run(pip, capture_output=True, text=True)).returncode:
-        raise RuntimeError(f"cannot install {source}; set GDRT_LITE_SOURCE\n{done.stdout}{done.stderr}")
-    invalidate_caches()
+    print(f"Installing {source} takes minutes; GDRT_LITE_SOURCE can name a wheel or a clone.", flush=True)
+    kept = {f"{d.name}=={d.version}" for d in metadata.distributions() if d.name in ("torch", "numpy")}
+    subprocess.run([sys.executable, "-m", "pip", "install", source, *kept], check=True)
+    sys.modules.pop("gdrt_lite", None); invalidate_caches()  # a mere folder of that name may have been found
 from gdrt_lite import plots; from gdrt_lite.course import checks
 from gdrt_lite.course.notebook import card, pick, say
 
@@ -127,6 +119,7 @@ checks.check("04.1", kmeans_step);
 # </details>
 
 # %% tags=["solution"] jupyter={"source_hidden": true}
+# Solution 04.1
 def kmeans_step(values: np.ndarray, centers: np.ndarray) -> np.ndarray:
     """The centres after one step, shape (K,), in the given order."""
     labels = np.abs(values[:, None] - centers).argmin(1)
@@ -166,6 +159,7 @@ checks.check("04.2", in_order);
 
 
 # %% tags=["solution"] jupyter={"source_hidden": true}
+# Solution 04.2
 def in_order(labels: np.ndarray, centers: np.ndarray) -> np.ndarray:
     """The labels renumbered: 0 for the lowest centre."""
     return np.argsort(np.argsort(centers))[labels]
@@ -384,6 +378,7 @@ checks.check("04.3", absent_probability);
 # </details>
 
 # %% tags=["solution"] jupyter={"source_hidden": true}
+# Solution 04.3
 def absent_probability(
     groups_by_title: list[np.ndarray], counts: list[int], group: int, batch_size: int
 ) -> float:

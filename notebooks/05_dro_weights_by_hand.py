@@ -30,25 +30,17 @@
 # *Prerequisites:* softmax, cross-entropy and partial derivatives. KL divergence is explained in section 2. Notebook 04 says where groups come from, and you do not
 # need it here. No language model is used, so everything runs on numbers that you can print.
 
-# %% tags=["setup"]
-# Setup, the same in all notebooks: use the clone around it, else install the package and keep this torch.
-import os, subprocess, sys, tempfile
-from importlib import invalidate_caches, metadata, util
-from pathlib import Path
-
-def found() -> bool:
-    return getattr(util.find_spec("gdrt_lite"), "origin", None) is not None
-
-if Path("../gdrt_lite/__init__.py").exists() and (clone := str(Path("..").resolve())) not in sys.path:
-    sys.path.insert(0, clone)
-if not found():
+# %% tags=["setup"] cellView="form" jupyter={"source_hidden": true}
+# @title Setup: the clone around this notebook, else the installed package, else pip installs it
+import os, subprocess, sys; from importlib import invalidate_caches, metadata
+if os.path.exists("../gdrt_lite/__init__.py"): sys.path.insert(0, os.path.abspath(".."))
+try: import gdrt_lite.course
+except ImportError:  # pip keeps the torch and numpy that are there, so that nothing has to be restarted
     source = os.environ.get("GDRT_LITE_SOURCE") or "git+https://github.com/gdrt-lite/gdrt_lite"
-    keep = Path(tempfile.mkdtemp(), "keep.txt")
-    keep.write_text(f"torch=={metadata.version('torch')}" if util.find_spec("torch") else "")
-    pip = [sys.executable, "-m", "pip", "install", "--constraint", str(keep), source]
-    if (done := subprocess.run(pip, capture_output=True, text=True)).returncode:
-        raise RuntimeError(f"cannot install {source}; set GDRT_LITE_SOURCE\n{done.stdout}{done.stderr}")
-    invalidate_caches()
+    print(f"Installing {source} takes minutes; GDRT_LITE_SOURCE can name a wheel or a clone.", flush=True)
+    kept = {f"{d.name}=={d.version}" for d in metadata.distributions() if d.name in ("torch", "numpy")}
+    subprocess.run([sys.executable, "-m", "pip", "install", source, *kept], check=True)
+    sys.modules.pop("gdrt_lite", None); invalidate_caches()  # a mere folder of that name may have been found
 from gdrt_lite import plots; from gdrt_lite.course import checks
 from gdrt_lite.course.notebook import card, pick, say
 
@@ -114,6 +106,7 @@ checks.check("05.1", pencil);
 # </details>
 
 # %% tags=["solution"] jupyter={"source_hidden": true}
+# Solution 05.1
 pencil = [0.040, 0.161, 0.799]
 
 checks.check("05.1", pencil);
@@ -245,6 +238,7 @@ checks.check("05.2", steps);
 
 
 # %% tags=["solution"] jupyter={"source_hidden": true}
+# Solution 05.2
 def steps(losses: Tensor, tau: float, prior: Tensor, q: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """(slope at q, shape (K,); price lambda, a scalar; weights Q*, shape (K,)), slope and price in nats."""
     slope = losses - tau * ((q / prior).log() + 1)
@@ -393,6 +387,7 @@ checks.check("05.3", weights);
 
 
 # %% tags=["solution"] jupyter={"source_hidden": true}
+# Solution 05.3
 def weights(losses: Tensor, tau: float, prior: Tensor) -> Tensor:
     """Q*(g), shape (K,), for losses (K,) in nats and a prior (K,) that sums to one."""
     return torch.softmax(losses / tau + prior.log(), dim=0)
@@ -525,6 +520,7 @@ checks.check("05.4", token_weights);
 
 
 # %% tags=["solution"] jupyter={"source_hidden": true}
+# Solution 05.4
 def token_weights(token_losses: Tensor, group_ids: Tensor, n_groups: int, tau: float) -> Tensor:
     """What the method multiplies each token's loss by, shape (N,); it sums to one."""
     means, counts = dro.group_losses(token_losses, group_ids, n_groups)
@@ -1065,6 +1061,7 @@ checks.check("05.5", outcome);
 
 
 # %% tags=["solution"] jupyter={"source_hidden": true}
+# Solution 05.5
 world = [(190, +1), (190, +1), (20, -1)]
 outcome = compare_rules(world)
 checks.check("05.5", outcome)

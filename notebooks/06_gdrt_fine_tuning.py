@@ -28,25 +28,17 @@
 # *Prerequisites:* cross-entropy and a training loop in PyTorch. Notebooks 01 (attribution), 04 (groups) and 05 (weights) help, and each of their
 # ideas is repeated in a sentence where it is used.
 
-# %% tags=["setup"]
-# Setup, the same in all notebooks: use the clone around it, else install the package and keep this torch.
-import os, subprocess, sys, tempfile
-from importlib import invalidate_caches, metadata, util
-from pathlib import Path
-
-def found() -> bool:
-    return getattr(util.find_spec("gdrt_lite"), "origin", None) is not None
-
-if Path("../gdrt_lite/__init__.py").exists() and (clone := str(Path("..").resolve())) not in sys.path:
-    sys.path.insert(0, clone)
-if not found():
+# %% tags=["setup"] cellView="form" jupyter={"source_hidden": true}
+# @title Setup: the clone around this notebook, else the installed package, else pip installs it
+import os, subprocess, sys; from importlib import invalidate_caches, metadata
+if os.path.exists("../gdrt_lite/__init__.py"): sys.path.insert(0, os.path.abspath(".."))
+try: import gdrt_lite.course
+except ImportError:  # pip keeps the torch and numpy that are there, so that nothing has to be restarted
     source = os.environ.get("GDRT_LITE_SOURCE") or "git+https://github.com/gdrt-lite/gdrt_lite"
-    keep = Path(tempfile.mkdtemp(), "keep.txt")
-    keep.write_text(f"torch=={metadata.version('torch')}" if util.find_spec("torch") else "")
-    pip = [sys.executable, "-m", "pip", "install", "--constraint", str(keep), source]
-    if (done := subprocess.run(pip, capture_output=True, text=True)).returncode:
-        raise RuntimeError(f"cannot install {source}; set GDRT_LITE_SOURCE\n{done.stdout}{done.stderr}")
-    invalidate_caches()
+    print(f"Installing {source} takes minutes; GDRT_LITE_SOURCE can name a wheel or a clone.", flush=True)
+    kept = {f"{d.name}=={d.version}" for d in metadata.distributions() if d.name in ("torch", "numpy")}
+    subprocess.run([sys.executable, "-m", "pip", "install", source, *kept], check=True)
+    sys.modules.pop("gdrt_lite", None); invalidate_caches()  # a mere folder of that name may have been found
 from gdrt_lite import plots; from gdrt_lite.course import checks
 from gdrt_lite.course.notebook import card, pick, say
 
@@ -192,6 +184,7 @@ checks.check("06.1", answer);
 # </details>
 
 # %% tags=["solution"] jupyter={"source_hidden": true}
+# Solution 06.1
 answer = "b"
 checks.check("06.1", answer);
 
@@ -300,6 +293,7 @@ checks.check("06.2", batch_loss);
 # </details>
 
 # %% tags=["solution"] jupyter={"source_hidden": true}
+# Solution 06.2
 def batch_loss(token_losses: Tensor, group_ids: Tensor, n_groups: int, objective: str, tau: float) -> Tensor:
     """The scalar to minimise, in nats, for objective "sft", "balanced" or "gdrt"."""
     if objective == "sft":
@@ -595,6 +589,7 @@ checks.check("06.3", cluster_interval);
 # </details>
 
 # %% tags=["solution"] jupyter={"source_hidden": true}
+# Solution 06.3
 def cluster_interval(values: list[float], users: list[str], draws: list[list[int]]) -> tuple[float, float]:
     """(low, high) of the mean over examples, over draws of users."""
     names = sorted(set(users))
@@ -635,6 +630,7 @@ checks.check("06.4", unfairness);
 # </details>
 
 # %% tags=["solution"] jupyter={"source_hidden": true}
+# Solution 06.4
 def unfairness(lists: list[list[str]], histories: list[list[str]], group_of: dict[str, str]) -> dict[str, float]:
     """GU of every group that occurs in `group_of`."""
     def shares(sides):
@@ -764,8 +760,8 @@ for metric in ("NDCG@10", "NLL", "bias attention"):
 #
 # ### The verdict of the registered study
 #
-# For a verdict the repository has a study whose hypotheses were registered before the test. It has several hundred test examples, exact ranking and equal
-# tuning for each objective. Notebook 07 explains it, and these are its verdicts on the question of this notebook:
+# For a verdict the repository has a study whose hypotheses were registered before the test. It ranks the whole catalogue for several hundred test examples, and its
+# settings were chosen on valid users for each objective. Notebook 07 explains it, and these are its verdicts on the question of this notebook:
 
 # %% jupyter={"source_hidden": true}
 registered = data.data_folder() / "results" / "verdicts.json"
@@ -784,7 +780,7 @@ else:
 # %% [markdown] tags=["paper"]
 # **What the paper reports** (arXiv 2510.10978), in the words of its abstract and of the summary that we have read: bias ratios above 6 to 1
 # after SFT, more balanced ones after GDRT, and an average gain in NDCG@10 of 24.29% over three data sets. Models, data and the length of
-# the training all differ from ours, so compare directions and not digits.
+# the training all differ from ours, so compare directions and not sizes.
 
 # %% [markdown]
 # ## 5. Failure signatures: the audit
@@ -821,6 +817,7 @@ checks.check("06.5", effective_groups);
 # </details>
 
 # %% tags=["solution"] jupyter={"source_hidden": true}
+# Solution 06.5
 def effective_groups(weights: Tensor) -> float:
     """exp(entropy): K when all groups weigh the same, 1 when one has it all."""
     return float(torch.exp(-torch.special.xlogy(weights, weights).sum()))

@@ -22,25 +22,17 @@
 #
 # *Prerequisites:* notebook 06, or at least one fine-tuning of your own with `transformers`.
 
-# %% tags=["setup"]
-# Setup, the same in all notebooks: use the clone around it, else install the package and keep this torch.
-import os, subprocess, sys, tempfile
-from importlib import invalidate_caches, metadata, util
-from pathlib import Path
-
-def found() -> bool:
-    return getattr(util.find_spec("gdrt_lite"), "origin", None) is not None
-
-if Path("../gdrt_lite/__init__.py").exists() and (clone := str(Path("..").resolve())) not in sys.path:
-    sys.path.insert(0, clone)
-if not found():
+# %% tags=["setup"] cellView="form" jupyter={"source_hidden": true}
+# @title Setup: the clone around this notebook, else the installed package, else pip installs it
+import os, subprocess, sys; from importlib import invalidate_caches, metadata
+if os.path.exists("../gdrt_lite/__init__.py"): sys.path.insert(0, os.path.abspath(".."))
+try: import gdrt_lite.course
+except ImportError:  # pip keeps the torch and numpy that are there, so that nothing has to be restarted
     source = os.environ.get("GDRT_LITE_SOURCE") or "git+https://github.com/gdrt-lite/gdrt_lite"
-    keep = Path(tempfile.mkdtemp(), "keep.txt")
-    keep.write_text(f"torch=={metadata.version('torch')}" if util.find_spec("torch") else "")
-    pip = [sys.executable, "-m", "pip", "install", "--constraint", str(keep), source]
-    if (done := subprocess.run(pip, capture_output=True, text=True)).returncode:
-        raise RuntimeError(f"cannot install {source}; set GDRT_LITE_SOURCE\n{done.stdout}{done.stderr}")
-    invalidate_caches()
+    print(f"Installing {source} takes minutes; GDRT_LITE_SOURCE can name a wheel or a clone.", flush=True)
+    kept = {f"{d.name}=={d.version}" for d in metadata.distributions() if d.name in ("torch", "numpy")}
+    subprocess.run([sys.executable, "-m", "pip", "install", source, *kept], check=True)
+    sys.modules.pop("gdrt_lite", None); invalidate_caches()  # a mere folder of that name may have been found
 from gdrt_lite import plots; from gdrt_lite.course import checks
 from gdrt_lite.course.notebook import card, pick, say
 
@@ -171,6 +163,7 @@ checks.check("08.1", windows);
 # </details>
 
 # %% tags=["solution"] jupyter={"source_hidden": true}
+# Solution 08.1
 def windows(items: list[str], history: int, min_history: int) -> list[tuple[list[str], str]]:
     """All (history, target) pairs of one user, in order."""
     return [(list(items[max(0, i - history) : i]), items[i]) for i in range(min_history, len(items))]
@@ -407,6 +400,7 @@ checks.check("08.2", global_losses);
 # </details>
 
 # %% tags=["solution"] jupyter={"source_hidden": true}
+# Solution 08.2
 def global_losses(sums: Tensor, counts: Tensor) -> Tensor:
     """Shapes (P, K) and (P, K) -> (K,)."""
     return sums.sum(0) / counts.sum(0).clamp(min=1)
@@ -505,6 +499,7 @@ checks.check("08.3", merged);
 # </details>
 
 # %% tags=["solution"] jupyter={"source_hidden": true}
+# Solution 08.3
 def merged(weight: Tensor, a: Tensor, b: Tensor, alpha: float) -> Tensor:
     """The weight with the adapter added, shape (out, in)."""
     return weight + alpha / a.shape[0] * b @ a
@@ -562,6 +557,7 @@ checks.check("08.4", petaflops);
 # </details>
 
 # %% tags=["solution"] jupyter={"source_hidden": true}
+# Solution 08.4
 def petaflops(windows: int, epochs: float, tokens: float, parameters: float) -> float:
     """Operations of a full fine-tuning, in units of 10**15; `tokens` are those of one window."""
     return 6 * windows * epochs * tokens * parameters / 1e15

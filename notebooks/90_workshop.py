@@ -23,25 +23,17 @@
 #
 # *Prerequisites:* Python, softmax, the logarithm.
 
-# %% tags=["setup"]
-# Setup, the same in all notebooks: use the clone around it, else install the package and keep this torch.
-import os, subprocess, sys, tempfile
-from importlib import invalidate_caches, metadata, util
-from pathlib import Path
-
-def found() -> bool:
-    return getattr(util.find_spec("gdrt_lite"), "origin", None) is not None
-
-if Path("../gdrt_lite/__init__.py").exists() and (clone := str(Path("..").resolve())) not in sys.path:
-    sys.path.insert(0, clone)
-if not found():
+# %% tags=["setup"] cellView="form" jupyter={"source_hidden": true}
+# @title Setup: the clone around this notebook, else the installed package, else pip installs it
+import os, subprocess, sys; from importlib import invalidate_caches, metadata
+if os.path.exists("../gdrt_lite/__init__.py"): sys.path.insert(0, os.path.abspath(".."))
+try: import gdrt_lite.course
+except ImportError:  # pip keeps the torch and numpy that are there, so that nothing has to be restarted
     source = os.environ.get("GDRT_LITE_SOURCE") or "git+https://github.com/gdrt-lite/gdrt_lite"
-    keep = Path(tempfile.mkdtemp(), "keep.txt")
-    keep.write_text(f"torch=={metadata.version('torch')}" if util.find_spec("torch") else "")
-    pip = [sys.executable, "-m", "pip", "install", "--constraint", str(keep), source]
-    if (done := subprocess.run(pip, capture_output=True, text=True)).returncode:
-        raise RuntimeError(f"cannot install {source}; set GDRT_LITE_SOURCE\n{done.stdout}{done.stderr}")
-    invalidate_caches()
+    print(f"Installing {source} takes minutes; GDRT_LITE_SOURCE can name a wheel or a clone.", flush=True)
+    kept = {f"{d.name}=={d.version}" for d in metadata.distributions() if d.name in ("torch", "numpy")}
+    subprocess.run([sys.executable, "-m", "pip", "install", source, *kept], check=True)
+    sys.modules.pop("gdrt_lite", None); invalidate_caches()  # a mere folder of that name may have been found
 from gdrt_lite import plots; from gdrt_lite.course import checks
 from gdrt_lite.course.notebook import card, pick, say
 
@@ -158,6 +150,7 @@ checks.check("90.1", leave_out);
 # </details>
 
 # %% tags=["solution"] jupyter={"source_hidden": true}
+# Solution 90.1
 def leave_out(prompt: list[tuple[str, list[int]]], segment: str, how: str, neutral: int, donor: object = None) -> list[int]:
     """The tokens that are read without `segment`; how is "token" or "delete"."""
     read = []
@@ -232,6 +225,7 @@ checks.check("90.2", pencil);
 # </details>
 
 # %% tags=["solution"] jupyter={"source_hidden": true}
+# Solution 90.2
 pencil = [0.040, 0.161, 0.799]
 
 checks.check("90.2", pencil);

@@ -77,8 +77,8 @@ def folded(notebook: NotebookNode) -> NotebookNode:
     cells = [nbformat.from_dict(dict(cell)) for cell in notebook.cells]
     for cell in cells:
         if "solution" in builder.tags(cell):
-            id, _ = answer_of(cell)
-            cell.source = f'# Solution {id}\nprint("The course\'s own solution:")\n{cell.source}'
+            number, _, code = cell.source.partition("\n")  # the line that a folded cell shows
+            cell.source = f'{number}\nprint("The course\'s own solution:")\n{code}'
             cell.outputs, cell.execution_count = [], None
     return nbformat.v4.new_notebook(cells=cells, metadata=notebook.metadata)
 

@@ -1,4 +1,4 @@
-"""Fill the measured parts of README.md and docs/ from the files that measured them.
+"""Fill the measured parts of README.md, CONTRIBUTING.md and docs/ from the files that measured them.
 
     python scripts/render_readme.py [--check]
 
@@ -44,7 +44,7 @@ OUTCOMES = {
     "04": "K-means in one dimension, and a reason for your K",
     "05": "the closed-form weights, derived by you, and a world in which they help",
     "06": "a model tuned by your own loss, your own bootstrap, and an audit",
-    "07": "a table of claims with verdicts that follow the evidence",
+    "07": "six registered verdicts, and how a study misleads",
     "08": "the method on your own data, and its cost estimated",
     "09": "a report on two unnamed adapters, by a rule fixed beforehand",
     "90": "the whole course in 90 minutes, for a group",
@@ -60,7 +60,7 @@ STICKING_POINTS = {
     "07": "Undecided is not contradicted. Users and seeds answer different questions.",
     "08": "Merge in float32. The wording of the prompt must fit the items.",
     "09": "Writing before measuring. A lower ratio is true and carries no conclusion.",
-    "90": "The minutes are in the [run sheet](run-sheets.md). Learners read the table before they vote: count hands.",
+    "90": "Minutes follow the [run sheet](run-sheets.md). Learners scroll down before they vote: count raised hands first.",
 }
 
 
@@ -240,7 +240,8 @@ def benchmarks() -> str:
 
 
 PAGES: dict[str, list[Callable[[], str]]] = {
-    "README.md": [badges, figure, answer, course, draw_house.house],
+    "README.md": [badges, figure, answer, course],
+    "CONTRIBUTING.md": [draw_house.house],
     "docs/run.md": [run],
     "docs/study.md": [registered],
     "docs/speed.md": [benchmarks, windows],

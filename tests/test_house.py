@@ -44,6 +44,6 @@ def test_the_picture_names_the_files_of_a_wing(package):
     assert [line for line in picture.splitlines() if "-->" in line] == ["  first --> second", "  second --> wing"]
 
 
-def test_the_readme_shows_the_picture():
+def test_the_page_for_contributors_shows_the_picture():
     block = f"<!-- house -->\n{draw_house.house()}\n<!-- /house -->"
-    assert block in (ROOT / "README.md").read_text(encoding="utf-8"), "run python scripts/render_readme.py"
+    assert block in (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"), "run python scripts/render_readme.py"

@@ -127,6 +127,8 @@ def exercise_faults(notebook: NotebookNode) -> list[str]:
             faults.append(f"{id}: no hint in a fold")
         if not five[4].metadata.get("jupyter", {}).get("source_hidden"):
             faults.append(f"{id}: the solution is not folded")
+        if not five[4].source.startswith(f"# Solution {id}\n"):  # what a folded cell shows
+            faults.append(f"{id}: the first line of the solution is not its number")
         if any(f'checks.check("{id}"' not in five[j].source for j in (2, 4)):
             faults.append(f"{id}: the check or the solution does not call checks.check of this id")
     tagged = sum(bool({"exercise", "check", "solution"} & set(builder.tags(c))) for c in cells)
@@ -321,6 +323,7 @@ checks.check("05.{n}", half)
 # </details>
 
 # %% tags=["solution"] jupyter={{"source_hidden": true}}
+# Solution 05.{n}
 half = 1 / 2
 checks.check("05.{n}", half)
 """
@@ -360,6 +363,7 @@ def test_a_broken_frame_is_found(script: Path, old: str, new: str) -> None:
         ('tags=["check"]', ""),
         ('checks.check("05.1"', 'checks.check("05.9"'),
         ("### Exercise 05.2", "### Task"),
+        ("# Solution 05.1\n", ""),
     ],
 )
 def test_a_broken_exercise_is_found(script: Path, old: str, new: str) -> None:

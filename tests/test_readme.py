@@ -18,7 +18,7 @@ import answer  # noqa: E402
 import phenomenon  # noqa: E402
 import render_readme  # noqa: E402
 
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 MOST_WORDS = 2000
 
 

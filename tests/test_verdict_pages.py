@@ -89,7 +89,7 @@ def say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         ),
         (
             told(*["not tested"] * 6, gates=[{"place": "a model, some data", "passed": False}]),
-            ["**6 not tested**", "0 places behind", "not passed"],
+            ["**6 not tested**", "0 places behind", "not passed", "No place passes the gate"],
             ["supported**", "no other training"],
         ),
         (told(*["not tested"] * 6, gates=[]), ["**6 not tested**", "0 places behind", "no seeds"], ["passed"]),
