@@ -213,7 +213,8 @@ def table(verdicts: Mapping[str, Any]) -> pd.DataFrame:
         rows.append({
             "": told["id"], "hypothesis": told["text"], "measure": told["metric"],
             "verdict": told["verdict"] + " (one seed)" * (told["seeds"] == 1),
-            "against": told["against"], "effect [95%]": f"{effect} [{low}, {high}]", "p (Holm)": f"{told['p_holm']:.3f}" if told["p_holm"] >= 0.001 else "< 0.001",
+            "against": told["against"], "effect [95%]": f"{effect} [{low}, {high}]",
+            "p (Holm)": f"{told['p_holm']:.3f}" if told["p_holm"] >= 0.001 else "< 0.001",
             "users": str(told["users"]), "seeds": str(told["seeds"]),
         })  # fmt: skip
     return pd.DataFrame(rows).astype(object).fillna("-")
