@@ -2,6 +2,7 @@
 
 In a model with grouped keys (SmolLM2 has 9 query heads on 3 key heads) transformers copies every key and value once per
 query head before it calls the kernel with a mask. The kernel can read them as they are, and keeps no attention weights.
+In float32 it is no slower on a CPU than in bfloat16, and rounds less.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ def fused_attention(
         others: what else a model hands over; ignored where the mask says it already, such as the length of a sliding window.
 
     Returns:
-        (B, Q, H, E), and None in place of the attention weights.
+        (B, Q, H, E) in the dtype of `query`, and None in place of the attention weights.
 
     Raises:
         ValueError: the model's attention is more than this formula.
@@ -42,10 +43,17 @@ def fused_attention(
     for name in UNSUPPORTED:
         if others.get(name) is not None:
             raise ValueError(f"{NAME!r} attention has no {name!r}; load this model with attn_implementation='eager'.")
+    exact = torch.promote_types(query.dtype, torch.float32)  # float64 stays what it is
     output = torch.nn.functional.scaled_dot_product_attention(
-        query, key, value, attention_mask, dropout if module.training else 0.0, scale=scaling, enable_gqa=True
+        query.to(exact),
+        key.to(exact),
+        value.to(exact),
+        None if attention_mask is None else attention_mask.to(exact),
+        dropout if module.training else 0.0,
+        scale=scaling,
+        enable_gqa=True,
     )
-    return output.transpose(1, 2).contiguous(), None
+    return output.to(query.dtype).transpose(1, 2).contiguous(), None
 
 
 AttentionInterface.register(NAME, fused_attention)
