@@ -193,7 +193,7 @@ def test_issue_forms_ask_for_the_doctor():
 def test_ci_entry_point_can_be_run():
     path = ROOT / ".ci" / "run"
     assert path.stat().st_mode & stat.S_IXUSR or os.name == "nt"
-    assert "set -euo pipefail" in read(".ci/run") and "make check\nmake test\n" in read(".ci/run")
+    assert "set -euo pipefail" in read(".ci/run") and "make lint\nmake test\n" in read(".ci/run")
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
