@@ -45,7 +45,7 @@ class Hypothesis:
 
 HYPOTHESES = (
     Hypothesis("H1", "SFT raises the reliance on auxiliary tokens", "log bias attention", "sft", ("pre-trained",), +1),
-    Hypothesis("H2", "GDRT lowers that reliance at equal item NLL", "log bias attention", "gdrt", ("sft-at-nll",), -1),
+    Hypothesis("H2", "GDRT relies less on auxiliary tokens at equal NLL", "log bias attention", "gdrt", ("sft-at-nll",), -1),
     Hypothesis("H3", "GDRT ranks better than SFT", "NDCG@10", "gdrt", ("sft",), +1, relative=True),
     Hypothesis("H4", "GDRT reads the user more than SFT", "own minus stranger", "gdrt", ("sft",), +1),
     Hypothesis("H5", "GDRT is fairer than SFT", "MGU@5 popularity", "gdrt", ("sft",), -1, relative=True),
