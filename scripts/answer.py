@@ -41,8 +41,11 @@ def gates(found: Sequence[Mapping[str, Any]]) -> str:
         f"adds {gate['own_minus_stranger'][0]:.2f} nats to the right title, compared with a stranger's)"
         for gate in passed
     )
-    text = f"**{len(passed)} of {len(measured)} models may decide.** After SFT a model must rank better than popularity "
-    return text + f"and read its users. So does: {figures or 'none'}." + f" So does not: {below}." * bool(below)
+    text = (
+        f"**Models that recommend well enough to decide: {len(passed)} of {len(measured)}.** After SFT such a model ranks "
+    )
+    text += f"above popularity and reads its users: {figures or 'none'}." + f" Below the gate: {below}." * bool(below)
+    return text + " SmolLM2 has not been measured for it yet." * all("smollm2" not in gate["place"] for gate in found)
 
 
 def outcome(hypotheses: Sequence[Mapping[str, Any]]) -> str:

@@ -53,7 +53,12 @@ def test_the_answer_says_what_the_verdicts_say():
     gate = {"place": "A", "passed": True, "above_popularity": [0.1, 0.05, 0.15], "ndcg_sft": 0.2, "ndcg_popularity": 0.1}
     gate |= {"own_minus_stranger": [0.5, 0.4, 0.6]}
     told = answer.gates([gate, gate | {"place": "B", "passed": False}, {"place": "C", "passed": False}])
-    assert told.startswith("**1 of 2 models") and "So does not: B." in told and "A (NDCG@10 0.200 against 0.100" in told
+    assert (
+        "decide: 1 of 2.**" in told
+        and "Below the gate: B." in told
+        and "SmolLM2 has not" in told
+        and "A (NDCG@10 0.200 against 0.100" in told
+    )
     effect = {"effect": -0.1, "low": -0.2, "high": 0.05, "seeds": 3, "against": "balanced"}
     rows = [
         {"id": "H3", "text": "ranks", "verdict": "undecided"} | effect,
