@@ -10,6 +10,8 @@ from phenomenon import list_overlap
 from gdrt_lite.study.cell import Cell
 
 PAPER = {"H3": "+24.3%", "H5": "-37.4%"}  # arXiv 2510.10978, abstract: against SFT, averages over its data sets
+MODELS = {"pocket": "the pocket model, a small transformer trained from scratch"}
+COUNTS = ("No", "One", "Two", "Three", "Four", "Five", "Six")
 
 
 def answer(smollm2: Sequence[Cell], verdicts: Mapping[str, Any]) -> str:
@@ -19,15 +21,20 @@ def answer(smollm2: Sequence[Cell], verdicts: Mapping[str, Any]) -> str:
 
 
 def same_list(cells: Sequence[Cell]) -> str:
-    """How much the lists of different users agree, after SFT and by counting."""
+    """How much the lists of different users agree: before tuning, after SFT, after GDRT, and by counting."""
     overlap = list_overlap(cells).groupby("method")
     low, high, shared = overlap.top_share.min(), overlap.top_share.max(), overlap.shared.mean()
     alike = shared["sft"] > 2 * shared["item-transitions"]
     lead = "recommends much the same to everybody" if alike else "tells users apart"
+
+    def ends(method: str) -> str:
+        span = f"{low[method]:.0%}" if low[method] == high[method] else f"{low[method]:.0%} to {high[method]:.0%}"
+        return f"{span} of the lists, and two users share {shared[method]:.1f} of ten titles"
+
     return (
-        f"**After a short fine-tuning, SmolLM2 {lead}:** one title is in {low['sft']:.0%} to {high['sft']:.0%} of the "
-        f"lists, and two users share {shared['sft']:.1f} of ten titles. Counting which title follows which gives "
-        f"{high['item-transitions']:.0%} and {shared['item-transitions']:.1f}."
+        f"**After a short fine-tuning by SFT, SmolLM2 {lead}:** one title is in {ends('sft')}. Before tuning it is in "
+        f"{ends('pre-trained')}, and after GDRT in {ends('gdrt')}. A recommender that only counts which title follows "
+        f"which has {high['item-transitions']:.0%} and {shared['item-transitions']:.1f}."
     )
 
 
@@ -36,16 +43,17 @@ def gates(found: Sequence[Mapping[str, Any]]) -> str:
     measured = [gate for gate in found if "above_popularity" in gate]
     passed = [gate for gate in measured if gate["passed"]]
     below = ", ".join(gate["place"] for gate in measured if not gate["passed"])
-    figures = "; ".join(
-        f"{gate['place']} (NDCG@10 {gate['ndcg_sft']:.3f} against {gate['ndcg_popularity']:.3f}; the user's own history "
-        f"adds {gate['own_minus_stranger'][0]:.2f} nats to the right title, compared with a stranger's)"
-        for gate in passed
-    )
-    text = (
-        f"**Models that recommend well enough to decide: {len(passed)} of {len(measured)}.** After SFT such a model ranks "
-    )
-    text += f"above popularity and reads its users: {figures or 'none'}." + f" Below the gate: {below}." * bool(below)
-    return text + " SmolLM2 has not been measured for it yet." * all("smollm2" not in gate["place"] for gate in found)
+    verb = "model recommends" if len(passed) == 1 else "models recommend"
+    text = f"**{COUNTS[len(passed)]} {verb} well enough to be judged, that is, above best-sellers.**"
+    for gate in passed:
+        model, _, where = gate["place"].partition(", ")
+        text += (
+            f" After SFT, {MODELS.get(model, model)} on {where}, ranks above popularity (NDCG@10 {gate['ndcg_sft']:.3f} "
+            f"against {gate['ndcg_popularity']:.3f}), and a user's own history adds "
+            f"{gate['own_minus_stranger'][0]:.2f} nats to the log-probability of the right title, compared with a stranger's."
+        )
+    text += f" Below this gate: {below}." * bool(below)
+    return text + " SmolLM2 has not been put to this test yet." * all("smollm2" not in gate["place"] for gate in found)
 
 
 def outcome(hypotheses: Sequence[Mapping[str, Any]]) -> str:
@@ -56,8 +64,8 @@ def outcome(hypotheses: Sequence[Mapping[str, Any]]) -> str:
         if texts:
             parts.append(f"**{len(texts)} {verdict}**: {', '.join(texts)}")
     seeds = [row["seeds"] for row in hypotheses if "seeds" in row]
-    fewest = f" Each rests on {min(seeds)} or more trainings a method." if seeds else ""
-    return f"Of {len(hypotheses)} hypotheses registered before the test, {'; '.join(parts)}.{fewest}"
+    fewest = f" Each tested one rests on {min(seeds)} or more trainings of every method compared." if seeds else ""
+    return f"Six hypotheses were registered before the test. {'. '.join(parts)}.{fewest}"
 
 
 def headline(hypotheses: Sequence[Mapping[str, Any]]) -> str:
@@ -68,9 +76,15 @@ def headline(hypotheses: Sequence[Mapping[str, Any]]) -> str:
         for key, name in (("H3", "NDCG@10"), ("H5", "unfairness (MGU@5)"))
         if key in known
     ]
-    text = f"**Against SFT, GDRT changes {' and '.join(parts)}.**" if parts else "**GDRT and SFT are not compared yet.**"
+    if not parts:
+        return "**GDRT and SFT are not compared yet.**"
+    text = f"**There, GDRT changes {' and '.join(parts)}, relative to SFT.**"
     if "H6" in known:
-        text += f" Against its strongest control, `{known['H6']['against']}`, it changes NDCG@10 by {_percent(known['H6'])}."
+        text += (
+            f" Relative to its strongest control, `{known['H6']['against']}`, it changes NDCG@10 by {_percent(known['H6'])}."
+        )
+    if all(known[key]["low"] <= 0 <= known[key]["high"] for key in ("H3", "H6") if key in known):
+        text += " These intervals of NDCG@10 include zero, so a gain in ranking is not shown."
     return text
 
 

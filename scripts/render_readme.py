@@ -196,6 +196,7 @@ def registered() -> str:
     if (RESULTS / "forest.png").exists():
         lines += ["![Effect and 95% interval of each hypothesis](../data/results/forest.png)", ""]
     for place, cells_there in verdicts.by_place(own).items():
+        lines += [verdicts.cautions(compare.metrics_by_method(cells_there)), ""]
         lines += [f"{place}: mean over seeds, and in brackets the difference to SFT with its 95% interval.", ""]
         lines += [compare.table(cells_there, metrics=REGISTERED).to_markdown(index=False, disable_numparse=True), ""]
     trials = sum(cell.config.part == "valid" for cell in own)

@@ -50,22 +50,18 @@ def test_list_overlap_by_hand():
 
 
 def test_the_answer_says_what_the_verdicts_say():
-    gate = {"place": "A", "passed": True, "above_popularity": [0.1, 0.05, 0.15], "ndcg_sft": 0.2, "ndcg_popularity": 0.1}
-    gate |= {"own_minus_stranger": [0.5, 0.4, 0.6]}
+    gate = {"passed": True, "above_popularity": [0.1, 0.05, 0.15], "ndcg_sft": 0.2, "ndcg_popularity": 0.1}
+    gate |= {"place": "x, y", "own_minus_stranger": [0.5, 0.4, 0.6]}
     told = answer.gates([gate, gate | {"place": "B", "passed": False}, {"place": "C", "passed": False}])
-    assert (
-        "decide: 1 of 2.**" in told
-        and "Below the gate: B." in told
-        and "SmolLM2 has not" in told
-        and "A (NDCG@10 0.200 against 0.100" in told
-    )
+    assert told.startswith("**One model recommends") and "Below this gate: B." in told and "SmolLM2 has not" in told
+    assert "x on y, ranks above popularity (NDCG@10 0.200 against 0.100)" in told
     effect = {"effect": -0.1, "low": -0.2, "high": 0.05, "seeds": 3, "against": "balanced"}
-    rows = [
-        {"id": "H3", "text": "ranks", "verdict": "undecided"} | effect,
-        {"id": "H1", "text": "x", "verdict": "not tested"},
-    ]
-    assert "**1 undecided**: ranks (H3); **1 not tested**: x (H1). Each rests on 3" in answer.outcome(rows)
+    rows = [{"id": "H3", "text": "ranks", "verdict": "undecided"} | effect]
+    rows += [{"id": "H1", "text": "x", "verdict": "not tested"}]
+    assert "**1 undecided**: ranks (H3). **1 not tested**: x (H1). Each tested one rests on 3" in answer.outcome(rows)
     assert "NDCG@10 by -10.0% [-20.0%, +5.0%] (the paper: +24.3% on average)" in answer.headline(rows)
+    assert "a gain in ranking is not shown" in answer.headline(rows)
+    assert "a gain in ranking is not shown" not in answer.headline([rows[0] | {"low": 0.01, "high": 0.2}])
     assert "not compared yet" in answer.headline(rows[1:])
 
 

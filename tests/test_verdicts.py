@@ -159,3 +159,10 @@ def test_the_verdicts_are_those_of_the_registered_cells(tmp_path):
         "run `python -m gdrt_lite study --report`"
     )
     assert len(told["hypotheses"]) == 6
+
+
+def test_the_cautions_state_the_differences_that_qualify_the_verdicts():
+    costs = {"gdrt": 5.0, "sft": 4.0, "sft-at-nll": 4.5}
+    text = verdicts.cautions({name: {seed: {"NLL": constant(cost)} for seed in (0, 1)} for name, cost in costs.items()})
+    assert "NLL is +0.50 [+0.50, +0.50] nats" in text and "changes by +1.00 [+1.00, +1.00] nats against SFT" in text
+    assert text.count("not measured") == 5

@@ -171,8 +171,10 @@ def judge(cells: Iterable[Cell]) -> dict[str, Any]:
     gates = [{"place": name} | gate(found) for name, found in places.items()]
     passed = {told["place"]: places[told["place"]] for told in gates if told["passed"]}
     rows = [_tested(hypothesis, passed) for hypothesis in HYPOTHESES]
-    tested = [row for row in rows if "p" in row]
-    for row, p in zip(tested, holm([row["p"] for row in tested]), strict=True):
+    corrected = holm([row.get("p", 1.0) for row in rows])  # for all six, tested or not, as registered
+    for row, p in zip(rows, corrected, strict=True):
+        if "p" not in row:
+            continue
         with_it = row["effect"] * row.pop("sign") > 0
         row |= {"p_holm": p, "verdict": "undecided" if p >= 0.05 else "supported" if with_it else "contradicted"}
     return {"gates": gates, "hypotheses": rows}
@@ -218,6 +220,28 @@ def table(verdicts: Mapping[str, Any]) -> pd.DataFrame:
             "users": str(told["users"]), "seeds": str(told["seeds"]),
         })  # fmt: skip
     return pd.DataFrame(rows).astype(object).fillna("-")
+
+
+def cautions(found: Found) -> str:
+    """What the verdicts of a place do not show, as a list in Markdown: exploratory differences, by the registered method."""
+
+    def minus(against: str, metric: str, form: str = "+.3f") -> str:
+        told = between(found, "gdrt", against, metric)
+        if told is None:
+            return "not measured"
+        return "{} [{}, {}]".format(*(format(value, form) for value in (told.value, *told.interval())))
+
+    return f"""What these verdicts do not show, in exploratory and uncorrected differences, GDRT minus another method:
+
+- **H2 lacks its control.** `sft-at-nll` was chosen on valid users to cost what GDRT costs. On test users the difference in
+  item NLL is {minus("sft-at-nll", "NLL", "+.2f")} nats, so read the verdict of H2 only as far as this is near zero.
+- **H4 speaks of dependence**, of how much GDRT's probabilities depend on whose history is given. Whether the right title
+  became more probable is another question: item NLL changes by {minus("sft", "NLL", "+.2f")} nats against SFT,
+  and own minus stranger in NDCG@10 by {minus("sft", "NDCG@10 own minus stranger")}.
+- **H4 and H5 compare with SFT alone.** Against uniform weights on the same groups (`balanced`), own minus stranger changes
+  by {minus("balanced", "own minus stranger", "+.2f")} nats and MGU@5 by {minus("balanced", "MGU@5 popularity")}.
+- **The gate is low.** In NDCG@10, GDRT differs from item-to-item transitions by {minus("item-transitions", "NDCG@10")}
+  and from SASRec by {minus("sasrec", "NDCG@10")}."""
 
 
 def write(cells: Iterable[Cell], folder: Path) -> dict[str, Any]:
