@@ -60,7 +60,7 @@ from gdrt_lite.data import Example
 from gdrt_lite.plots import canvas
 
 # %% [markdown]
-# ## 1. One list for everybody
+# ## 1. Nearly one list for everybody
 #
 # The data are real: MovieLens records who rated which movie. The model is real too: SmolLM2 is a small language model, which was fine-tuned in the
 # usual way (*supervised fine-tuning*, SFT) on the histories of other users. The repository keeps the lists that it gave to people it had never
@@ -153,8 +153,9 @@ say("The model is SmolLM2 {which}.", which="with the released SFT adapter" if tu
 print(someone)
 
 # %% [markdown]
-# First we look at probabilities. How much likelier is the title that came next after the user's *own* history than after a *stranger's*? The
-# measure is called **own minus stranger**. It is a difference of log-probabilities, in *nats* (one nat is a factor of $e$). Zero means that the
+# First we look at probabilities. Take the title that this user rated next. How much likelier does the model find it when the prompt holds the
+# user's *own* history than when it holds a *stranger's*? The *cost* of a title is minus the logarithm of its probability. The measure is called
+# **own minus stranger**. It is a difference of log-probabilities, in *nats* (one nat is a factor of $e$). Zero means that the
 # model does not read the user. Whatever is common to all users cancels in the difference: the task, popularity, and the wording of titles.
 
 # %% jupyter={"source_hidden": true}
@@ -163,7 +164,7 @@ own_worth = metrics.bootstrap(worth.difference, worth.user)
 say(
     "The right title costs {cost:.1f} nats after the own history. Own minus stranger is **{worth:+.2f}** nats [95% interval over {n} users, explained in section 3]. {reading}",
     cost=-worth.own.mean(), worth=own_worth, n=worth.user.nunique(),
-    reading="So the model reads something of its users, and by far most of the price has nothing to do with who they are." if own_worth.low > 0 else
+    reading="So the model reads something of its users, and most of this cost does not depend on who they are." if own_worth.low > 0 else
     "The interval includes zero, so these users do not show that the model reads them.",
 )
 
@@ -175,8 +176,8 @@ say(
 # - **wiped**: with no history at all,
 # - **swapped**: with the history of a stranger.
 #
-# The second one looks superfluous. But a batch is rounded as a whole, and a search that follows only the best beginnings may then continue
-# differently. So *own, again* shows how many titles change without any reason, which is the **noise floor** of the test.
+# The second one looks superfluous. But numerical rounding depends on which prompts share a batch, and a search that follows only the best
+# beginnings can amplify tiny differences. So *own, again* shows how many titles change without any reason, which is the **noise floor** of the test.
 
 # %%
 predict("00.b", "With a stranger's history, how many of this user's ten titles will remain?", ...)
@@ -378,8 +379,8 @@ plots.show(figure, alt="Bars of the time between two ratings of a user. " + "; "
 # %% [markdown]
 # A film lasts longer than a minute. So the order of a history is the order of a *rating form*, and within one second it is merely the order of the
 # films' numbers. "Next" means "rated next on the page", and part of what any method can learn here is which films the site showed together. This
-# limits what every figure of this course on MovieLens says about taste. Where order matters, the results on purchases count, whose times are real
-# (notebook 07).
+# limits what every figure of this course on MovieLens says about taste. Where order matters, rely on data with real times, such as
+# purchases (notebook 08).
 
 # %% [markdown]
 # ## 5. Compare with a recommender that only counts
@@ -562,8 +563,8 @@ say(
 )
 
 # %% [markdown]
-# A list that changes may change at random. Does the *user's own* history help? For the same targets, we take NDCG@10 of the own lists less that of the
-# stranger's, and less that of the wiped lists.
+# A list that changes may change at random. Does the *user's own* history help? For the same targets, we take NDCG@10 of the own lists minus that
+# of the stranger's lists, and the same minus that of the wiped lists.
 
 # %% jupyter={"source_hidden": true}
 for name, own in lists.items():

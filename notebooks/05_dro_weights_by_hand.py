@@ -199,7 +199,7 @@ plots.show(
 # **Step 3. Add a multiplier for the constraint.**
 # $\;\Lambda(Q, \lambda) = J(Q) + \lambda\,\bigl(1 - \sum_g Q_g\bigr)$
 #
-# *Why:* with the multiplier every $Q_g$ may vary freely. $\lambda$ is the price of one unit of weight, and at the right price the adversary spends exactly one unit.
+# *Why:* this function $\Lambda$ is called the *Lagrangian*, and $\lambda$ is its multiplier. With it every $Q_g$ may vary freely. $\lambda$ is the price of one unit of weight, and at the right price the adversary spends exactly one unit.
 #
 # Steps 4 to 8 are yours.
 
@@ -773,7 +773,7 @@ say(
 # - **EG**: Group DRO by exponentiated gradient. It keeps one weight vector and multiplies each weight by $e^{\eta L(g)}$ at every step (section 8, an appendix).
 # - **reversed**: the softmax of *minus* $L/\tau$, so that the easiest group gets the most weight. This is a control.
 #
-# The code below sets the tau of GDRT and the rate of EG.
+# The code below sets the tau of GDRT, in nats, and the rate of EG.
 
 # %%
 predict("05.d", "In which of the three worlds does GDRT clearly beat balanced weights in the accuracy of the worst group?", ...)
@@ -969,7 +969,7 @@ pd.DataFrame(compared).set_index(["world", "measured on", "A - B"])
 #
 # **Five groups.** Equal weights are not enough here, since four of five groups still profit from the shortcut. Balancing depends on how the groups happen to be cut, and DRO
 # depends on it less: the loss of the fifth group stays high, and its weight grows until the shortcut no longer pays. This is the case for DRO over balancing. The row
-# `GDRT - EG` says whether its two kinds differ, and the rows `all` have the price.
+# `GDRT - EG` says whether the two kinds of DRO differ. The rows measured on `all` show what DRO costs on average over everybody.
 #
 # **Noise.** The minority's loss on *new* data cannot fall below guessing, because there is nothing to learn. DRO cannot know that, so it keeps raising the weight, and the
 # classifier fits twenty coin flips at the cost of everybody else. Nobody gains, and the large group loses. This is where the idea can fail: a group may be hard because
@@ -985,7 +985,7 @@ pd.DataFrame(compared).set_index(["world", "measured on", "A - B"])
 say(
     "- *Groups cut along the shortcut:* balancing moves the worst group by {a:+.2f} against ERM; DRO adds "
     "{b:+.2f} to that.\n"
-    "- *Groups cut finer than the shortcut:* balancing {c:+.2f}, DRO another {d:+.2f}. GDRT less EG: "
+    "- *Groups cut finer than the shortcut:* balancing {c:+.2f}, DRO another {d:+.2f}. GDRT minus EG: "
     "{eg:+.3f}; {eg_verdict}.\n"
     "- *A group of noise:* DRO changes the worst group by {e:+.2f} against ERM, and the large group by "
     "{f:+.2f}.\n"
@@ -1123,7 +1123,7 @@ say(
 # $$q_g \leftarrow q_g\, e^{\eta L_g} \Big/ \sum_h q_h\, e^{\eta L_h}$$
 #
 # This is *exponentiated gradient ascent* for the adversary. We freeze the losses and let it run beside the closed form, together with a third rule. Exponentiated gradient
-# multiplies each weight by $e^{\eta\, \partial J/\partial q_g}$ and normalises. Above, $J$ was $\sum_g q_g L_g$ with slope $L_g$. With the KL term its slope is, by step 4,
+# multiplies each weight by $e^{\eta\, \partial J/\partial q_g}$ and normalises. The rule above leaves out the KL term of $J$: it climbs $\sum_g q_g L_g$, whose slope is $L_g$. With the KL term its slope is, by step 4,
 # $L_g - \tau(\log\frac{q_g}{P_g} + 1)$. The $+1$ is the same for all groups and normalises away, so that
 #
 # $$q_g \;\propto\; q_g\, e^{\eta (L_g - \tau \log (q_g/P_g))} = q_g^{1-\eta\tau}\, P_g^{\eta\tau}\, e^{\eta L_g}$$

@@ -50,7 +50,7 @@ def gates(found: Sequence[Mapping[str, Any]]) -> str:
         text += (
             f" After SFT, {MODELS.get(model, model)} on {where}, ranks above popularity (NDCG@10 {gate['ndcg_sft']:.3f} "
             f"against {gate['ndcg_popularity']:.3f}), and a user's own history adds "
-            f"{gate['own_minus_stranger'][0]:.2f} nats to the log-probability of the right title, compared with a stranger's."
+            f"{gate['own_minus_stranger'][0]:.2f} nats to the right title's log-probability, compared with a stranger's."
         )
     text += f" Below this gate: {below}." * bool(below)
     return text + " SmolLM2 has not been put to this test yet." * all("smollm2" not in gate["place"] for gate in found)

@@ -398,7 +398,7 @@ def test_what_the_system_refuses_is_one_sentence(error, said, monkeypatch, capsy
     def refused(*_):
         raise error
 
-    monkeypatch.setattr(grid, "main", refused)
+    monkeypatch.setattr(grid, "registered", refused)
     assert cli.main(["study"]) == 1
     assert capsys.readouterr().err == f"gdrt_lite: {said}. What was finished is kept.\n"
 

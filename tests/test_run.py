@@ -283,7 +283,7 @@ def test_ctrl_c_says_that_the_work_is_kept(monkeypatch, capsys):
     monkeypatch.setattr(run, "run", lambda **_: (_ for _ in ()).throw(KeyboardInterrupt))
     assert cli.main(["run"]) == 130
     assert "the same command with --resume continues from there" in capsys.readouterr().err
-    monkeypatch.setattr(grid, "main", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(grid, "registered", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     assert cli.main(["study"]) == 130
     assert "the same command continues from there" in capsys.readouterr().err
 

@@ -140,6 +140,22 @@ def _minutes(times: Times) -> float:
     return sum(gap < 1 for gap in gaps) / len(gaps)
 
 
+def _steps_of(times: Sequence[Sequence[int]]) -> list[int]:
+    return [after - before for own in times for before, after in zip(own, own[1:], strict=False)]
+
+
+def _never_zero(times: Sequence[Sequence[int]]) -> float:
+    return sum(0 < step < 60 for step in _steps_of(times)) / len(_steps_of(times))
+
+
+def _up_to_60(times: Sequence[Sequence[int]]) -> float:
+    return sum(step <= 60 for step in _steps_of(times)) / len(_steps_of(times))
+
+
+def _counted(times: Sequence[Sequence[int]]) -> float:
+    return sum(step < 60 for step in _steps_of(times))
+
+
 def _from_the_first(times: Times) -> float:
     gaps = [after - own[0] for own in times for after in own[1:]]
     return sum(gap < 60 for gap in gaps) / len(gaps)
@@ -185,12 +201,20 @@ EXERCISES = [
         "00.3",
         "Look at the clock",
         reference=within_a_minute,
-        cases=[([[0, 5, 30, 400], [1000, 1010]],), ([[0, 60, 119, 5000], [7, 8, 9], [100, 90_000]],)],
+        cases=[([[0, 5, 30, 400], [1000, 1010]],), ([[0, 60, 119, 119, 5000], [7], [7, 8, 9], [100, 90_000]],)],
         mistakes=[
             Mistake("the step from one user's last rating to the next user's first is no step of anybody.", _across_users),
             Mistake("take the share over all steps; a user with many ratings has many steps.", _mean_of_the_users),
             Mistake("divide by the number of steps: n ratings of a user have n - 1 steps between them.", _of_all_ratings),
             Mistake("the times are in seconds; a minute has sixty.", _minutes),
+            Mistake(
+                "two ratings in the same second are a step of zero seconds, which takes less than a minute.", _never_zero
+            ),
+            Mistake(
+                "a step of exactly sixty seconds does not take less than a minute: compare with < and not <=.", _up_to_60
+            ),
+            Mistake("this is a number of steps: divide by the number of all steps.", _counted),
+            Mistake("a share from 0 to 1 is asked for, and no percentage.", lambda times: 100 * within_a_minute(times)),
             Mistake("take the time since the rating before, not since the user's first rating.", _from_the_first),
         ],
         after="a film lasts longer than a minute, so the order of these ratings is not an order of watching.",

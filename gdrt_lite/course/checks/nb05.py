@@ -78,6 +78,24 @@ def _slope_from_prior_to_q(losses: Tensor, tau: float, prior: Tensor, q: Tensor)
     return losses - tau * ((prior / q).log() + 1), *_steps(losses, tau, prior, q)[1:]
 
 
+def _slope_of_lagrangian(losses: Tensor, tau: float, prior: Tensor, q: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    slope, price, weights = _steps(losses, tau, prior, q)
+    return slope - price, price, weights
+
+
+def _slope_without_prior(losses: Tensor, tau: float, prior: Tensor, q: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    return losses - tau * (q.log() + 1), *_steps(losses, tau, prior, q)[1:]
+
+
+def _price_negated(losses: Tensor, tau: float, prior: Tensor, q: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    slope, price, weights = _steps(losses, tau, prior, q)
+    return slope, -price, weights
+
+
+def _shifted_not_normalised(losses: Tensor, tau: float, prior: Tensor) -> Tensor:
+    return prior * torch.exp((losses - losses.max()) / tau)
+
+
 # --- 05.5: a world ---
 def _verdict(gap: tuple[float, float, float]) -> str:
     """What the interval (estimate, low, high) of GDRT minus balanced says, worst group's accuracy."""
@@ -126,6 +144,8 @@ EXERCISES = [
         mistakes=[
             Mistake("tau multiplies the losses here; the closed form divides by it.", [0.224, 0.318, 0.474]),
             Mistake("that is the softmax of the bare losses: divide them by tau first.", [0.133, 0.268, 0.598]),
+            Mistake("these are L/tau: the exponentials and their shares are missing.", [1.0, 2.4, 4.0]),
+            Mistake("these are powers of 10: the exponential has the base e.", [0.001, 0.024, 0.975]),
             Mistake("these are the exponentials; divide each by their total.", [2.718, 11.023, 54.598]),
             Mistake("these are shares of L/tau: take the exponential before the shares.", [0.135, 0.324, 0.541]),
             Mistake("these are per cent: write shares, which sum to one.", [4.0, 16.1, 79.9]),
@@ -157,6 +177,9 @@ EXERCISES = [
                 _price_in_logarithms,
             ),
             Mistake("the weights do not sum to one: step 7 says what scale they need.", _not_yet_scaled),
+            Mistake("this is the slope of Lambda. The slope of J is asked for: leave lambda out.", _slope_of_lagrangian),
+            Mistake("KL compares Q with the prior: the slope has log(q / P), and the P is missing.", _slope_without_prior),
+            Mistake("the price has the wrong sign: at the maximum every slope of J equals lambda.", _price_negated),
             Mistake(
                 "the slope is that of the losses alone; moving away from the prior has its price, tau times KL.", _no_kl
             ),
@@ -184,6 +207,8 @@ EXERCISES = [
             Mistake("the prior is not used: each exponential is multiplied by P(g).", _no_prior),
             Mistake("the sign is flipped: the group with the lowest loss gets the largest weight.", _reversed),
             Mistake("the weights do not sum to one: divide by their total.", _not_normalised),
+            Mistake("the weights do not sum to one: divide by their total.", _shifted_not_normalised),
+            Mistake("these are logarithms of weights: take the exponential.", lambda *given: _tilted(*given).log()),
             Mistake("inside the softmax the prior must stand as log P(g).", _prior_not_logged),
             Mistake(
                 "you multiply by the prior after the softmax has divided by its total, so the weights no longer "
@@ -216,7 +241,7 @@ EXERCISES = [
             ),
             Mistake(
                 "a group without tokens took part of the weight, so the tokens' weights do not sum to one. "
-                "Hand `present` over.",
+                "Pass present=counts > 0 to dro.group_weights.",
                 _absent_heard,
             ),
             Mistake("that weighs token by token; the groups' mean losses must decide.", _tokens_softmaxed),
@@ -237,13 +262,14 @@ EXERCISES = [
         view=_verdict,
         mistakes=[
             Mistake(
-                "the interval includes zero: your world does not tell the two rules apart. Under balanced weights each "
-                "group has "
-                "one vote; let the shortcut win that vote.",
+                "the interval includes zero: your world does not tell the two rules apart. A group marked 0 stays near one "
+                "half under every rule and hides the others: leave it out. Else let the shortcut win the vote that "
+                "balanced weights give to each group.",
                 (0.01, -0.02, 0.04),
             ),
             Mistake(
-                "GDRT is worse in your world. Is the group that it listens to noise, from which nothing can be learned?",
+                "GDRT is worse in your world. Is the group that it listens to so small that its few examples are learned by "
+                "heart? Give it twenty examples or more.",
                 (-0.1, -0.2, -0.05),
             ),
         ],
