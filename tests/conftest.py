@@ -11,6 +11,8 @@ import os
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("GDRT_PROFILE", "quick")
 
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -61,3 +63,17 @@ def pocket(splits: Splits) -> LanguageModel:
     from gdrt_lite import lm
 
     return lm.pocket(splits.catalogue)
+
+
+@pytest.fixture(autouse=True)
+def no_committed_study_is_run(monkeypatch):
+    """A test that calls `study` without a grid of its own would train for hours and write into data/results."""
+    if (grid := sys.modules.get("gdrt_lite.study.grid")) is None:
+        return
+    run_grid, committed = grid._run_grid, grid.data.data_folder()
+
+    def guarded(plan, results, only):
+        assert committed not in Path(results).resolve().parents, "a test must not run the committed study"
+        run_grid(plan, results, only)
+
+    monkeypatch.setattr(grid, "_run_grid", guarded)
