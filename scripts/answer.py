@@ -5,25 +5,30 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from phenomenon import list_overlap
+import pandas as pd
 
-from gdrt_lite.study.cell import Cell
+from gdrt_lite.metrics import Interval
 
 PAPER = {"H3": "+24.3%", "H5": "-37.4%"}  # arXiv 2510.10978, abstract: against SFT, averages over its data sets
 MODELS = {"pocket": "the pocket model, a small transformer trained from scratch"}
 COUNTS = ("No", "One", "Two", "Three", "Four", "Five", "Six")
 
 
-def answer(smollm2: Sequence[Cell], verdicts: Mapping[str, Any]) -> str:
-    """The phenomenon, the gates, the verdicts, and what they say of the paper's two headline figures."""
-    told = [same_list(smollm2), gates(verdicts["gates"]), outcome(verdicts["hypotheses"]), headline(verdicts["hypotheses"])]
+def answer(overlap: pd.DataFrame, verdicts: Mapping[str, Any]) -> str:
+    """The phenomenon, the gates, the verdicts, and what they say of the paper's two headline figures.
+
+    Args:
+        overlap: how much the archived lists of SmolLM2 agree, see `phenomenon.list_overlap`.
+        verdicts: what verdicts.json holds.
+    """
+    told = [same_list(overlap), gates(verdicts["gates"]), outcome(verdicts["hypotheses"]), headline(verdicts["hypotheses"])]
     return "\n".join(f"{i}. {text}" for i, text in enumerate(told, 1))
 
 
-def same_list(cells: Sequence[Cell]) -> str:
+def same_list(overlap: pd.DataFrame) -> str:
     """How much the lists of different users agree: before tuning, after SFT, after GDRT, and by counting."""
-    overlap = list_overlap(cells).groupby("method")
-    low, high, shared = overlap.top_share.min(), overlap.top_share.max(), overlap.shared.mean()
+    by_method = overlap.groupby("method")
+    low, high, shared = by_method.top_share.min(), by_method.top_share.max(), by_method.shared.mean()
     alike = shared["sft"] > 2 * shared["item-transitions"]
     lead = "recommends much the same to everybody" if alike else "tells users apart"
 
@@ -89,4 +94,4 @@ def headline(hypotheses: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _percent(row: Mapping[str, Any]) -> str:
-    return f"{row['effect']:+.1%} [{row['low']:+.1%}, {row['high']:+.1%}]"
+    return f"{Interval(row['effect'], row['low'], row['high']):+.1%}"

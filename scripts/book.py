@@ -12,7 +12,6 @@ from __future__ import annotations
 import functools
 import re
 import shutil
-import subprocess
 import sys
 import time
 import webbrowser
@@ -25,6 +24,7 @@ import nbformat
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
 
+import chromium  # noqa: E402
 import render_readme  # noqa: E402
 
 import gdrt_lite  # noqa: E402
@@ -226,15 +226,11 @@ def pdf() -> Path:
     """Print the book as one page, with headless Chromium. Raises FileNotFoundError where there is none."""
     from sphinx.cmd.build import build_main
 
-    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-    browser = next((path for name in names if (path := shutil.which(name))), None)
-    if browser is None:
-        raise FileNotFoundError(f"--pdf needs one of {', '.join(names)}.")
+    if (browser := chromium.find()) is None:
+        raise FileNotFoundError(f"--pdf needs one of {', '.join(chromium.NAMES)}.")
     single, printed = BOOK.with_name("book-single"), BOOK / "gdrt_lite.pdf"
     build_main(["-q", "-b", "singlehtml", "-d", f"{BOOK}-cache", str(SOURCE), str(single)])
-    page = (single / "index.html").as_uri()
-    options = ["--headless", "--no-sandbox", "--no-pdf-header-footer", f"--print-to-pdf={printed}"]
-    subprocess.run([browser, *options, page], check=True, capture_output=True)
+    chromium.print_pdf(browser, single / "index.html", printed)
     return printed
 
 

@@ -28,6 +28,7 @@ import phenomenon  # noqa: E402
 from benchmarks import windows as benchmark_windows  # noqa: E402
 from benchmarks.__main__ import table as benchmark_table  # noqa: E402
 from gdrt_lite.course import notebook  # noqa: E402
+from gdrt_lite.metrics import Interval  # noqa: E402
 from gdrt_lite.study import compare, report, verdicts  # noqa: E402
 from gdrt_lite.study.cell import Cell, read_cells  # noqa: E402
 
@@ -75,6 +76,12 @@ def smollm2() -> list[Cell]:
     ]
 
 
+@cache
+def overlap() -> pd.DataFrame:
+    """How much the lists of each of these cells agree."""
+    return phenomenon.list_overlap(smollm2())
+
+
 def project_url() -> str:
     """The address of the repository, as pyproject.toml gives it."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -102,9 +109,9 @@ def badges() -> str:
 
 def figure() -> str:
     """The first figure with its caption."""
-    overlap = phenomenon.list_overlap(smollm2())
-    seeds = overlap[overlap.method == "sft"].top_share
-    counted = overlap[overlap.method == "item-transitions"].iloc[0]
+    found = overlap()
+    seeds = found[found.method == "sft"].top_share
+    counted = found[found.method == "item-transitions"].iloc[0]
     tests = len(smollm2()[0].users)
     alt = (
         f"After SFT, one title is in {seeds.min():.0%} to {seeds.max():.0%} of the lists; "
@@ -119,7 +126,7 @@ def figure() -> str:
 
 def answer() -> str:
     """What was found, in four sentences."""
-    return sentences.answer(smollm2(), json.loads((RESULTS / "verdicts.json").read_text(encoding="utf-8")))
+    return sentences.answer(overlap(), json.loads((RESULTS / "verdicts.json").read_text(encoding="utf-8")))
 
 
 def course() -> str:
@@ -179,12 +186,11 @@ def registered() -> str:
         if "above_popularity" not in gate:
             lines.append(f"- {gate['place']}: not past the gate, since its SFT has not been run.")
             continue
-        above, reads = gate["above_popularity"], gate["own_minus_stranger"] or [float("nan")] * 3
+        above, reads = (Interval(*(gate[name] or [float("nan")] * 3)) for name in ("above_popularity", "own_minus_stranger"))
         passed = "past" if gate["passed"] else "not past"
         lines.append(
             f"- {gate['place']}: {passed} the gate. Exact NDCG@10 of SFT {gate['ndcg_sft']:.3f}, of popularity "
-            f"{gate['ndcg_popularity']:.3f}, difference {above[0]:+.3f} [{above[1]:+.3f}, {above[2]:+.3f}]; own minus "
-            f"stranger {reads[0]:+.2f} nats [{reads[1]:+.2f}, {reads[2]:+.2f}]; "
+            f"{gate['ndcg_popularity']:.3f}, difference {above:+.3f}; own minus stranger {reads:+.2f} nats; "
             f"{gate['users']} users, {gate['seeds']} seed(s)."
         )
     if any(row.get("seeds") == 1 for row in told["hypotheses"]):
@@ -276,7 +282,7 @@ def main(check: bool = False) -> int:
         for page in stale:
             print(f"{page} is stale: run python scripts/render_readme.py")
         return int(bool(stale))
-    phenomenon.draw(phenomenon.list_overlap(smollm2()), FIGURE)
+    phenomenon.draw(overlap(), FIGURE)
     return 0
 
 

@@ -11,15 +11,15 @@ import base64
 import html
 import json
 import re
-import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 from nbconvert.filters import markdown2html
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
+
+import chromium  # noqa: E402
 
 from gdrt_lite.study import verdicts  # noqa: E402
 
@@ -76,15 +76,13 @@ def page(slides: list[str]) -> str:
 def main() -> int:
     """Write every deck; 0 if all was written."""
     OUT.mkdir(parents=True, exist_ok=True)
-    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
+    browser = chromium.find()
     for path in sorted(set(DECKS.glob("*.md")) - {DECKS / "common.md"}):
         slides, target = deck(path), OUT / f"{path.stem}.html"
         target.write_text(page(slides), encoding="utf-8")
         print(f"{target.relative_to(ROOT)}: {len(slides)} slides")
         if browser:
-            flags = ("--headless", "--no-sandbox", "--disable-gpu", "--no-pdf-header-footer")
-            printed = f"--print-to-pdf={target.with_suffix('.pdf')}"
-            subprocess.run([browser, *flags, printed, target.as_uri()], check=True, capture_output=True, timeout=120)
+            chromium.print_pdf(browser, target, target.with_suffix(".pdf"))
     print("The PDF of each lies beside it." if browser else "No Chromium or Chrome is here; print the pages from a browser.")
     return 0
 

@@ -29,6 +29,7 @@ sys.path.insert(0, str(ROOT / "scripts"))
 
 import build_notebooks as builder  # noqa: E402
 import editions  # noqa: E402
+from chromium import find as find_chromium  # noqa: E402
 
 pytestmark = pytest.mark.slow
 playwright = pytest.importorskip(
@@ -44,8 +45,7 @@ WIDE, NARROW = {"width": 1366, "height": 768}, {"width": 390, "height": 844}
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     """Headless Chromium: the system's, or the one that Playwright has installed."""
-    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-    system = next((path for name in names if (path := shutil.which(name))), None)
+    system = find_chromium()
     with playwright.sync_playwright() as driver:
         if system is None and not Path(driver.chromium.executable_path).exists():
             pytest.skip("no Chromium: python -m playwright install --with-deps chromium")

@@ -166,7 +166,7 @@ def _config(profile: str, settings: dict[str, Any]) -> Config:
     if profile not in PROFILES:
         raise ValueError(f"unknown profile {profile!r}; choose one of {', '.join(PROFILES)}.")
     values: dict[str, Any] = dict(PROFILES[profile])
-    if settings.get("model") == "pocket" and "growing" not in settings:
+    if settings.get("model") == "pocket":
         # From scratch a model needs more windows and larger steps, and is cheap enough for both.
         values |= {"train_examples": 20_000, "batch_size": 64, "learning_rate": 2e-3}
     values |= settings

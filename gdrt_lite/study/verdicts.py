@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from gdrt_lite.metrics import Interval
 from gdrt_lite.study import compare
 from gdrt_lite.study.cell import Cell
 from gdrt_lite.study.methods import methods
@@ -210,12 +211,11 @@ def table(verdicts: Mapping[str, Any]) -> pd.DataFrame:
         if "effect" not in told:
             rows.append({"": told["id"], "hypothesis": told["text"], "verdict": told["verdict"]})
             continue
-        form = "{:+.1%}" if told["relative"] else "{:+.2f}"
-        effect, low, high = (form.format(told[name]) for name in ("effect", "low", "high"))
+        apart = Interval(told["effect"], told["low"], told["high"])
         rows.append({
             "": told["id"], "hypothesis": told["text"], "measure": told["metric"],
             "verdict": told["verdict"] + " (one seed)" * (told["seeds"] == 1),
-            "against": told["against"], "effect [95%]": f"{effect} [{low}, {high}]",
+            "against": told["against"], "effect [95%]": format(apart, "+.1%" if told["relative"] else "+.2f"),
             "p (Holm)": f"{told['p_holm']:.3f}" if told["p_holm"] >= 0.001 else "< 0.001",
             "users": str(told["users"]), "seeds": str(told["seeds"]),
         })  # fmt: skip
@@ -227,9 +227,7 @@ def cautions(found: Found) -> str:
 
     def minus(against: str, metric: str, form: str = "+.3f") -> str:
         told = between(found, "gdrt", against, metric)
-        if told is None:
-            return "not measured"
-        return "{} [{}, {}]".format(*(format(value, form) for value in (told.value, *told.interval())))
+        return "not measured" if told is None else format(Interval(told.value, *told.interval()), form)
 
     return f"""What these verdicts do not show, in exploratory and uncorrected differences, GDRT minus another method:
 

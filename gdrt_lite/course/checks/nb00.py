@@ -116,9 +116,13 @@ def _neighbours(train: Sequence[Example]) -> Counter[tuple[str, str]]:
 Times = Sequence[Sequence[int]]
 
 
+def _gaps(times: Times) -> list[int]:
+    return [after - before for own in times for before, after in zip(own, own[1:])]
+
+
 def within_a_minute(times: Times) -> float:
     """Share of the steps from one rating of a user to the next that take less than 60 seconds."""
-    gaps = [after - before for own in times for before, after in zip(own, own[1:])]
+    gaps = _gaps(times)
     return sum(gap < 60 for gap in gaps) / len(gaps)
 
 
@@ -136,24 +140,20 @@ def _of_all_ratings(times: Times) -> float:
 
 
 def _minutes(times: Times) -> float:
-    gaps = [after - before for own in times for before, after in zip(own, own[1:])]
+    gaps = _gaps(times)
     return sum(gap < 1 for gap in gaps) / len(gaps)
 
 
-def _steps_of(times: Sequence[Sequence[int]]) -> list[int]:
-    return [after - before for own in times for before, after in zip(own, own[1:], strict=False)]
+def _never_zero(times: Times) -> float:
+    return sum(0 < step < 60 for step in _gaps(times)) / len(_gaps(times))
 
 
-def _never_zero(times: Sequence[Sequence[int]]) -> float:
-    return sum(0 < step < 60 for step in _steps_of(times)) / len(_steps_of(times))
+def _up_to_60(times: Times) -> float:
+    return sum(step <= 60 for step in _gaps(times)) / len(_gaps(times))
 
 
-def _up_to_60(times: Sequence[Sequence[int]]) -> float:
-    return sum(step <= 60 for step in _steps_of(times)) / len(_steps_of(times))
-
-
-def _counted(times: Sequence[Sequence[int]]) -> float:
-    return sum(step < 60 for step in _steps_of(times))
+def _counted(times: Times) -> float:
+    return sum(step < 60 for step in _gaps(times))
 
 
 def _from_the_first(times: Times) -> float:
