@@ -1,4 +1,4 @@
-# make setup | run | lint | check | test | long | lab | bench | study | notebooks | book | editions | slides | bundle | clean
+# make setup | run | lint | check | test | browser | long | lab | bench | study | notebooks | book | editions | slides | bundle | clean
 #   make run ARGS="--profile standard"     make setup PYTHON=python3.12     make setup TORCH_FLAGS="--index-url ..."
 PYTHON ?= python3
 TORCH_FLAGS ?=
@@ -7,7 +7,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup run lint check test long lab bench study notebooks book editions slides bundle clean
+.PHONY: help setup run lint check test browser long lab bench study notebooks book editions slides bundle clean
 .DELETE_ON_ERROR:
 
 help:
@@ -44,6 +44,13 @@ check: lint
 
 test: setup
 	GDRT_PROFILE=quick $(PY) -m pytest -m "not long" --nbmake --nbmake-timeout=900 tests $(wildcard notebooks) $(ARGS)
+
+# JupyterLab and the book in headless Chromium. Where there is none and none can be installed, the tests are skipped.
+browser: $(STAMP)
+	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[book,browser]"
+	$(PY) scripts/chromium.py
+	$(PY) scripts/book.py
+	$(PY) -m pytest tests/test_browser.py $(ARGS)
 
 # What takes many minutes: every architecture of transformers, and a run that is killed ten times.
 long: setup

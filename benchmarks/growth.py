@@ -77,7 +77,14 @@ def run(tiny: bool = False) -> dict:
     for batch in (1, 4, 16, 64):
         histories = [e.history for e in some[:64]]
         measure("recommend: batch", batch, lambda b=batch, h=histories: decoding.recommend(model, h, trie, batch_size=b))
-    return {"rows": rows, "catalogue": catalogue_rows(tiny)}
+    catalogue = catalogue_rows(tiny)
+    return {"rows": rows + catalogue_curves(catalogue), "catalogue": catalogue}
+
+
+def catalogue_curves(catalogue: list[dict]) -> list[dict]:
+    """The rows of `catalogue_rows` as two curves of seconds over titles."""
+    curves = {"trie: synthetic titles": "build_s", "recommend: synthetic titles": "user_s"}
+    return [{"what": what, "size": row["titles"], "seconds": row[of]} for what, of in curves.items() for row in catalogue]
 
 
 def figure(rows: pd.DataFrame) -> Figure:

@@ -578,7 +578,18 @@ for (x, y), g in zip(corners.tolist(), range(3)):
 ax.set(xlim=(-0.15, 1.15), ylim=(-0.1, 1.0), aspect="equal")
 ax.axis("off")
 ax.legend(loc="upper left", frameon=False)
-plots.show(figure, alt="The triangle of all weights of three groups with rings of equal KL around the prior; the path of Q* goes from the prior in the middle to the corner of the worst group")
+alt = "The triangle of all weights of three groups with rings of equal KL around the prior; the path of Q* goes from the prior in the middle to the corner of the worst group"
+plots.show(figure, alt=alt)
+(walker,) = ax.plot([], [], marker="o", color="black", ms=13, ls="")
+
+
+def walk(t: float) -> None:
+    """Put the walker where Q* is at this tau."""
+    walker.set_data(*(dro.group_weights(losses, t) @ corners)[:, None].tolist())
+    figure.suptitle(f"tau = {t:.2f} nats, weight of the worst group {dro.group_weights(losses, t)[2]:.2f}", fontsize=12)
+
+
+canvas.animation(figure, walk, torch.logspace(1, -1.3, 24).tolist(), alt=f"{alt}, as tau falls from 10 to 0.05")
 
 # %% [markdown]
 # Move tau yourself. The second slider adds a constant to all three losses. (On a page without a running kernel the sliders do not move, and the figures above show
@@ -1019,6 +1030,8 @@ say(
 # %% tags=["needed"]
 def compare_rules(groups: list[tuple[int, int]]) -> metrics.Interval:
     """GDRT minus balanced, worst group's accuracy on new data, paired by seed."""
+    if len(groups) != 3:
+        raise ValueError(f"the exercise asks for three groups, and this world has {len(groups)}.")
     gaps = []
     for seed in range(10):
         random = torch.Generator().manual_seed(100 + seed)

@@ -12,7 +12,7 @@ from gdrt_lite.plots import canvas
 from gdrt_lite.study.cell import Cell
 
 SHOWN = {
-    "popularity": "popularity (the same for all)",
+    "popularity": "popularity, without seen titles",
     "pre-trained": "SmolLM2, pre-trained",
     "sft": "SmolLM2 after SFT",
     "gdrt": "SmolLM2 after GDRT",
@@ -48,8 +48,8 @@ def draw(overlap: pd.DataFrame, path: Path) -> None:
     title = f"After SFT, two users' lists share {times:.0f} times as many titles as with item-to-item transitions"
     figure, axes = canvas.axes(title, (8.6, 2.9), columns=2)
     labels = {
-        "top_share": "lists that contain the most frequent title (%)",
-        "shared": "titles shared by two users' lists, of 10",
+        "top_share": "lists with the commonest title (%)",
+        "shared": "titles shared by two lists, of 10",
     }
     for ax, (column, label) in zip(axes, labels.items(), strict=True):
         for place, (method, (colour, marker, _)) in enumerate(zip(SHOWN, canvas.cues(len(SHOWN)), strict=True)):

@@ -209,6 +209,44 @@ def registered() -> str:
     return "\n".join([*lines, f"{len(own)} cells: {trials} trials on valid users, and {len(own) - trials} on test users."])
 
 
+AGAIN = ("NDCG@10", "MGU@5 popularity", "NLL", "own minus stranger")
+
+
+def reruns() -> str:
+    """Cells of the registered study that were run again on another processor, and their lists by ten beams."""
+    first = {cell.config.key: cell for cell in read_cells(RESULTS / "registered")}
+    again = read_cells(RESULTS / "reruns") if (RESULTS / "reruns").is_dir() else []
+    if not again:
+        return "No cell has been run again yet."
+    exact = {cell.config.label: cell for cell in again if cell.config.ranking == "exact"}
+    rows = []
+    for name, cell in exact.items():
+        before = first[cell.config.key]
+        both = [report.cell_metrics(one) for one in (before, cell)]
+        shown = {metric: " / ".join(f"{of[metric].value:.3f}" for of in both) for metric in AGAIN}
+        rows.append({"method": name, **shown, "same first title in both": f"{_agree(before, cell, 1):.0%}"})
+    kinds = [one.environment["cpu_capability"] for one in (first[cell.config.key], cell)]
+    lines = [f"Seed 0 on two kinds of processor ({' / '.join(kinds)}):", "", _markdown(rows), ""]
+    rows = []
+    for cell in again:
+        if cell.config.ranking == "beam":
+            true = exact[cell.config.label]
+            both = [report.cell_metrics(one) for one in (true, cell)]
+            shown = {metric: " / ".join(f"{of[metric].value:.3f}" for of in both) for metric in AGAIN[:2]}
+            rows.append({"method": cell.config.label, **shown, "of the ten best titles found": f"{_agree(true, cell, 10):.0%}"})
+    return "\n".join([*lines, "The exact ranking and ten beams, on the same trained model:", "", _markdown(rows)])
+
+
+def _agree(one: Cell, other: Cell, k: int) -> float:
+    """The share of the first cell's k first titles that are among the other's, mean over examples."""
+    pairs = zip(one.lists, other.lists, strict=True)
+    return sum(len(set(a[:k]) & set(b[:k])) for a, b in pairs) / (k * len(one.lists))
+
+
+def _markdown(rows: list[dict[str, str]]) -> str:
+    return pd.DataFrame(rows).to_markdown(index=False, disable_numparse=True)
+
+
 def windows() -> str:
     """Accuracy of growing and sliding windows at equal targets."""
     path = RESULTS / "windows.csv"
@@ -237,12 +275,21 @@ def benchmarks() -> str:
             rest.append(f"Peak memory of a process that trains with 8 and 16 targets a step: {', '.join(peaks)}.")
         if "beam_10_s" in found.get("exact_ranking", {}):
             rest.append(f"Beam 10 takes {found['exact_ranking']['beam_10_s']:.2f} s a user on the same titles.")
-        for row in found.get("growth", {}).get("catalogue", []):
-            rest.append(
-                f"{row['titles']:,} synthetic titles: trie in {row['build_s']:.1f} s with {row['memory_gib']:.2f} GiB, "
-                f"beam 10 in {row['user_s']:.2f} s a user."
-            )
+        if "all_linear" in found.get("train_target", {}):
+            minutes = 10_000 * found["train_target"]["all_linear"]["ours_s"] / 60
+            rest.append(f"An epoch of 10,000 targets takes {minutes:.0f} minutes with LoRA on all linear layers.")
         parts += [" ".join(rest)] if rest else []
+        if catalogue := found.get("growth", {}).get("catalogue"):
+            rows = [
+                {
+                    "synthetic titles": f"{row['titles']:,}",
+                    "trie, s": f"{row['build_s']:.2f}",
+                    "its memory, GiB": f"{row['memory_gib']:.2f}",
+                    "beam 10, s a user": f"{row['user_s']:.2f}",
+                }
+                for row in catalogue
+            ]
+            parts += [_markdown(rows)]
     return "\n\n".join(parts)
 
 
@@ -250,7 +297,7 @@ PAGES: dict[str, list[Callable[[], str]]] = {
     "README.md": [badges, figure, answer, course],
     "CONTRIBUTING.md": [draw_house.house],
     "docs/run.md": [run],
-    "docs/study.md": [registered],
+    "docs/study.md": [registered, reruns],
     "docs/speed.md": [benchmarks, windows],
     "docs/instructor/README.md": [sheet],
 }

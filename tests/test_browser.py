@@ -1,7 +1,6 @@
 """A learner's browser: JupyterLab as `make lab` starts it, and the pages of the book, in headless Chromium.
 
-Skipped where there is no Chromium or no Playwright: pip install -c constraints.txt -e ".[browser]". The pages of the book
-also need the extra `book`. A folder in GDRT_SHOTS receives screenshots at laptop and phone width, light and dark.
+Run by `make browser`, which installs what it needs; skipped where there is no Chromium or no Playwright. A folder in GDRT_SHOTS receives screenshots at laptop and phone width, light and dark.
 """
 
 from __future__ import annotations
@@ -11,6 +10,7 @@ import os
 import re
 import secrets
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import torch
@@ -33,7 +34,7 @@ from chromium import find as find_chromium  # noqa: E402
 
 pytestmark = pytest.mark.slow
 playwright = pytest.importorskip(
-    "playwright.sync_api", reason='no Playwright: pip install -c constraints.txt -e ".[browser]"'
+    "playwright.sync_api", reason='no Playwright: make browser'
 )
 
 PATIENCE = 240  # seconds for one step of the interface: a busy machine draws slowly
@@ -48,7 +49,7 @@ def browser() -> Iterator[Any]:
     system = find_chromium()
     with playwright.sync_playwright() as driver:
         if system is None and not Path(driver.chromium.executable_path).exists():
-            pytest.skip("no Chromium: python -m playwright install --with-deps chromium")
+            pytest.skip("no Chromium: make browser")
         chromium = driver.chromium.launch(executable_path=system, args=["--no-sandbox"])  # root has no sandbox
         yield chromium
         chromium.close()
@@ -61,6 +62,7 @@ def shoot(page: Any, name: str) -> None:
             for scheme in ("light", "dark"):
                 page.set_viewport_size(size)
                 page.emulate_media(color_scheme=scheme)
+                page.wait_for_timeout(2000)  # JupyterLab loads its other theme
                 page.screenshot(path=Path(folder) / f"{name}-{size['width']}-{scheme}.png")
         page.set_viewport_size(WIDE)
         page.emulate_media(color_scheme="light")
@@ -74,6 +76,16 @@ def wait_until(true: Callable[[], bool], what: str, patience: int = PATIENCE) ->
         time.sleep(0.5)
 
 
+def answers(url: str) -> bool:
+    """Whether a server takes connections there."""
+    address = urlsplit(url)
+    try:
+        socket.create_connection((address.hostname, address.port), timeout=5).close()
+    except OSError:
+        return False
+    return True
+
+
 # ----------------------------------------------------------------------------------------- JupyterLab
 
 
@@ -84,10 +96,11 @@ def jupyterlab(root: Path, state: Path) -> Iterator[str]:
     assert recipe and "-m jupyter lab --notebook-dir=work" in recipe[1], "start it here as `make lab` does"
     folders = {name: str(state / name) for name in ("JUPYTER_CONFIG_DIR", "JUPYTER_RUNTIME_DIR", "JUPYTERLAB_SETTINGS_DIR")}
     folders |= {"JUPYTERLAB_WORKSPACES_DIR": str(state / "workspaces"), "IPYTHONDIR": str(state / "ipython")}
-    # Unasked, JupyterLab would ask every newcomer whether it may fetch news.
-    news = state / "JUPYTERLAB_SETTINGS_DIR" / "@jupyterlab" / "apputils-extension" / "notification.jupyterlab-settings"
-    news.parent.mkdir(parents=True)
-    news.write_text('{"fetchNews": "false"}', encoding="utf-8")
+    # Unasked, JupyterLab would ask every newcomer whether it may fetch news. Its theme follows the page's colour scheme here.
+    chosen = state / "JUPYTERLAB_SETTINGS_DIR" / "@jupyterlab" / "apputils-extension"
+    chosen.mkdir(parents=True)
+    (chosen / "notification.jupyterlab-settings").write_text('{"fetchNews": "false"}', encoding="utf-8")
+    (chosen / "themes.jupyterlab-settings").write_text('{"adaptive-theme": true}', encoding="utf-8")
     settings = {"PYTHONPATH": str(ROOT), "GDRT_PROFILE": "quick", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "jupyter", "lab", f"--notebook-dir={root}", "--no-browser", "--allow-root", "--port=0"]
     token = secrets.token_hex(16)
@@ -103,7 +116,9 @@ def jupyterlab(root: Path, state: Path) -> Iterator[str]:
             wait_until(lambda: server.poll() is not None or any(described.glob("jpserver-*.json")), "the server")
             assert server.poll() is None, (state / "log").read_text()
             (file,) = described.glob("jpserver-*.json")
-            yield f"{json.loads(file.read_text(encoding='utf-8'))['url']}lab/tree/{{}}?reset&token={token}"
+            url = json.loads(file.read_text(encoding="utf-8"))["url"]
+            wait_until(lambda: answers(url), "an answer of the server")  # it writes the file before it listens
+            yield f"{url}lab/tree/{{}}?reset&token={token}"
         finally:
             server.terminate()
             server.wait(30)
@@ -163,6 +178,8 @@ def test_a_learner_runs_05_moves_tau_and_reads_the_checks_words(page: Any, tmp_p
         lab = Lab(page)
         page.goto(address.format(f"{NOTEBOOK.stem}.ipynb"))
         page.locator(".jp-Notebook .jp-CodeCell").first.wait_for()
+        kernel = page.locator(".jp-NotebookPanel .jp-Notebook-ExecutionIndicator").first
+        playwright.expect(kernel).to_have_attribute("data-status", "idle")  # before it is there, nothing would run
         shoot(page, "lab-open")
         lab.menu("Run", "Run All Cells")
         busy = page.locator(".jp-InputPrompt", has_text="[*]")
@@ -173,6 +190,8 @@ def test_a_learner_runs_05_moves_tau_and_reads_the_checks_words(page: Any, tmp_p
         slider = page.get_by_role("slider").first
         slider.scroll_into_view_if_needed()
         readout, bars = page.locator(".widget-readout").first, page.locator(".widget-html-content pre").first
+        playwright.expect(readout).to_have_text(re.compile(r"\d"))  # a widget is drawn after its cell has run
+        playwright.expect(bars).to_contain_text("Q*")
         before, tau = bars.inner_text(), readout.inner_text()
         slider.focus()
         for _ in range(6):
@@ -316,7 +335,8 @@ def test_without_javascript_the_page_points_to_the_stored_figures(browser: Any, 
 
 
 GRAVE = ("critical", "serious")
-PAGES = ["index.html", "README.html", "docs/glossary.html", "api/dro.html", f"notebooks/{NOTEBOOK.stem}.html"]
+PAGES = ["index.html", "README.html", "docs/glossary.html", "docs/study.html", "docs/instructor/run-sheets.html", "api/dro.html"]
+PAGES += [f"notebooks/{script.stem}.html" for script in builder.sources()]
 
 
 @pytest.mark.parametrize("name", PAGES)

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 
 from gdrt_lite import dro, groups, plots
-from gdrt_lite.plots import figures
+from gdrt_lite.plots import canvas, figures
 
 TITLE = "What the figure finds"
 
@@ -253,6 +253,24 @@ def test_shown_figures_keep_their_alt_text(monkeypatch):
     page, _ = HTMLExporter().from_notebook_node(new_notebook(cells=[new_code_cell("", outputs=[output])]))
     images = BeautifulSoup(page, "html.parser").find_all("img")
     assert [image["alt"] for image in images] == ['Loss "falls" & stays < 1']
+
+
+def test_an_animation_is_folded_and_has_a_frame_for_each_step(monkeypatch):
+    import base64
+
+    from PIL import Image
+
+    sent = {}
+    monkeypatch.setattr("IPython.display.display", lambda data, **options: sent.update(data))
+    figure, (ax,) = canvas.axes("", (2, 1))
+    (line,) = ax.plot([0, 1], [0, 0])
+    canvas.animation(figure, lambda height: line.set_ydata([0, height]), [0, 0.5, 1], alt="A line < 1 rises")
+    page = sent["text/html"]
+    assert page.startswith("<details><summary>") and 'alt="A line &lt; 1 rises"' in page
+    film = Image.open(io.BytesIO(base64.b64decode(page.partition("base64,")[2].partition('"')[0])))
+    assert film.n_frames == 3
+    shots = [film.seek(frame) or film.convert("RGB").tobytes() for frame in range(3)]
+    assert len(set(shots)) == 3
 
 
 def test_saving_over_a_file_replaces_it_whole(tmp_path, monkeypatch):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,27 @@ def show(figure: Figure, alt: str) -> None:
     tag = f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{data}" width="{width}" style="max-width: 100%">'
     about = {"image/png": {"alt": alt, "width": width}}
     display({"text/html": tag, "image/png": data, "text/plain": alt}, metadata=about, raw=True)
+
+
+def animation(figure: Figure, draw: Callable[[Any], object], steps: Sequence[Any], alt: str) -> None:
+    """Display a folded GIF in a notebook: `draw(step)` changes the figure for each of its frames.
+
+    It is folded, so that nothing moves on a page unless the reader opens it.
+    """
+    from IPython.display import display
+
+    frames, buffer = [], io.BytesIO()
+    for step in steps:
+        draw(step)
+        frames.append(Image.open(io.BytesIO(_png(figure))).convert("RGB").quantize(64, dither=Image.Dither.NONE))
+    frames[0].save(
+        buffer, format="GIF", save_all=True, append_images=frames[1:], duration=[200] * (len(frames) - 1) + [2000], loop=0
+    )
+    source = f"data:image/gif;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    tag = (
+        f'<details><summary>Play the animation</summary><img alt="{html.escape(alt)}" src="{source}" style="max-width: 100%"></details>'
+    )
+    display({"text/html": tag, "text/plain": alt}, raw=True)
 
 
 def save(figure: Figure, path: str | Path) -> Path:

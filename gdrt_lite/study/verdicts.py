@@ -231,7 +231,7 @@ def cautions(found: Found) -> str:
 
     return f"""What these verdicts do not show, in exploratory and uncorrected differences, GDRT minus another method:
 
-- **H2 lacks its control.** `sft-at-nll` was chosen on valid users to cost what GDRT costs. On test users the difference in
+- **H2 needs equal fits.** `sft-at-nll` was chosen on valid users to cost what GDRT costs. On test users the difference in
   item NLL is {minus("sft-at-nll", "NLL", "+.2f")} nats, so read the verdict of H2 only as far as this is near zero.
 - **H4 speaks of dependence**, of how much GDRT's probabilities depend on whose history is given. Whether the right title
   became more probable is another question: item NLL changes by {minus("sft", "NLL", "+.2f")} nats against SFT,

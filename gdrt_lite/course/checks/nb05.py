@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -11,6 +14,12 @@ from gdrt_lite.course.checks import Exercise, Mistake
 THREE = torch.tensor([0.5, 1.2, 2.0])
 UNIFORM = torch.full((3,), 1 / 3)
 SKEWED = torch.tensor([0.7, 0.2, 0.1])
+
+
+# --- 05.1: with a pencil ---
+def _two_digits(weights: Iterable[float]) -> np.ndarray:
+    """Rounded, so that an answer of two digits is read like one of three."""
+    return np.round([float(weight) for weight in weights], 2)
 
 
 # --- 05.3: the closed form ---
@@ -141,6 +150,7 @@ EXERCISES = [
         "05.1",
         "Weights with a pencil",
         reference=[0.040, 0.161, 0.799],
+        view=_two_digits,
         mistakes=[
             Mistake("tau multiplies the losses here; the closed form divides by it.", [0.224, 0.318, 0.474]),
             Mistake("that is the softmax of the bare losses: divide them by tau first.", [0.133, 0.268, 0.598]),
