@@ -157,7 +157,12 @@ def stage() -> None:
         else:
             shutil.copy(path, place)
     pages = api_pages()
-    names = [f"notebooks/{path.stem}" for path in sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))]
+    titles = {
+        path: nbformat.read(path, as_version=4).cells[0].source for path in sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
+    }
+    names = [
+        f"{path.stem[:2]} · {title.split(chr(10))[0].lstrip('# ')} <notebooks/{path.stem}>" for path, title in titles.items()
+    ]
     known = set(re.findall(r"docs/\w+", INDEX))
     more = [f"docs/{path.stem}\n" for path in sorted((ROOT / "docs").glob("*.md")) if f"docs/{path.stem}" not in known]
     parts = {"notebooks": "\n".join(names), "api": "\n".join(pages), "more": "".join(more), "count": len(names)}

@@ -163,6 +163,13 @@ def test_the_verdicts_are_those_of_the_registered_cells(tmp_path):
 
 def test_the_cautions_state_the_differences_that_qualify_the_verdicts():
     costs = {"gdrt": 5.0, "sft": 4.0, "sft-at-nll": 4.5}
-    text = verdicts.cautions({name: {seed: {"NLL": constant(cost)} for seed in (0, 1)} for name, cost in costs.items()})
+    gaps = {0: {"gdrt": 0.1, "sft": 0.4, "sft-at-nll": 0.4}, 1: {"gdrt": 0.4, "sft": 0.4, "sft-at-nll": 0.4}}
+    text = verdicts.cautions(
+        {
+            name: {seed: {"NLL": constant(cost), "MGU@5 popularity": constant(own[name])} for seed, own in gaps.items()}
+            for name, cost in costs.items()
+        }
+    )
+    assert "MGU@5 of GDRT is 0.50 [" in text  # the geometric mean of 1/4 and 1
     assert "NLL is +0.50 [+0.50, +0.50] nats" in text and "changes by +1.00 [+1.00, +1.00] nats against SFT" in text
     assert text.count("not measured") == 5
