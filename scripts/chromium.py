@@ -1,4 +1,4 @@
-"""The Chromium or Chrome of this machine, and pages printed with it. Run as a script, it installs Chromium where there is none."""
+"""The Chromium or Chrome of this machine, and pages printed with it. As a script: install Chromium where there is none."""
 
 from __future__ import annotations
 

@@ -233,7 +233,9 @@ def reruns() -> str:
             true = exact[cell.config.label]
             both = [report.cell_metrics(one) for one in (true, cell)]
             shown = {metric: " / ".join(f"{of[metric].value:.3f}" for of in both) for metric in AGAIN[:2]}
-            rows.append({"method": cell.config.label, **shown, "of the ten best titles found": f"{_agree(true, cell, 10):.0%}"})
+            rows.append(
+                {"method": cell.config.label, **shown, "of the ten best titles found": f"{_agree(true, cell, 10):.0%}"}
+            )
     return "\n".join([*lines, "The exact ranking and ten beams, on the same trained model:", "", _markdown(rows)])
 
 

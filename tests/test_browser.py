@@ -1,6 +1,7 @@
 """A learner's browser: JupyterLab as `make lab` starts it, and the pages of the book, in headless Chromium.
 
-Run by `make browser`, which installs what it needs; skipped where there is no Chromium or no Playwright. A folder in GDRT_SHOTS receives screenshots at laptop and phone width, light and dark.
+Run by `make browser`, which installs what it needs; skipped where there is no Chromium or no Playwright. A folder in
+GDRT_SHOTS receives screenshots at laptop and phone width, light and dark.
 """
 
 from __future__ import annotations
@@ -33,9 +34,7 @@ import editions  # noqa: E402
 from chromium import find as find_chromium  # noqa: E402
 
 pytestmark = pytest.mark.slow
-playwright = pytest.importorskip(
-    "playwright.sync_api", reason='no Playwright: make browser'
-)
+playwright = pytest.importorskip("playwright.sync_api", reason="no Playwright: make browser")
 
 PATIENCE = 240  # seconds for one step of the interface: a busy machine draws slowly
 playwright.expect.set_options(timeout=1000 * PATIENCE)
@@ -96,7 +95,7 @@ def jupyterlab(root: Path, state: Path) -> Iterator[str]:
     assert recipe and "-m jupyter lab --notebook-dir=work" in recipe[1], "start it here as `make lab` does"
     folders = {name: str(state / name) for name in ("JUPYTER_CONFIG_DIR", "JUPYTER_RUNTIME_DIR", "JUPYTERLAB_SETTINGS_DIR")}
     folders |= {"JUPYTERLAB_WORKSPACES_DIR": str(state / "workspaces"), "IPYTHONDIR": str(state / "ipython")}
-    # Unasked, JupyterLab would ask every newcomer whether it may fetch news. Its theme follows the page's colour scheme here.
+    # Unasked, JupyterLab would ask every newcomer whether it may fetch news. The theme follows the page's colour scheme.
     chosen = state / "JUPYTERLAB_SETTINGS_DIR" / "@jupyterlab" / "apputils-extension"
     chosen.mkdir(parents=True)
     (chosen / "notification.jupyterlab-settings").write_text('{"fetchNews": "false"}', encoding="utf-8")
@@ -335,7 +334,14 @@ def test_without_javascript_the_page_points_to_the_stored_figures(browser: Any, 
 
 
 GRAVE = ("critical", "serious")
-PAGES = ["index.html", "README.html", "docs/glossary.html", "docs/study.html", "docs/instructor/run-sheets.html", "api/dro.html"]
+PAGES = [
+    "index.html",
+    "README.html",
+    "docs/glossary.html",
+    "docs/study.html",
+    "docs/instructor/run-sheets.html",
+    "api/dro.html",
+]
 PAGES += [f"notebooks/{script.stem}.html" for script in builder.sources()]
 
 

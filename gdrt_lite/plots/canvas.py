@@ -61,9 +61,8 @@ def animation(figure: Figure, draw: Callable[[Any], object], steps: Sequence[Any
         buffer, format="GIF", save_all=True, append_images=frames[1:], duration=[200] * (len(frames) - 1) + [2000], loop=0
     )
     source = f"data:image/gif;base64,{base64.b64encode(buffer.getvalue()).decode()}"
-    tag = (
-        f'<details><summary>Play the animation</summary><img alt="{html.escape(alt)}" src="{source}" style="max-width: 100%"></details>'
-    )
+    image = f'<img alt="{html.escape(alt)}" src="{source}" style="max-width: 100%">'
+    tag = f"<details><summary>Play the animation</summary>{image}</details>"
     display({"text/html": tag, "text/plain": alt}, raw=True)
 
 

@@ -230,7 +230,8 @@ def cautions(found: Found) -> str:
         return "not measured" if told is None else format(Interval(told.value, *told.interval()), form)
 
     name, gdrt, sft = "MGU@5 popularity", found.get("gdrt", {}), found.get("sft", {})
-    logs = [np.log(gdrt[s][name].value / sft[s][name].value) for s in gdrt if s in sft and name in gdrt[s] and name in sft[s]]
+    both = [s for s in gdrt if s in sft and name in gdrt[s] and name in sft[s]]
+    logs = [np.log(gdrt[s][name].value / sft[s][name].value) for s in both]
     ratio = f"{Interval(*np.exp(t_interval(logs))):.2f}" if len(logs) > 1 else "not measured"
 
     return f"""What these verdicts do not show, in exploratory and uncorrected differences, GDRT minus another method:
@@ -242,8 +243,8 @@ def cautions(found: Found) -> str:
   and own minus stranger in NDCG@10 by {minus("sft", "NDCG@10 own minus stranger")}.
 - **H4 and H5 compare with SFT alone.** Against uniform weights on the same groups (`balanced`), own minus stranger changes
   by {minus("balanced", "own minus stranger", "+.2f")} nats and MGU@5 by {minus("balanced", "MGU@5 popularity")}.
-- **H5 is a difference over a mean**, so its interval can pass -100%. As a ratio, seed by seed and by Student's t over seeds alone,
-  MGU@5 of GDRT is {ratio} of that of SFT.
+- **H5 is a difference over a mean**, so its interval can pass -100%. As a ratio, seed by seed and by Student's t over seeds
+  alone, MGU@5 of GDRT is {ratio} of that of SFT.
 - **The gate is low.** In NDCG@10, GDRT differs from item-to-item transitions by {minus("item-transitions", "NDCG@10")}
   and from SASRec by {minus("sasrec", "NDCG@10")}."""
 
