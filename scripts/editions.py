@@ -73,12 +73,18 @@ def instructor(notebook: NotebookNode) -> NotebookNode:
 
 
 def folded(notebook: NotebookNode) -> NotebookNode:
-    """A copy to write into: a folded solution shows its number and not its answer, and its verdict says whose it is."""
+    """A copy to write into: a folded solution shows its number and not its answer, and its verdict says whose it is.
+
+    From the first prediction on there are no outputs, since these would show what is to be predicted.
+    """
     cells = [nbformat.from_dict(dict(cell)) for cell in notebook.cells]
+    predicted = False
     for cell in cells:
-        if "solution" in builder.tags(cell):
+        predicted = predicted or (cell.cell_type == "code" and cell.source.startswith("predict("))
+        if solution := "solution" in builder.tags(cell):
             number, _, code = cell.source.partition("\n")  # the line that a folded cell shows
             cell.source = f'{number}\nprint("The course\'s own solution:")\n{code}'
+        if cell.cell_type == "code" and (solution or predicted):
             cell.outputs, cell.execution_count = [], None
     return nbformat.v4.new_notebook(cells=cells, metadata=notebook.metadata)
 

@@ -462,6 +462,20 @@ def test_right_values_pass_in_other_forms(id: str) -> None:
     assert [form for form in in_other_forms(exercise.reference) if not judge(exercise, form)[0]] == []
 
 
+def test_a_right_answer_that_changes_what_it_is_given_does_not_pass() -> None:
+    """A later cell calls the learner's function on the notebook's own tables."""
+    exercise = checks.find("01.3")
+
+    def spoils(frame: pd.DataFrame) -> float:
+        value = exercise.reference(frame)
+        frame["attribution"] = frame["attribution"].abs()
+        return value
+
+    passed, said = judge(exercise, spoils)
+    assert not passed and "changes the DataFrame that it is given" in said
+    assert judge(exercise, exercise.reference)[0]
+
+
 def test_weights_by_pencil_are_read_with_two_digits() -> None:
     exercise = checks.find("05.1")
     assert judge(exercise, [0.04, 0.16, 0.80])[0] and not judge(exercise, [0.05, 0.16, 0.79])[0]
@@ -512,7 +526,7 @@ def test_a_notebook_goes_on_with_the_learners_answer(
     assert checks.yours("99.1") is _double
     checks.check("99.1", own)
     checks.check("99.1", ours, ours=True)
-    assert checks.yours("99.1") is own and "your answer" in capsys.readouterr().out
+    assert checks.yours("99.1") is own and "your last answer" in capsys.readouterr().out
 
 
 def test_in_most_exercises_something_is_built_or_decided() -> None:

@@ -100,6 +100,9 @@ def test_a_folded_solution_of_a_working_copy_shows_neither_the_answer_nor_a_verd
             and cell.metadata["jupyter"]["source_hidden"]
             and not cell.outputs
         )
+    first = next(place for place, cell in enumerate(made.cells) if cell.source.startswith("predict("))
+    assert any(cell.get("outputs") for cell in made.cells[:first]), "the card is there to be read"
+    assert not any(cell.get("outputs") for cell in made.cells[first:]), "an output shows what is to be predicted"
     said = solutions(made)[0].source
     with contextlib.redirect_stdout(io.StringIO()) as printed:
         exec(said, {"checks": checks})

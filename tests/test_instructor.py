@@ -127,8 +127,8 @@ def test_what_thirty_learners_need_follows_from_what_one_needs() -> None:
     assert 30 * float(re.search(r"takes 33 seconds and ([\d.]+) GiB", text)[1]) == float(
         re.search(r"workshop need (\d+) GiB", text)[1]
     )
-    assert f"thirty times {seconds['00']:.0f} seconds" in text and "five minutes on eight cores" in text
-    assert 30 * seconds["00"] / 8 / 60 == pytest.approx(5, abs=0.5)
+    assert f"thirty times {seconds['00']:.0f} seconds" in text and "ten minutes on eight cores" in text
+    assert 30 * seconds["00"] / 8 / 60 == pytest.approx(10, abs=0.5)
 
 
 # --- slides ----------------------------------------------------------------------------------------

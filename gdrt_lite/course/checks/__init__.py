@@ -14,6 +14,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import torch
 
 from gdrt_lite.course.checks.compare import difference, materialise, show
@@ -122,7 +124,12 @@ def check(id: str, answer: Any, *, ours: bool = False) -> bool:
 def yours(id: str) -> Any:
     """The learner's answer to an exercise if one has passed its check, else the reference; says which."""
     done = id in _learners
-    print(f"Going on with {'your answer' if done else 'our answer, since yours is not done yet,'} to exercise {id}.")
+    whose = (
+        f"your last answer to exercise {id} that passed"
+        if done
+        else f"our answer to exercise {id}, since yours is not done yet"
+    )
+    print(f"Going on with {whose}.")
     return _learners[id] if done else find(id).reference
 
 
@@ -143,6 +150,9 @@ def judge(exercise: Exercise, answer: Any) -> tuple[bool, str]:
     if is_function and _is_stub(got, expected):
         return False, _not_done(name)
     wrong = [_differ(e, g, exercise.tolerance) for e, g in zip(expected, got)]
+    if not any(wrong) and is_function and (changed := _changed(answer, inputs[0])):
+        told = f"right, but it changes the {changed} that it is given, and later cells use that again. Work on a copy."
+        return False, f"[not yet] {name}: {told}"
     if not any(wrong):
         return True, f"[passed] {name}: {exercise.after}"
     for mistake in exercise.mistakes:
@@ -169,6 +179,16 @@ def _outcome(function: Callable[..., Any], case: tuple[Any, ...], exercise: Exer
         own = getattr(getattr(function, "__code__", None), "co_filename", None)
         lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == own]
         return _Failed(error, lines[-1] if lines else None)
+
+
+def _changed(function: Callable[..., Any], case: tuple[Any, ...]) -> str | None:
+    """The kind of the first table, array or tensor among the arguments that a call changes; None if it changes none."""
+    given = [copy.deepcopy(argument) for argument in case]
+    function(*given)
+    for before, after in zip(case, given):
+        if isinstance(before, (pd.DataFrame, pd.Series, np.ndarray, torch.Tensor)) and difference(before, after, 0.0):
+            return type(before).__name__
+    return None
 
 
 class NoGradientError(TypeError):

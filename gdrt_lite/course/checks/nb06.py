@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -59,6 +59,24 @@ def _a_float(token_losses: Tensor, group_ids: Tensor, n_groups: int, objective: 
     return _batch_loss(token_losses, group_ids, n_groups, objective, tau).item()
 
 
+def _own_weights(score: Callable[[Tensor, Tensor, float], Tensor]) -> Callable[..., Tensor]:
+    """A batch loss whose gdrt has weights of its own, from mean losses, numbers of tokens and tau."""
+
+    def loss(token_losses: Tensor, group_ids: Tensor, n_groups: int, objective: str, tau: float) -> Tensor:
+        if objective != "gdrt":
+            return _batch_loss(token_losses, group_ids, n_groups, objective, tau)
+        losses, counts = dro.group_losses(token_losses, group_ids, n_groups)
+        return (score(losses, counts, tau).detach() * losses).sum()
+
+    return loss
+
+
+_absent_in_gdrt = _own_weights(lambda losses, counts, tau: torch.softmax(losses / tau, 0))
+_tau_forgotten = _own_weights(lambda losses, counts, tau: dro.group_weights(losses, 1.0, present=counts > 0))
+_not_normalised = _own_weights(lambda losses, counts, tau: torch.exp(losses / tau) * (counts > 0))
+_times_counts = _own_weights(lambda losses, counts, tau: dro.group_weights(losses, tau, present=counts > 0) * counts)
+
+
 def _sum_over_tokens(token_losses: Tensor, group_ids: Tensor, n_groups: int, objective: str, tau: float) -> Tensor:
     return token_losses.sum() if objective == "sft" else _batch_loss(token_losses, group_ids, n_groups, objective, tau)
 
@@ -72,10 +90,14 @@ _BATCHES = [(_TOKENS, _GROUPS, 3, objective, tau) for objective in ("sft", "bala
 
 def _cluster_interval(values: Sequence[float], users: Sequence[str], draws: Sequence[Sequence[int]]) -> tuple[float, float]:
     """The middle 95% of the means over the drawn users, each with all its examples."""
+    means = _drawn_means(values, users, draws)
+    return float(np.quantile(means, 0.025)), float(np.quantile(means, 0.975))
+
+
+def _drawn_means(values: Sequence[float], users: Sequence[str], draws: Sequence[Sequence[int]]) -> list[float]:
     rows = {user: [v for v, u in zip(values, users) if u == user] for user in sorted(set(users))}
     own = list(rows.values())
-    means = [np.mean([value for number in draw for value in own[number]]) for draw in draws]
-    return float(np.quantile(means, 0.025)), float(np.quantile(means, 0.975))
+    return [float(np.mean([value for number in draw for value in own[number]])) for draw in draws]
 
 
 def _mean_of_users(values: Sequence[float], users: Sequence[str], draws: Sequence[Sequence[int]]) -> tuple[float, float]:
@@ -93,14 +115,30 @@ def _without_repeats(values: Sequence[float], users: Sequence[str], draws: Seque
 
 
 def _ninety(values: Sequence[float], users: Sequence[str], draws: Sequence[Sequence[int]]) -> tuple[float, float]:
-    rows = {user: [v for v, u in zip(values, users) if u == user] for user in sorted(set(users))}
-    means = [np.mean([value for number in draw for value in list(rows.values())[number]]) for draw in draws]
+    means = _drawn_means(values, users, draws)
     return float(np.quantile(means, 0.05)), float(np.quantile(means, 0.95))
 
 
 def _normal_interval(values: Sequence[float], users: Sequence[str], draws: Sequence[Sequence[int]]) -> tuple[float, float]:
     half = 1.96 * np.std(values, ddof=1) / math.sqrt(len(values))
     return float(np.mean(values) - half), float(np.mean(values) + half)
+
+
+def _order_of_appearance(
+    values: Sequence[float], users: Sequence[str], draws: Sequence[Sequence[int]]
+) -> tuple[float, float]:
+    number = {user: f"{i:04}" for i, user in enumerate(dict.fromkeys(users))}
+    return _cluster_interval(values, [number[user] for user in users], draws)
+
+
+def _spread_of_means(values: Sequence[float], users: Sequence[str], draws: Sequence[Sequence[int]]) -> tuple[float, float]:
+    means = _drawn_means(values, users, draws)
+    return float(np.mean(means) - 1.96 * np.std(means)), float(np.mean(means) + 1.96 * np.std(means))
+
+
+def _in_per_cent(values: Sequence[float], users: Sequence[str], draws: Sequence[Sequence[int]]) -> tuple[float, float]:
+    low, high = np.quantile(_drawn_means(values, users, draws), [2.5, 97.5])
+    return float(low), float(high)
 
 
 def _bootstrap_cases() -> list[tuple[list[float], list[str], list[list[int]]]]:
@@ -113,12 +151,13 @@ def _bootstrap_cases() -> list[tuple[list[float], list[str], list[list[int]]]]:
 
 
 def _unfairness(lists: Titles, histories: Titles, group_of: Mapping[str, str]) -> dict[str, float]:
-    def shares(sides: Titles) -> dict[str, float]:
-        names = [group_of[title] for titles in sides for title in titles]
-        return {group: names.count(group) / len(names) for group in sorted(set(group_of.values()))}
-
-    recommended, chosen = shares(lists), shares(histories)
+    recommended, chosen = _share(lists, group_of), _share(histories, group_of)
     return {group: recommended[group] - chosen[group] for group in recommended}
+
+
+def _share(sides: Titles, group_of: Mapping[str, str]) -> dict[str, float]:
+    names = [group_of[title] for titles in sides for title in titles]
+    return {group: names.count(group) / len(names) for group in sorted(set(group_of.values()))}
 
 
 def _unfairness_swapped(lists: Titles, histories: Titles, group_of: Mapping[str, str]) -> dict[str, float]:
@@ -135,6 +174,30 @@ def _unfairness_counts(lists: Titles, histories: Titles, group_of: Mapping[str, 
 def _unfairness_by_user(lists: Titles, histories: Titles, group_of: Mapping[str, str]) -> dict[str, float]:
     each = [_unfairness([ranked], [history], group_of) for ranked, history in zip(lists, histories)]
     return {group: sum(own[group] for own in each) / len(each) for group in each[0]}
+
+
+def _mean_of_shares(sides: Titles, group_of: Mapping[str, str]) -> dict[str, float]:
+    each = [_share([titles], group_of) for titles in sides]
+    return {group: sum(own[group] for own in each) / len(each) for group in each[0]}
+
+
+def _unfairness_by_list(lists: Titles, histories: Titles, group_of: Mapping[str, str]) -> dict[str, float]:
+    recommended, chosen = _mean_of_shares(lists, group_of), _mean_of_shares(histories, group_of)
+    return {group: recommended[group] - chosen[group] for group in recommended}
+
+
+def _unfairness_ratio(lists: Titles, histories: Titles, group_of: Mapping[str, str]) -> dict[str, float]:
+    recommended, chosen = _share(lists, group_of), _share(histories, group_of)
+    return {group: recommended[group] / chosen[group] for group in recommended}
+
+
+def _unfairness_of_distinct(lists: Titles, histories: Titles, group_of: Mapping[str, str]) -> dict[str, float]:
+    return _unfairness(*([list({title for own in side for title in own})] for side in (lists, histories)), group_of)
+
+
+def _unfairness_of_recommended(lists: Titles, histories: Titles, group_of: Mapping[str, str]) -> dict[str, float]:
+    named = {group_of[title] for titles in lists for title in titles}
+    return {group: gu for group, gu in _unfairness(lists, histories, group_of).items() if group in named}
 
 
 def _unfairness_absolute(lists: Titles, histories: Titles, group_of: Mapping[str, str]) -> dict[str, float]:
@@ -176,8 +239,8 @@ EXERCISES = [
             Mistake("Overfitting is another matter: with endless data and two contexts that predict equally well, the loss "
                     "would still not prefer one.", "a"),
             Mistake("Attention can reach every token of the prompt; nothing in the architecture forbids the history.", "c"),
-            Mistake("More epochs lower the loss further along the way that is already taken; they add no term that asks "
-                    "for the history.", "d"),
+            Mistake("An early stop can leave the user unread, as in the second case above. But in the first case the three "
+                    "readers have the same loss after any number of epochs.", "d"),
         ],
         after="A context is paid for what it predicts, not for being yours.",
     ),
@@ -191,11 +254,18 @@ EXERCISES = [
             Mistake("Your gdrt listens to the easy groups: the exponent has the wrong sign.", _sign_flipped),
             Mistake("The gradient of your gdrt also runs through the weights. They are the adversary's answer and are held "
                     "fixed: detach them (notebook 05, section 4).", _attached),
-            Mistake("Return the loss as a tensor, without .item() or float(): a plain number has no gradient to train with.",
+            Mistake("Return the loss as a tensor that depends on token_losses, without .item() or float(), and detach "
+                    "the weights alone. A plain number has no gradient to train with.",
                     _a_float),
+            Mistake("In gdrt an absent group still takes part in the softmax: its loss is reported as 0, and it must get no "
+                    "weight. Mask it before the softmax.", _absent_in_gdrt),
+            Mistake("Your gdrt does not use tau: the losses are divided by it before the exponential.", _tau_forgotten),
+            Mistake("The weights of your gdrt do not sum to one: divide the exponentials by their total.", _not_normalised),
+            Mistake("Q(g) weighs the *mean* loss of a group; you multiply by the number of its tokens as well.",
+                    _times_counts),
             Mistake("sft is the mean over tokens, not their sum: else long batches take longer steps.", _sum_over_tokens),
         ],
-        after="the gradients are right, and training follows nothing else. The three differ in one word.",
+        after="the gradients are right, and training follows nothing else. The three objectives differ in their weights.",
     ),
     Exercise(
         "06.3", "The interval by hand", reference=_cluster_interval, cases=_bootstrap_cases, tolerance=1e-6,
@@ -209,6 +279,11 @@ EXERCISES = [
             Mistake("95% in the middle leave 2.5% outside on either side, not 5%.", _ninety),
             Mistake("that is the normal formula on single examples; the bootstrap needs the draws, and draws users.",
                     _normal_interval),
+            Mistake("the users are numbered in alphabetical order, and you number them as they appear.",
+                    _order_of_appearance),
+            Mistake("you take 1.96 standard deviations of the drawn means; take the quantiles of these means instead.",
+                    _spread_of_means),
+            Mistake("np.quantile takes shares between 0 and 1, so 2.5% is 0.025.", _in_per_cent),
         ],
         after="every interval over users in this course is made like this.",
     ),
@@ -221,6 +296,13 @@ EXERCISES = [
                     _unfairness_by_user),
             Mistake("Keep the sign: it says whether a group gets too much or too little. |GU| comes in only for MGU.",
                     _unfairness_absolute),
+            Mistake("You average the shares of single lists; take the share among all slots of all lists at once.",
+                    _unfairness_by_list),
+            Mistake("GU is a difference of two shares, and this is their ratio.", _unfairness_ratio),
+            Mistake("A title that is recommended twice takes two slots: count slots, and not different titles.",
+                    _unfairness_of_distinct),
+            Mistake("A group that is never recommended has a GU as well: its share of the lists is zero.",
+                    _unfairness_of_recommended),
         ],
         after="The values sum to zero: what one group gains another loses.",
     ),
@@ -238,6 +320,12 @@ EXERCISES = [
                     _half_of_each_base),
             Mistake("1 / sum of squares is another count of that kind (the inverse Simpson index); here it is exp(entropy).",
                     lambda weights: 1 / float((weights**2).sum())),
+            Mistake("The sign is turned: the entropy is minus the sum, so the result must be at least one.",
+                    lambda weights: math.exp(-_entropy(weights))),
+            Mistake("The logarithm is natural, so the exponential must be exp and not a power of two.",
+                    lambda weights: 2 ** _entropy(weights)),
+            Mistake("The entropy is a sum over the groups, and not a mean.",
+                    lambda weights: math.exp(_entropy(weights) / len(weights))),
             Mistake("1 / max looks at the largest weight alone; the exponential of the entropy counts all.",
                     _inverse_of_the_largest),
         ],
