@@ -202,8 +202,8 @@ def learning_curve(
     for (name, part), (colour, marker, style) in zip(parts.items(), canvas.cues(len(parts)), strict=True):
         seen = part.groupby(x)[y].agg(["mean", "min", "max"])
         span = np.maximum(0, (seen["mean"] - seen["min"], seen["max"] - seen["mean"]))  # rounding may leave -1e-17
-        bars = {"yerr": span, "capsize": 3} if span.any() else {}  # the legend shows them where there are any
-        ax.errorbar(seen.index, seen["mean"], color=colour, marker=marker, ls=style, label=str(name), **bars)
+        error = span if span.any() else None  # the legend shows bars where there are any
+        ax.errorbar(seen.index, seen["mean"], yerr=error, color=colour, marker=marker, ls=style, capsize=3, label=str(name))
     ax.set(xlabel=xlabel or x, ylabel=ylabel or y)
     if hue is not None:
         ax.legend(title=hue, fontsize=9)

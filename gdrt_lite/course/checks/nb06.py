@@ -192,7 +192,10 @@ def _unfairness_ratio(lists: Titles, histories: Titles, group_of: Mapping[str, s
 
 
 def _unfairness_of_distinct(lists: Titles, histories: Titles, group_of: Mapping[str, str]) -> dict[str, float]:
-    return _unfairness(*([list({title for own in side for title in own})] for side in (lists, histories)), group_of)
+    def once(sides: Titles) -> Titles:
+        return [list({title for own in sides for title in own})]
+
+    return _unfairness(once(lists), once(histories), group_of)
 
 
 def _unfairness_of_recommended(lists: Titles, histories: Titles, group_of: Mapping[str, str]) -> dict[str, float]:
