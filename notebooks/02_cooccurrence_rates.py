@@ -54,6 +54,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 from IPython.display import display
+from scipy import stats
 
 from gdrt_lite import attribution, cooccurrence, data, lm, metrics, prompts, training
 from gdrt_lite.course.notebook import predict, reveal
@@ -547,14 +548,14 @@ say(
 # - **meaning**: `nonsense` minus `fixed`, which have the same length and the same rate. A model with random initial weights knows no words, so this
 #   difference should be small. It shows how far two arms differ by chance.
 # - **rate**: `random nonsense` minus `nonsense`, which have the same length. This is the test of Mechanism 1.
-# - **length**: the slope over the eight fixed wordings, all at rate one.
+# - **length**: the slope of a line through the eight fixed wordings, all at rate one. Each is a training of its own, so its interval is over wordings.
 
 # %% jupyter={"source_hidden": true}
 repeated = pd.read_csv(data.data_folder() / "results" / "cooccurrence_arms.csv")
 by_seed = repeated.pivot(index="seed", columns="arm", values="worth").reindex(columns=list(arms))
 encoders = {name: models.get(name) or lm.pocket(catalogue, prompt) for name, prompt in arms.items()}
 tokens = pd.Series({name: np.mean([len(own.encode(e.history, None).positions(prompts.TASK)) for e in test[:60]]) for name, own in encoders.items()})
-Effect = metrics.Interval | None  # None: fewer than two seeds have all that is compared
+Effect = metrics.Interval | None  # None: too few trainings for an interval
 
 
 def over_seeds(values: pd.Series) -> Effect:
@@ -563,12 +564,19 @@ def over_seeds(values: pd.Series) -> Effect:
     return metrics.t_interval(known) if len(known) > 1 else None
 
 
-eight = by_seed[["fixed", *wordings]].dropna()
-slopes = pd.Series([10 * np.polyfit(tokens[eight.columns], row, 1)[0] for row in eight.to_numpy()])  # nats per 10 tokens, one a seed
+def slope(values: pd.Series) -> Effect:
+    """Worth per ten tokens more of task text, by least squares over the wordings, with its 95% interval."""
+    if len(values) < 4:
+        return None
+    line = stats.linregress(tokens[values.index] / 10, values)
+    half = stats.t.ppf(0.975, len(values) - 2) * line.stderr
+    return metrics.Interval(line.slope, line.slope - half, line.slope + half)
+
+
 effects = {
     "meaning: nonsense minus fixed": over_seeds(by_seed["nonsense"] - by_seed["fixed"]),
     "rate: random nonsense minus nonsense": over_seeds(by_seed["random nonsense"] - by_seed["nonsense"]),
-    "length: 10 tokens more": over_seeds(slopes),
+    "length: 10 tokens more": slope(by_seed[["fixed", *wordings]].mean().dropna()),
     "rotating minus fixed": over_seeds(by_seed["rotating"] - by_seed["fixed"]),
     "none minus fixed": over_seeds(by_seed["none"] - by_seed["fixed"]),
 }
@@ -581,7 +589,7 @@ def told(effect: Effect) -> str:
 
 summary = repeated.groupby("arm").agg(worth=("worth", "mean"), pays=("pays", "mean"), seeds=("seed", "size")).reindex([a for a in arms if by_seed[a].any()])
 display(summary.assign(tokens=tokens).round(2))
-pd.DataFrame({"difference in worth, nats per title [95% interval over seeds]": {name: told(effect) for name, effect in effects.items()}})
+pd.DataFrame({"difference in worth, nats per title [95% interval]": {name: told(effect) for name, effect in effects.items()}})
 
 # %% jupyter={"source_hidden": true}
 groups = {"an instruction, fixed": ["fixed", *wordings], "nonsense, fixed": ["nonsense"], "words that change": ["rotating", "random nonsense"], "no words": ["none"]}
@@ -682,7 +690,7 @@ say(
     "4. *Meaning.* `nonsense` minus `fixed`: {meaning}. This checks the method, since the pocket model knows no words.\n"
     "5. *PREFIX.* **Not tested**, because a title cannot be written without its own beginning. PREFIX carries most of the attribution "
     "(notebook 01), so this is the main gap of the experiment.\n\n"
-    "(95% intervals over the seeds that both arms have.)",
+    "(95% intervals over the seeds that both arms have, and for the length over the wordings.)",
     times=mean["TASK"] / mean["HISTORY"], weighted=1 / true.rate, words_of=words_of, tested=told(tested), sign=sign(tested), on_rate=on_rate,
     length=told(length), none=told(none), meaning=told(meaning),
 )

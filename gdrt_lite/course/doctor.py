@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import platform
+import re
 import shutil
 import sys
 import tempfile
@@ -84,7 +85,7 @@ def _packages() -> Answers:
     except importlib.metadata.PackageNotFoundError:
         yield FAIL, "gdrt-lite itself is not installed", f"in the repository: {INSTALL}"
         return
-    good, extras = [], []
+    good, missing = [], {}
     for need in requirements:
         required = need.marker is None or need.marker.evaluate({"extra": ""})
         wanted = f"{need.name}{need.specifier}"
@@ -94,7 +95,7 @@ def _packages() -> Answers:
             if required:
                 yield FAIL, f"{wanted} is missing", f'pip install -c constraints.txt "{wanted}"'
             else:
-                extras.append(need.name)
+                missing[need.name] = re.findall(r"extra == [\"'](\w+)", str(need.marker))[-1]
             continue
         if not need.specifier.contains(version, prereleases=True):
             yield FAIL, f"{need.name} {version} is not {need.specifier}", f'pip install -c constraints.txt "{wanted}"'
@@ -102,8 +103,9 @@ def _packages() -> Answers:
             good.append(f"{need.name} {version}")
     if good:
         yield OK, f"{len(good)} as required: {', '.join(good[:3])} ..."
-    if extras:
-        yield NOTE, f"for the notebooks and tests, not installed: {', '.join(sorted(set(extras)))} ({INSTALL})"
+    if missing:
+        names, extras = ", ".join(sorted(missing)), ",".join(sorted(set(missing.values())))
+        yield NOTE, f'of the extras, not installed: {names} (pip install -c constraints.txt -e ".[{extras}]")'
 
 
 def _adapters() -> Answers:
