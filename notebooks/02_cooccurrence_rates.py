@@ -573,10 +573,11 @@ def slope(values: pd.Series) -> Effect:
     return metrics.Interval(line.slope, line.slope - half, line.slope + half)
 
 
+eight = by_seed[["fixed", *wordings]].mean().dropna()
 effects = {
     "meaning: nonsense minus fixed": over_seeds(by_seed["nonsense"] - by_seed["fixed"]),
     "rate: random nonsense minus nonsense": over_seeds(by_seed["random nonsense"] - by_seed["nonsense"]),
-    "length: 10 tokens more": slope(by_seed[["fixed", *wordings]].mean().dropna()),
+    "length: 10 tokens more": slope(eight),
     "rotating minus fixed": over_seeds(by_seed["rotating"] - by_seed["fixed"]),
     "none minus fixed": over_seeds(by_seed["none"] - by_seed["fixed"]),
 }
@@ -593,13 +594,19 @@ pd.DataFrame({"difference in worth, nats per title [95% interval]": {name: told(
 
 # %% jupyter={"source_hidden": true}
 groups = {"an instruction, fixed": ["fixed", *wordings], "nonsense, fixed": ["nonsense"], "words that change": ["rotating", "random nonsense"], "no words": ["none"]}
-figure, (ax,) = canvas.axes(f"The history is worth {summary.worth.min():.2f} nats in '{summary.worth.idxmin()}' and {summary.worth.max():.2f} in '{summary.worth.idxmax()}'", (7.2, 4))
+figure, (ax,) = canvas.axes(f"Ten tokens more of a fixed text: the history is worth {-length.estimate:.2f} nats less" if length and length.high < 0 else
+                            f"The history is worth {summary.worth.min():.2f} nats in '{summary.worth.idxmin()}' and {summary.worth.max():.2f} in '{summary.worth.idxmax()}'", (7.2, 4))
+left_of = {"nonsense"}  # beside `random nonsense`
 for (kind, names), (colour, marker, _) in zip(groups.items(), canvas.cues(4)):
     if names := [name for name in names if name in summary.index]:
         ax.errorbar(tokens[names], by_seed[names].mean(), yerr=by_seed[names].std().fillna(0), color=colour, marker=marker, ls="", capsize=3, markersize=8, label=kind)
         for name in names:
-            ax.annotate(f" {name}", (tokens[name], by_seed[name].mean()), fontsize=10, va="bottom")
-ax.set(xlabel="tokens of task text", ylabel="worth of the right history (nats)", xlim=(5, 36))
+            ax.annotate(f" {name.removeprefix('wording ')} ", (tokens[name], by_seed[name].mean()), fontsize=10, va="bottom" if name != "random nonsense" else "top",
+                        ha="right" if name in left_of else "left")
+if length:
+    ends = np.array([tokens[eight.index].min(), tokens[eight.index].max()])
+    ax.plot(ends, eight.mean() + length.estimate / 10 * (ends - tokens[eight.index].mean()), color="grey", lw=1, zorder=0)
+ax.set(xlabel="tokens of task text", ylabel="worth of the right history (nats)", xlim=(5, 37))
 ax.legend(fontsize=10)
 plots.show(figure, alt="What the right history is worth, against the length of the task text, one mark an arm, bars of one standard deviation over seeds. "
            + "; ".join(f"{name}: {tokens[name]:.0f} tokens, {row.worth:.2f} nats" for name, row in summary.iterrows()))
@@ -702,10 +709,11 @@ say(
 # user, and weighs the groups by their loss. It can work even if Mechanism 1 is not the cause.
 
 # %%
+five = summary.worth[[name for name in shown if name in summary.index]]
 reveal({
     "02.a": f"TASK, {mean['TASK'] / mean['HISTORY']:.0f} times",
     "02.b": f"the rate keeps {chance.rate / true.rate:.0%}, the PMI {chance.pmi / true.pmi:.0%}",
-    "02.c": f"`{summary.worth.idxmax()}`, {summary.worth.max():.2f} nats a title (measured: {', '.join(summary.index)})",
+    "02.c": f"`{five.idxmax()}`, {five.max():.2f} nats a title (measured: {', '.join(five.index)})",
     "02.d": f"{task['resample', 'fixed']:.2f} and {task['delete', 'fixed']:.2f} nats a token",
 })
 

@@ -128,6 +128,14 @@ for segment, ids in pieces:
     print(f"{segment:8}", repr(tuned.tokenizer.decode(ids)))
 
 # %% [markdown]
+# TARGET is the title to be written. Each of its tokens, once written, belongs to the PREFIX of the next one. Start the next cell before you go on: it
+# measures all users with the package's FAA, before and after SFT, while you write your own.
+
+# %%
+models = {"pre-trained": lm.load("smollm2-135m"), "SFT": tuned}
+frames = {name: attribution.feature_ablation(model, people, "token").assign(model=name) for name, model in models.items()}
+
+# %% [markdown]
 # ### Exercise 90.1 · Leave a segment out
 #
 # *Difficulty 2/5 · importance 5/5 · 8 minutes*
@@ -164,8 +172,8 @@ def leave_out(prompt: list[tuple[str, list[int]]], segment: str, how: str, neutr
 checks.check("90.1", leave_out, ours=True);
 
 # %% [markdown]
-# With your function FAA takes two lines, and the package must agree with it. Then the package measures all users at once, for the model before and after
-# SFT. **Write down first:** which segment will be the tallest?
+# With your function FAA takes two lines, and the package must agree with it. The figure below has the mean over all users. **Write down first:** which
+# segment will be the tallest?
 
 # %%
 nothing, left_out = attribution.neutral_id(tuned), checks.yours("90.1")
@@ -173,9 +181,6 @@ without = dataclasses.replace(encoded, ids=tuple(left_out(pieces, "HISTORY", "to
 whole, ablated, ours = (score.double() for score in lm.target_logprobs(tuned, [encoded, without, ablate(encoded, HISTORY, "token", nothing)]))
 assert torch.allclose(ablated, ours, atol=0.05), "your prompt and the package's give the same scores"
 print("A_HISTORY(t), nats:", dict(zip((tuned.tokenizer.decode([i]) for i in encoded.labels), (whole - ablated).numpy().round(2).tolist())))
-
-models = {"pre-trained": lm.load("smollm2-135m"), "SFT": tuned}
-frames = {name: attribution.feature_ablation(model, people, "token").assign(model=name) for name, model in models.items()}
 
 # %% tags=["say"] jupyter={"source_hidden": true}
 heights = {name: attribution.segment_table(frame).mean_abs for name, frame in frames.items()}
@@ -265,7 +270,8 @@ plots.show(
 # ## 4. Did it help? (20 minutes)
 #
 # *The long form is notebooks 06 and 07.* Six hypotheses were written down before the test was run. A model enters only if it passes a gate: after SFT it ranks better than
-# popularity, and it reads its users. **Vote first:** write `"supported"`, `"contradicted"` or `"undecided"` beside each one. An effect whose interval includes zero is undecided.
+# popularity, and it reads its users. The test has a model of its own, the table below names it, and it need not be the SmolLM2 of parts 1 and 2. **Vote first:** write `"supported"`,
+# `"contradicted"`, `"undecided"` or `"not tested"` beside each one. An effect whose interval includes zero is undecided.
 
 # %%
 votes = {
@@ -303,7 +309,8 @@ if any(vote is not ... for vote in votes.values()):
 
 # %% [markdown]
 # **Debate.** One half of the room argues that an engineer should use GDRT tomorrow, and the other half argues against it. Each side may use only rows of the table, must name the
-# control that the row was compared with, and must say what result would change its mind. *Undecided* means that the evidence does not suffice, and never that there is no effect.
+# control that the row was compared with, and must say what result would change its mind. `sft-at-nll` is an SFT that costs about what GDRT costs, a negative effect in H5
+# means fairer lists, and *p (Holm)* is corrected for six tests. *Undecided* means that the evidence does not suffice, and never that there is no effect.
 
 # %% [markdown]
 # ## Recap (5 minutes)

@@ -75,12 +75,13 @@ def instructor(notebook: NotebookNode) -> NotebookNode:
 def folded(notebook: NotebookNode) -> NotebookNode:
     """A copy to write into: a folded solution shows its number and not its answer, and its verdict says whose it is.
 
-    From the first prediction on there are no outputs, since these would show what is to be predicted.
+    From the first prediction on there are no outputs, since these would show what is to be predicted; without any
+    prediction, as in the workshop with its vote, there is no output at all.
     """
     cells = [nbformat.from_dict(dict(cell)) for cell in notebook.cells]
-    predicted = False
+    predicted = not any(cell.source.startswith("predict(") for cell in cells)
     for cell in cells:
-        predicted = predicted or (cell.cell_type == "code" and cell.source.startswith("predict("))
+        predicted = predicted or cell.source.startswith("predict(")
         if solution := "solution" in builder.tags(cell):
             number, _, code = cell.source.partition("\n")  # the line that a folded cell shows
             cell.source = f'{number}\nprint("The course\'s own solution:")\n{code}'

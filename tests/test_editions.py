@@ -103,6 +103,8 @@ def test_a_folded_solution_of_a_working_copy_shows_neither_the_answer_nor_a_verd
     first = next(place for place, cell in enumerate(made.cells) if cell.source.startswith("predict("))
     assert any(cell.get("outputs") for cell in made.cells[:first]), "the card is there to be read"
     assert not any(cell.get("outputs") for cell in made.cells[first:]), "an output shows what is to be predicted"
+    (workshop,) = builder.sources(["90"])
+    assert not any(cell.get("outputs") for cell in editions.folded(executed(workshop)).cells), "an output shows the verdicts"
     said = solutions(made)[0].source
     with contextlib.redirect_stdout(io.StringIO()) as printed:
         exec(said, {"checks": checks})
