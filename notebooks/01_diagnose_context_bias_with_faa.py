@@ -75,6 +75,8 @@ encoded = base.encode(example.history, example.target)
 print(base.tokenizer.decode(encoded.ids))
 
 # %% [markdown]
+# A history holds the last five titles at most (`history=5`), and fewer where the user had rated fewer before.
+#
 # The last line is the **target**, the title that this user rated next. We know it, so we can ask how probable the model finds it. The text ends
 # in a special token, EOS, which says that the title is over. Without it *Alien* could not end before *Aliens*.
 
@@ -225,18 +227,20 @@ by_hand.set_index("token").T.round(2)
 
 # %%
 rows = by_hand.set_index("token")
+first_token = "" if by_hand.HISTORY.idxmax() == 0 else f", and {by_hand.HISTORY[0]:.2f} at the first token"
 say(
-    "TASK matters most at `{task}`, HISTORY at `{history}`, PREFIX at `{prefix}`. Summed over the title: "
-    "TASK {sums[TASK]:+.1f}, HISTORY {sums[HISTORY]:+.1f}, PREFIX {sums[PREFIX]:+.1f} nats.",
-    task=rows.TASK.idxmax(), history=rows.HISTORY.idxmax(), prefix=rows.PREFIX.idxmax(), sums=rows.sum(),
+    "TASK matters most at `{task}`, HISTORY at `{history}` ({most:.2f} nats{first_token}), PREFIX at `{prefix}`. "
+    "Summed over the title: TASK {sums[TASK]:+.1f}, HISTORY {sums[HISTORY]:+.1f}, PREFIX {sums[PREFIX]:+.1f} nats.",
+    task=rows.TASK.idxmax(), history=rows.HISTORY.idxmax(), most=by_hand.HISTORY.max(), first_token=first_token,
+    prefix=rows.PREFIX.idxmax(), sums=rows.sum(),
 )
 
 # %% [markdown]
 # Once a title has begun, its prefix says how it goes on: a word is finished, a bracket is opened, a year is closed. Only the first token has to
-# be chosen with no prefix at all, so the user should matter most there.
+# be chosen with no prefix at all, so one expects the user to matter most there. The table shows whether this holds for one user and one title.
 #
-# Is HISTORY large in the middle of a word as well, where nothing is left to choose? A user's taste cannot tell how a word is spelled, so part of
-# what we measured is not taste. Section 3 returns to this.
+# Is HISTORY as large in the middle of a word, where nothing is left to choose? A user's taste cannot tell how a word is spelled, so part of
+# what we measured is then not taste. Section 3 returns to this.
 #
 # **The same with a library.** captum's `FeatureAblation` runs the loop. It needs a function, a baseline (our `_`), and a mask that says which
 # inputs form one feature. Our segment labels are that mask.
@@ -264,11 +268,14 @@ helpers[helpers.position < 2]
 rounded = attribution.feature_ablation(base, [example], ablation="token")
 gap = (rounded.attribution - helpers.attribution).abs()
 del exact
+dtype, coarse = str(base.model.dtype).removeprefix("torch."), base.model.dtype != torch.float32
 say(
-    "By hand, captum and helper agree to a thousandth of a nat. The copy of the model that we use from here on computes in "
+    "By hand, captum and helper agree to a thousandth of a nat. The copy of the model that we use from here on computes in " + (
     "`{dtype}`, and differs from full precision by {mean:.2f} nats on average, {most:.2f} at most. Read nothing into "
-    "differences of that size.",
-    dtype=str(base.model.dtype).removeprefix("torch."), mean=gap.mean(), most=gap.max(),
+    "differences of that size." if coarse else
+    "`{dtype}` as well, since this machine has no fast `bfloat16`. It differs from the first copy by {most:.4f} nats at most, so "
+    "rounding plays no part in the figures below."),
+    dtype=dtype, mean=gap.mean(), most=gap.max(),
 )
 
 # %% [markdown]
@@ -351,13 +358,14 @@ short, other = (base.encode(e.history[-2:], e.target) for e in examples[:2])
 drawn = {}
 for ablation in MEANINGS:
     part = ablate(short, HISTORY, ablation, nothing, other)
-    drawn[ablation] = [(base.tokenizer.decode([i]), SEGMENT_NAMES[s], bool(a)) for i, s, a in zip(part.ids, part.segments, part.attend)]
+    texts = ["∅" if i == nothing else base.tokenizer.decode([i]) for i in part.ids]  # "_" would look like the underline
+    drawn[ablation] = [(text, SEGMENT_NAMES[s], bool(a)) for text, s, a in zip(texts, part.segments, part.attend)]
 count = {name: sum(visible for *_, visible in tokens) for name, tokens in drawn.items()}
-names = list(drawn)
+names = {name: name + " (each ∅ is the neutral token _)" * (name == "token") for name in drawn}
 draw(
     f"Of a prompt of {len(short)} tokens, the model then reads " + ", ".join(f"{n} ({name})" for name, n in count.items()),
-    [{name: drawn[name] for name in names[:2]}, {name: drawn[name] for name in names[2:]}], 56,
-    alt="One prompt with two titles, four times: by attention its titles are empty boxes, by token they are underscores, by delete they are gone, by resample "
+    [{names[name]: drawn[name] for name in pair} for pair in (MEANINGS[:2], MEANINGS[2:])], 56,
+    alt="One prompt with two titles, four times: by attention its titles are empty boxes, by token neutral signs, by delete they are gone, by resample "
     "another user's titles stand there. Visible tokens: " + ", ".join(f"{name} {n}" for name, n in count.items()),
 )
 
@@ -383,7 +391,8 @@ assert swapped.ids == encoded.ids
 # It is zero by construction, because the task text of every other example is the same text. This is not a fault of the measure but a fact about
 # constant words: **what never varies cannot carry information about the user.** Notebook 02 builds on it.
 #
-# The next cell computes all four ablations for several users.
+# The next cell computes all four ablations for several users. The error bars of its figure, and of the one in section 5, are 95% intervals:
+# users are drawn again and again with repeats, and tokens within each user. Section 4 says why users are drawn.
 
 # %%
 frames = {
@@ -408,11 +417,12 @@ small = min(t.mean_abs["HISTORY"] for t in tables.values())
 say(
     "PREFIX: {low:.1f} to {high:.1f} nats per token. HISTORY: {h_low:.2f} to {h_high:.2f}, by ablation. TASK under `resample` "
     "shows {alike:.2f}: the two prompts are identical, and identical prompts are rounded identically. So this zero does not measure the "
-    "rounding noise of `{dtype}`. Section 2 did, against full precision: **{mean:.2f}** nats on average and **{most:.2f}** at most. "
-    "{reading}",
+    "rounding noise of `{dtype}`. " + (
+    "Section 2 did, against full precision: **{mean:.2f}** nats on average and **{most:.2f}** at most. {reading}" if coarse else
+    "Section 2 did: two ways of computing agreed to a thousandth of a nat, and HISTORY's smallest mean is {times:.0f} times as large."),
     low=min(t.mean_abs["PREFIX"] for t in tables.values()), high=max(t.mean_abs["PREFIX"] for t in tables.values()),
     h_low=min(t.mean_abs["HISTORY"] for t in tables.values()), h_high=max(t.mean_abs["HISTORY"] for t in tables.values()),
-    alike=alike, mean=gap.mean(), most=gap.max(), dtype=str(base.model.dtype).removeprefix("torch."),
+    alike=alike, mean=gap.mean(), most=gap.max(), dtype=dtype, times=small / 1e-3,
     reading="That is the noise floor, and HISTORY's smallest figure is not far above it." if small < 3 * gap.mean() else
     "That is the noise floor of a single token, and the means above lie well over it.",
 )
@@ -490,6 +500,7 @@ ratios = {name: d[0].item() for name, d in draws.items()}
 small, large = min(ratios, key=ratios.get), max(ratios, key=ratios.get)
 say(
     "Same model, same users: the ratio is **{low:.1f}** by `{small}` and **{high:.1f}** by `{large}`, {times:.1f} times as much. "
+    "Under `resample` TASK is zero by construction, since it is the same in every prompt, and PREFIX alone stands above the fraction bar. "
     "A bias ratio means nothing without the name of its ablation. The summary that we have read does not say which one the paper "
     "used, so its figure and ours cannot be compared. Two models under *one* ablation can.",
     low=ratios[small], high=ratios[large], small=small, large=large, times=ratios[large] / ratios[small],
@@ -638,10 +649,12 @@ right_user = {n: both[n]["resample"].query("segment == 'HISTORY'").groupby("exam
 say(
     "The bias ratio (`attention`) goes from {before:.1f} to {after:.1f}: {direction}. A whole title costs {q_before:.1f} nats before "
     "and {q_after:.1f} after, so it became {cheaper:.1f} nats cheaper [95% interval]. Knowing *this* user and not a stranger "
-    "(`resample`) accounts for {share:+.1f} nats of that. (The tuned model is {origin}.)",
+    "(`resample`) accounts for {share:+.1f} nats of that. (The tuned model is {origin}.)\n\n"
+    "This is an observation on one pair of models and {n} users. It is no test of whether SFT raises the reliance on auxiliary tokens: "
+    "that is hypothesis H1 of the registered study. Notebook 07 says whether H1 has been tested, and with what result.",
     before=before[0].item(), after=after[0].item(), direction=direction, q_before=cost["pre-trained"].mean(),
     q_after=cost["SFT"].mean(), cheaper=metrics.paired_bootstrap(cost["pre-trained"], cost["SFT"]),
-    share=metrics.paired_bootstrap(right_user["SFT"], right_user["pre-trained"]), origin=origin,
+    share=metrics.paired_bootstrap(right_user["SFT"], right_user["pre-trained"]), origin=origin, n=len({e.user for e in examples}),
 )
 
 # %% [markdown]
@@ -655,7 +668,7 @@ say(
 # *Difficulty 2/5 · importance 4/5 · 5 minutes*
 #
 # Masking the user's titles lowers the probability of the target by 10%. Masking the task description lowers it by 60%.
-# What is $A_{\text{TASK}} / A_{\text{HISTORY}}$ in our measure? And what does it say about the model?
+# What is $A_{\text{TASK}} / A_{\text{HISTORY}}$ in our measure?
 
 # %% tags=["exercise"]
 ratio = ...  # a number
@@ -669,7 +682,7 @@ checks.check("01.5", ratio);
 # A drop of 60% leaves 40% of the probability. $A = \log P - \log (0.4\,P)$.
 # </details>
 #
-# <details><summary>What does it say, then?</summary>
+# <details><summary>What does this ratio say about the model, and what not?</summary>
 #
 # For this target, the model leans far more on the instruction than on the person. The instruction is the same for
 # everybody, so this part of the prediction is the same for everybody too. It does *not* say that the user is ignored: ten per
@@ -685,26 +698,34 @@ checks.check("01.5", ratio);
 # ## 6. One prompt, token by token
 #
 # A segment has many tokens. Now we ablate single tokens, one at a time, and colour the prompt by what each of them is worth for the whole title.
+#
+# The last token before the answer is special, because the next token is predicted from its position. Masking it breaks the readout rather
+# than removing evidence, so the question and the pictures leave it out.
 
 # %%
-predict("01.d", "Which single token of the prompt matters most?", ...)
+predict("01.d", "Which single token of the prompt matters most, apart from the last one (the bullet before the answer)?", ...)
 
 # %% jupyter={"source_hidden": true}
-# The last token is left out of the picture: the answer is read off its position, so blanking it breaks the readout.
 maps = {name: attribution.token_attribution(model, example) for name, model in (("pre-trained", base), ("SFT", tuned))}
-inside = {name: map[:-1] for name, map in maps.items()}
+for single in maps.values():
+    single["line"] = 1 + single.token.shift(fill_value="").str.contains("\n").cumsum()
+    single["place"] = 1 + single.groupby("line").cumcount()
+inside = {name: map[:-1] for name, map in maps.items()}  # without the last token
 scale = max(map.attribution.abs().max() for map in inside.values())  # one scale, so that the two can be compared
-strongest = {name: [f"{row.token!r} ({row.segment})" for row in map.nlargest(3, "attribution").itertuples()] for name, map in inside.items()}
+strongest = {
+    name: [f"{row.token!r} ({row.segment}, token {row.place} of line {row.line})" for row in map.nlargest(3, "attribution").itertuples()]
+    for name, map in inside.items()
+}
 moved_most = {name: map.groupby("segment").attribution.apply(lambda a: a.abs().mean()) for name, map in inside.items()}
 plots.show(
-    plots.token_heatmap(inside["pre-trained"], title=f"Pre-trained: a title token moves {moved_most['pre-trained']['HISTORY']:.2f} nats on average", limit=scale),
+    plots.token_heatmap(inside["pre-trained"], title=f"Pre-trained: a token of the history moves the target by {moved_most['pre-trained']['HISTORY']:.2f} nats on average", limit=scale),
     alt=f"The prompt as text, each token coloured by its attribution; the strongest are {', '.join(strongest['pre-trained'])}",
 )
 
 # %% jupyter={"source_hidden": true}
 less = "less" if moved_most["SFT"]["HISTORY"] < moved_most["pre-trained"]["HISTORY"] else "no less"
 plots.show(
-    plots.token_heatmap(inside["SFT"], title=f"SFT, same scale: a title token moves {moved_most['SFT']['HISTORY']:.2f} nats, {less} than before", limit=scale),
+    plots.token_heatmap(inside["SFT"], title=f"SFT, same scale: a token of the history moves it by {moved_most['SFT']['HISTORY']:.2f} nats, {less} than before", limit=scale),
     alt=f"The same prompt after fine-tuning, on the same colour scale; the strongest tokens are {', '.join(strongest['SFT'])}",
 )
 
@@ -714,18 +735,18 @@ together = helpers.groupby("segment").attribution.sum()  # section 2: same examp
 more = [name for name in ("HISTORY", "TASK") if sums[name] > together[name]]
 say(
     "Strongest before: {before}. After: {after}. Added up over single tokens, HISTORY comes to {single:+.1f} nats; "
-    "blanked all at once, it is worth {whole:+.1f}. For TASK it is {task_single:+.1f} and {task_whole:+.1f}. So the sum of the parts is more than the "
-    "whole in {more}.",
+    "blanked all at once, it is worth {whole:+.1f}. For TASK it is {task_single:+.1f} and {task_whole:+.1f}, both with the last token, which "
+    "the pictures leave out; the sum without it is {task_rest:+.1f}. So the sum of the parts is more than the whole in {more}.",
     more=" and ".join(more) or "neither",
     before=", ".join(f"`{n}`" for n in strongest["pre-trained"]), after=", ".join(f"`{n}`" for n in strongest["SFT"]),
     single=sums["HISTORY"], whole=together["HISTORY"], task_single=sums["TASK"], task_whole=together["TASK"],
+    task_rest=inside["pre-trained"].query("segment == 'TASK'").attribution.sum(),
 )
 
 # %% [markdown]
 # These pictures need care in two ways.
 #
-# - The last token before the answer is special, because the next token is predicted from its position. Masking it breaks the readout rather
-#   than removing evidence, so the pictures leave it out. The same holds, in part, for other tokens next to the target.
+# - What holds for the last token holds, in part, for the other tokens next to the target: some of their attribution is readout, not evidence.
 # - Ablation is **not additive**. Where words repeat each other's information, the parts sum to *less* than the whole, since the others still say the
 #   same. Where words are needed together, each is charged for all, and the parts sum to *more*. So single tokens do not add up to their
 #   segment: use a heat map to look, and a segment to measure.

@@ -494,9 +494,66 @@ def _strictly(low: float, high: float, claim: str) -> str:
     return "undecided" if low < 0 < high else OTHER_FORMULA["07.4"](low or 1e-9, high or -1e-9, claim)
 
 
+def _losses(logits: torch.Tensor, labels: torch.Tensor, first: int, reduction: str) -> torch.Tensor:
+    return torch.nn.functional.cross_entropy(logits[first - 1 : first - 1 + len(labels)], labels, reduction=reduction)
+
+
+def _gathered(logits: torch.Tensor, labels: torch.Tensor, first: int, dim: int) -> torch.Tensor:
+    return logits.log_softmax(dim)[first - 1 : first - 1 + len(labels)].gather(1, labels[:, None])
+
+
+def _zipping(prompt: list, segment: str, how: str, neutral: int, donor: list) -> list[int]:
+    read: list[int] = []
+    for (own, ids), (_, theirs) in zip(prompt, donor):
+        read += ids if own != segment else {"token": [neutral] * len(ids), "delete": [], "resample": theirs}[how]
+    return read
+
+
+def _resampling(put: Callable[..., list[int]], whole: bool = False) -> Callable[..., list[int]]:
+    """An ablation that puts `put(place, our tokens, the donor's titles)` there; whole: places count all pieces."""
+
+    def answer(prompt: list, segment: str, how: str, neutral: int, donor: list) -> list[int]:
+        titles, read, place = [ids for own, ids in donor if own == segment], [], 0
+        for own, ids in prompt:
+            if own != segment or how == "token":
+                read += ids if own != segment else [neutral] * len(ids)
+            elif how == "resample":
+                read += put(place, ids, titles)
+            place += whole or own == segment
+        return read
+
+    return answer
+
+
+def _a(frame: pd.DataFrame, segment: str, mean: Callable[..., float] = np.nanmean) -> float:
+    """Mean over users of each user's mean |A| of a segment."""
+    own = frame[frame.segment == segment]
+    return float(np.mean([mean(own[own.user == user].attribution.abs().to_numpy()) for user in own.user.unique()]))
+
+
 @pytest.mark.parametrize(
     ("id", "answer", "right", "words"),
     [
+        ("01.1", lambda *case: _losses(*case, reduction="none"), False, "the sign is turned"),
+        ("01.1", lambda *case: _losses(*case, reduction="mean"), False, "one mean loss"),
+        ("01.1", lambda *case: -_losses(*case, reduction="mean"), False, "the mean over the title"),
+        ("01.1", lambda *case: -_losses(*case, reduction="sum"), False, "the sum over the title"),
+        ("01.1", lambda *case: _gathered(*case, dim=-1), False, "shape (T, 1)"),
+        ("01.1", lambda *case: _gathered(*case, dim=0)[:, 0], False, "dim 0 of the logits"),
+        ("01.2", _zipping, False, "zip(prompt, donor) stops with the shorter, whatever"),
+        ("01.2", _resampling(lambda place, ids, titles: titles[place % len(titles)]), True, ""),
+        ("01.2", _resampling(lambda place, ids, titles: titles[place % len(titles)], whole=True), False, "all pieces"),
+        ("01.2", _resampling(lambda place, ids, titles: titles[place % len(titles)][: len(ids)]), False, "cuts a donor's"),
+        ("01.2", _resampling(lambda place, ids, titles: (titles + [ids] * 9)[place]), False, "ours stays"),
+        ("01.2", _resampling(lambda place, ids, titles: titles[place]), False, "IndexError"),
+        ("01.2", _resampling(lambda place, ids, titles: [] if place else sum(titles, [])), False, "at the first place"),
+        ("01.3", lambda f: (_a(f, "TASK") + _a(f, "PREFIX")) / _a(f, "HISTORY"), True, ""),
+        ("01.3", lambda f: _a(f, "TASK") + _a(f, "PREFIX") / _a(f, "HISTORY"), False, "without brackets"),
+        ("01.3", lambda f: (_a(f, "TASK", np.mean) + _a(f, "PREFIX", np.mean)) / _a(f, "HISTORY"), False, "np.mean passes"),
+        ("01.3", lambda f: (_a(f, "TASK", np.sum) + _a(f, "PREFIX", np.nansum)) / _a(f, "HISTORY", np.sum), False, "sums"),
+        ("01.5", 1.78, False, "of the per cent"),
+        ("01.5", 4.93, False, "a rise by"),
+        ("01.5", 9, False, "one decimal"),
         ("06.2", _attached, False, "detach them"),
         ("06.2", _log_sum_exp, True, ""),
         ("06.2", lambda *case: _log_sum_exp(*case).item(), False, "without .item()"),
