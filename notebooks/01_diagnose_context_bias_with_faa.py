@@ -507,8 +507,8 @@ say(
 )
 
 # %% [markdown]
-# **Two cautions about this number.** First, PREFIX has no value at $t = 0$, while TASK and HISTORY have one, and the history often matters
-# most there. So the terms of the ratio are means over different tokens. Second, the numerator adds two different things.
+# **Two cautions about this number.** First, PREFIX has no value at $t = 0$, while TASK and HISTORY have one. So the terms of the ratio are
+# means over different tokens. Second, the numerator adds two different things.
 
 # %% jupyter={"source_hidden": true}
 parts = tables["attention"].mean_abs
