@@ -140,7 +140,7 @@ class Lab:
         self.page.get_by_role("menuitem", name=re.compile(rf"^{item}")).first.click()
 
     def run_all(self) -> Any:
-        """Run all cells; the prompts of those that still wait. A click before JupyterLab is ready does nothing, so it is repeated."""
+        """Run all cells; the prompts of those that wait. Before JupyterLab is ready a click does nothing, so it is repeated."""
         busy = self.page.locator(".jp-InputPrompt", has_text="[*]")
         for _ in range(10):
             self.menu("Run", "Run All Cells")
