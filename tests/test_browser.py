@@ -88,6 +88,13 @@ def answers(url: str) -> bool:
 # ----------------------------------------------------------------------------------------- JupyterLab
 
 
+SETTINGS: dict[str, dict[str, object]] = {
+    "apputils-extension/notification": {"fetchNews": "false"},  # else JupyterLab asks every newcomer
+    "apputils-extension/themes": {"adaptive-theme": True},  # dark where the page's colour scheme is
+    "notebook-extension/tracker": {"windowingMode": "none"},  # else only the cells in view are on the page
+}
+
+
 @contextmanager
 def jupyterlab(root: Path, state: Path) -> Iterator[str]:
     """A server with this root folder, a port and a token of its own, and no settings of the user's; its address."""
@@ -95,11 +102,10 @@ def jupyterlab(root: Path, state: Path) -> Iterator[str]:
     assert recipe and "-m jupyter lab --notebook-dir=work" in recipe[1], "start it here as `make lab` does"
     folders = {name: str(state / name) for name in ("JUPYTER_CONFIG_DIR", "JUPYTER_RUNTIME_DIR", "JUPYTERLAB_SETTINGS_DIR")}
     folders |= {"JUPYTERLAB_WORKSPACES_DIR": str(state / "workspaces"), "IPYTHONDIR": str(state / "ipython")}
-    # Unasked, JupyterLab would ask every newcomer whether it may fetch news. The theme follows the page's colour scheme.
-    chosen = state / "JUPYTERLAB_SETTINGS_DIR" / "@jupyterlab" / "apputils-extension"
-    chosen.mkdir(parents=True)
-    (chosen / "notification.jupyterlab-settings").write_text('{"fetchNews": "false"}', encoding="utf-8")
-    (chosen / "themes.jupyterlab-settings").write_text('{"adaptive-theme": true}', encoding="utf-8")
+    for name, setting in SETTINGS.items():
+        file = state / "JUPYTERLAB_SETTINGS_DIR" / "@jupyterlab" / f"{name}.jupyterlab-settings"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(setting), encoding="utf-8")
     settings = {"PYTHONPATH": str(ROOT), "GDRT_PROFILE": "quick", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "jupyter", "lab", f"--notebook-dir={root}", "--no-browser", "--allow-root", "--port=0"]
     token = secrets.token_hex(16)
@@ -136,16 +142,20 @@ class Lab:
         return cells.filter(has=self.page.locator(".cm-line", has_text=re.compile(rf"^{re.escape(text)}"))).first
 
     def menu(self, menu: str, item: str) -> None:
-        self.page.get_by_role("menuitem", name=menu, exact=True).click()
-        self.page.get_by_role("menuitem", name=re.compile(rf"^{item}")).first.click()
+        self.page.keyboard.press("Escape")  # a menu that is still open would be closed by the click
+        self.page.get_by_role("menuitem", name=menu, exact=True).click(timeout=20_000)
+        entry = self.page.get_by_role("menuitem", name=re.compile(rf"^{item}")).first
+        entry.hover(timeout=20_000)
+        self.page.wait_for_timeout(500)  # a menu takes no click before the mouse has rested on it
+        entry.click(timeout=20_000)
 
     def run_all(self) -> Any:
-        """Run all cells; the prompts of those that wait. Before JupyterLab is ready a click does nothing, so it is repeated."""
+        """Run all cells; the prompts of those that wait. Where the menu has missed the click, it is repeated."""
         busy = self.page.locator(".jp-InputPrompt", has_text="[*]")
         for _ in range(10):
-            self.menu("Run", "Run All Cells")
-            with suppress(AssertionError):
-                playwright.expect(busy.first).to_be_attached(timeout=1000 * PATIENCE / 10)
+            with suppress(AssertionError, playwright.Error):
+                self.menu("Run", "Run All Cells")
+                playwright.expect(busy.first).to_be_attached(timeout=20_000)
                 return busy
         raise AssertionError("no cell runs")
 
