@@ -12,7 +12,7 @@ import json
 import re
 import sys
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -167,7 +167,7 @@ def run() -> str:
         f"{config.get('train_examples') or config['train_windows']} training examples, {config['test_examples']} "
         f"test examples, seed {config['seed']}, {environment['cores']} cores ({environment['cpu_capability']}), "
         f"{sum(found['seconds'].values()) / 60:.1f} minutes, {found['peak_memory_gib']:.1f} GiB of memory at most.\n\n"
-        + table.to_markdown(index=False, disable_numparse=True)
+        + _markdown(table)
     )
 
 
@@ -198,13 +198,13 @@ def registered() -> str:
             "",
             "A verdict of one seed covers other users and not other trainings: it is provisional until seeds follow.",
         ]
-    lines += ["", verdicts.table(told).to_markdown(index=False, disable_numparse=True), ""]
+    lines += ["", _markdown(verdicts.table(told)), ""]
     if (RESULTS / "forest.png").exists():
         lines += ["![Effect and 95% interval of each hypothesis](../data/results/forest.png)", ""]
     for place, cells_there in verdicts.by_place(own).items():
         lines += [verdicts.cautions(compare.metrics_by_method(cells_there)), ""]
         lines += [f"{place}: mean over seeds, and in brackets the difference to SFT with its 95% interval.", ""]
-        lines += [compare.table(cells_there, metrics=REGISTERED).to_markdown(index=False, disable_numparse=True), ""]
+        lines += [_markdown(compare.table(cells_there, metrics=REGISTERED)), ""]
     trials = sum(cell.config.part == "valid" for cell in own)
     return "\n".join([*lines, f"{len(own)} cells: {trials} trials on valid users, and {len(own) - trials} on test users."])
 
@@ -219,24 +219,26 @@ def reruns() -> str:
     if not again:
         return "No cell has been run again yet."
     exact = {cell.config.label: cell for cell in again if cell.config.ranking == "exact"}
+    moved = [(first[cell.config.key], cell) for cell in exact.values()]
+    beams = [(exact[cell.config.label], cell) for cell in again if cell.config.ranking == "beam"]
+    kinds = " / ".join(cell.environment["cpu_capability"] for cell in moved[0])
+    return "\n\n".join(
+        [
+            f"Seed 0 on two kinds of processor ({kinds}):",
+            _side_by_side(moved, AGAIN, "same first title in both", 1),
+            "The exact ranking and ten beams, on the same trained model:",
+            _side_by_side(beams, AGAIN[:2], "of the ten best titles found", 10),
+        ]
+    )
+
+
+def _side_by_side(pairs: list[tuple[Cell, Cell]], shown: Sequence[str], agree: str, k: int) -> str:
     rows = []
-    for name, cell in exact.items():
-        before = first[cell.config.key]
-        both = [report.cell_metrics(one) for one in (before, cell)]
-        shown = {metric: " / ".join(f"{of[metric].value:.3f}" for of in both) for metric in AGAIN}
-        rows.append({"method": name, **shown, "same first title in both": f"{_agree(before, cell, 1):.0%}"})
-    kinds = [one.environment["cpu_capability"] for one in (first[cell.config.key], cell)]
-    lines = [f"Seed 0 on two kinds of processor ({' / '.join(kinds)}):", "", _markdown(rows), ""]
-    rows = []
-    for cell in again:
-        if cell.config.ranking == "beam":
-            true = exact[cell.config.label]
-            both = [report.cell_metrics(one) for one in (true, cell)]
-            shown = {metric: " / ".join(f"{of[metric].value:.3f}" for of in both) for metric in AGAIN[:2]}
-            rows.append(
-                {"method": cell.config.label, **shown, "of the ten best titles found": f"{_agree(true, cell, 10):.0%}"}
-            )
-    return "\n".join([*lines, "The exact ranking and ten beams, on the same trained model:", "", _markdown(rows)])
+    for pair in pairs:
+        both = [report.cell_metrics(cell) for cell in pair]
+        figures = {metric: " / ".join(f"{of[metric].value:.3f}" for of in both) for metric in shown}
+        rows.append({"method": pair[1].config.label, **figures, agree: f"{_agree(*pair, k):.0%}"})
+    return _markdown(rows)
 
 
 def _agree(one: Cell, other: Cell, k: int) -> float:
@@ -245,7 +247,7 @@ def _agree(one: Cell, other: Cell, k: int) -> float:
     return sum(len(set(a[:k]) & set(b[:k])) for a, b in pairs) / (k * len(one.lists))
 
 
-def _markdown(rows: list[dict[str, str]]) -> str:
+def _markdown(rows: list[dict[str, str]] | pd.DataFrame) -> str:
     return pd.DataFrame(rows).to_markdown(index=False, disable_numparse=True)
 
 

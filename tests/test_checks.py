@@ -476,6 +476,24 @@ def test_a_right_answer_that_changes_what_it_is_given_does_not_pass() -> None:
     assert judge(exercise, exercise.reference)[0]
 
 
+def test_a_change_is_seen_in_every_case_and_one_that_must_raise_does_no_harm() -> None:
+    def total(values: np.ndarray) -> float:
+        if not len(values):
+            raise ValueError("no values")
+        return float(values.sum())
+
+    def spoils(values: np.ndarray) -> float:
+        value = total(values)
+        values[values < 0] = 0
+        return value
+
+    empty, cases = np.array([]), [(np.array([1.0, 2.0]),), (np.array([-1.0, 2.0]),)]
+    exercise = Exercise("99.1", "Total", total, [(empty,), *cases])
+    assert judge(exercise, total)[0]
+    passed, said = judge(exercise, spoils)
+    assert not passed and "changes the ndarray" in said and cases[1][0][0] == -1
+
+
 def test_weights_by_pencil_are_read_with_two_digits() -> None:
     exercise = checks.find("05.1")
     assert judge(exercise, [0.04, 0.16, 0.80])[0] and not judge(exercise, [0.05, 0.16, 0.79])[0]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import importlib
 import importlib.util
+import itertools
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -143,20 +144,21 @@ def judge(exercise: Exercise, answer: Any) -> tuple[bool, str]:
         return False, f"[not yet] {name}: give the function itself, without brackets; this is {show(answer)}."
     inputs = exercise.inputs()
 
-    def outcomes(source: Any) -> list[Any]:
-        return [_outcome(source if is_function else lambda: source, case, exercise) for case in inputs]
+    def outcomes(source: Any, given: Cases) -> list[Any]:
+        return [_outcome(source if is_function else lambda: source, case, exercise) for case in given]
 
-    expected, got = outcomes(exercise.reference), outcomes(answer)
+    given = _copies(inputs)
+    expected, got = outcomes(exercise.reference, _copies(inputs)), outcomes(answer, given)
     if is_function and _is_stub(got, expected):
         return False, _not_done(name)
     wrong = [_differ(e, g, exercise.tolerance) for e, g in zip(expected, got)]
-    if not any(wrong) and is_function and (changed := _changed(answer, inputs[0])):
+    if not any(wrong) and (changed := _changed(inputs, given)):
         told = f"right, but it changes the {changed} that it is given, and later cells use that again. Work on a copy."
         return False, f"[not yet] {name}: {told}"
     if not any(wrong):
         return True, f"[passed] {name}: {exercise.after}"
     for mistake in exercise.mistakes:
-        if not any(_differ(like, g, exercise.tolerance) for like, g in zip(outcomes(mistake.wrong), got)):
+        if not any(_differ(like, g, exercise.tolerance) for like, g in zip(outcomes(mistake.wrong, _copies(inputs)), got)):
             return False, f"[not yet] {name}: {mistake.hint}"
     if not is_function:  # without what was expected: that would be the answer
         told = f"{show(answer)} is not right, and no mistake that is known here. Open the hints below."
@@ -166,8 +168,7 @@ def judge(exercise: Exercise, answer: Any) -> tuple[bool, str]:
 
 
 def _outcome(function: Callable[..., Any], case: tuple[Any, ...], exercise: Exercise) -> Any:
-    """The function's result on a copy of the case (a word without case and punctuation), or how it failed."""
-    case = tuple(copy.deepcopy(argument) for argument in case)  # one by one: two equal arguments must not be one object
+    """The function's result on a case (a word without case and punctuation), or how it failed."""
     try:
         if exercise.gradient is None:
             result = exercise.view(function(*case))
@@ -181,11 +182,14 @@ def _outcome(function: Callable[..., Any], case: tuple[Any, ...], exercise: Exer
         return _Failed(error, lines[-1] if lines else None)
 
 
-def _changed(function: Callable[..., Any], case: tuple[Any, ...]) -> str | None:
-    """The kind of the first table, array or tensor among the arguments that a call changes; None if it changes none."""
-    given = [copy.deepcopy(argument) for argument in case]
-    function(*given)
-    for before, after in zip(case, given):
+def _copies(cases: Cases) -> Cases:
+    """Each argument copied on its own: two equal ones must not become one object."""
+    return [tuple(copy.deepcopy(argument) for argument in case) for case in cases]
+
+
+def _changed(inputs: Cases, given: Cases) -> str | None:
+    """The kind of the first table, array or tensor that the calls changed in what they were given; None if there is none."""
+    for before, after in zip(itertools.chain(*inputs), itertools.chain(*given)):
         if isinstance(before, (pd.DataFrame, pd.Series, np.ndarray, torch.Tensor)) and difference(before, after, 0.0):
             return type(before).__name__
     return None
