@@ -1,4 +1,7 @@
-"""The first figure of README.md: how much the lists of different users have in common, computed from committed cells."""
+"""The first figure of README.md: how much the lists of different users have in common, computed from committed cells.
+
+GDRT is left out: a workshop shows the figure before people vote on whether it helps.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,6 @@ SHOWN = {
     "popularity": "popularity, without seen titles",
     "pre-trained": "SmolLM2, pre-trained",
     "sft": "SmolLM2 after SFT",
-    "gdrt": "SmolLM2 after GDRT",
     "item-transitions": "item-to-item transitions",
 }
 
