@@ -165,6 +165,18 @@ def test_fused_attention_equals_the_formula(heads, groups):
         torch.testing.assert_close(mine, known)
 
 
+def test_fused_attention_rounds_to_16_bits_neither_with_nor_without_autocast():
+    torch.manual_seed(0)
+    tensors = [torch.randn(1, 2, 5, 8, requires_grad=True) for _ in range(3)]
+    found = []
+    for enabled in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            output, _ = attention.fused_attention(torch.nn.Module().eval(), *tensors, None)
+        found.append((output, *torch.autograd.grad(output.square().sum(), tensors)))
+    for without, within in zip(*found, strict=True):
+        assert torch.equal(without, within)
+
+
 @pytest.mark.parametrize("name", ["softcap", "s_aux", "position_bias"])
 def test_fused_attention_refuses_what_it_does_not_compute(name):
     tensors = [torch.randn(1, 2, 3, 4) for _ in range(3)]

@@ -44,15 +44,16 @@ def fused_attention(
         if others.get(name) is not None:
             raise ValueError(f"{NAME!r} attention has no {name!r}; load this model with attn_implementation='eager'.")
     exact = torch.promote_types(query.dtype, torch.float32)  # float64 stays what it is
-    output = torch.nn.functional.scaled_dot_product_attention(
-        query.to(exact),
-        key.to(exact),
-        value.to(exact),
-        None if attention_mask is None else attention_mask.to(exact),
-        dropout if module.training else 0.0,
-        scale=scaling,
-        enable_gqa=True,
-    )
+    with torch.autocast("cpu", enabled=False):  # it would bring the inputs back to 16 bits, whose gradient is slower
+        output = torch.nn.functional.scaled_dot_product_attention(
+            query.to(exact),
+            key.to(exact),
+            value.to(exact),
+            None if attention_mask is None else attention_mask.to(exact),
+            dropout if module.training else 0.0,
+            scale=scaling,
+            enable_gqa=True,
+        )
     return output.to(query.dtype).transpose(1, 2).contiguous(), None
 
 
