@@ -28,8 +28,9 @@ def install() -> None:
 
 
 def print_pdf(browser: str, page: Path, target: Path) -> None:
-    """Print an HTML file as a PDF."""
-    flags = ("--headless", "--no-sandbox", "--disable-gpu", "--no-pdf-header-footer", f"--print-to-pdf={target}")
+    """Print an HTML file as a PDF, with its headings as an outline."""
+    flags = ("--headless", "--no-sandbox", "--disable-gpu", "--no-pdf-header-footer", "--generate-pdf-document-outline")
+    flags += (f"--print-to-pdf={target}",)
     subprocess.run([browser, *flags, page.as_uri()], check=True, capture_output=True, timeout=600)
 
 

@@ -363,6 +363,15 @@ PAGES = [
 PAGES += [f"notebooks/{script.stem}.html" for script in builder.sources()]
 
 
+def test_on_paper_stands_nothing_that_only_a_screen_can_use(page: Any, site: Path) -> None:
+    """The link past the menu would cover a line of every printed page."""
+    page.goto((site / "notebooks" / f"{NOTEBOOK.stem}.html").as_uri())
+    parts = {name: page.locator(name) for name in (".skip-to-content", ".tag_hide-input > details", ".play")}
+    assert all(part.first.is_visible() for part in parts.values())
+    page.emulate_media(media="print")
+    assert [name for name, part in parts.items() if any(one.is_visible() for one in part.all())] == []
+
+
 @pytest.mark.parametrize("name", PAGES)
 def test_a_page_of_the_book_is_accessible_and_does_not_scroll_sideways(page: Any, site: Path, name: str) -> None:
     """No critical or serious finding of axe-core, light at laptop width and dark at a phone's."""
