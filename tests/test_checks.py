@@ -59,6 +59,11 @@ def test_a_stub_is_not_done_yet(stub: Any) -> None:
     assert not passed and verdict.startswith("[not done yet] 99.1 Double")
 
 
+def test_an_answer_that_prints_is_told_of_the_return() -> None:
+    assert "needs a `return`" in judge(DOUBLE, lambda x: print(2 * x))[1]
+    assert "needs a `return`" not in judge(DOUBLE, lambda x: ...)[1]
+
+
 def test_not_implemented_is_not_done_yet_and_ellipsis_neither() -> None:
     def stub(x: float) -> float:
         raise NotImplementedError

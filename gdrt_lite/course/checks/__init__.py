@@ -24,6 +24,7 @@ from gdrt_lite.course.checks.compare import difference, materialise, show
 __all__ = ["Exercise", "Mistake", "check", "exercises", "find", "yours"]
 
 Cases = Sequence[tuple[Any, ...]]
+MUTABLE = (pd.DataFrame, pd.Series, np.ndarray, torch.Tensor, list, dict, set)
 _AROUND_A_WORD = " \t\n().:;,*\"'`"  # "(c)" and "c." mean c
 
 
@@ -150,7 +151,7 @@ def judge(exercise: Exercise, answer: Any) -> tuple[bool, str]:
     given = _copies(inputs)
     expected, got = outcomes(exercise.reference, _copies(inputs)), outcomes(answer, given)
     if is_function and _is_stub(got, expected):
-        return False, _not_done(name)
+        return False, _not_done(name) + " A function whose last line prints needs a `return`." * all(g is None for g in got)
     wrong = [_differ(e, g, exercise.tolerance) for e, g in zip(expected, got)]
     if not any(wrong) and (changed := _changed(inputs, given)):
         told = f"right, but it changes the {changed} that it is given, and later cells use that again. Work on a copy."
@@ -188,9 +189,9 @@ def _copies(cases: Cases) -> Cases:
 
 
 def _changed(inputs: Cases, given: Cases) -> str | None:
-    """The kind of the first table, array or tensor that the calls changed in what they were given; None if there is none."""
+    """The kind of the first argument that the calls changed; None if they changed none."""
     for before, after in zip(itertools.chain(*inputs), itertools.chain(*given)):
-        if isinstance(before, (pd.DataFrame, pd.Series, np.ndarray, torch.Tensor)) and difference(before, after, 0.0):
+        if isinstance(before, MUTABLE) and difference(before, after, 0.0):
             return type(before).__name__
     return None
 
@@ -231,4 +232,4 @@ def _not_done(name: str) -> str:
 
 
 def _arguments(case: tuple[Any, ...]) -> str:
-    return "(" + ", ".join(repr(a) if isinstance(a, str) else show(a) for a in case) + ")"
+    return "(" + ", ".join(repr(a) if isinstance(a, str) else show(a, 500) for a in case) + ")"

@@ -11,6 +11,7 @@ from gdrt_lite.data.windows import Example
 
 FIRST = ["Alien", "Heat", "Fargo", "Big"]
 MOVED = ["Fargo", "Alien", "Speed", "Casino"]
+LONG = [*FIRST, "Speed", "Casino", "Up", "Aliens"]
 TRAIN = [
     ("u1", ("Alien", "Heat"), "Fargo"),
     ("u1", ("Heat", "Fargo"), "Big"),
@@ -32,6 +33,14 @@ def _same_place(before: Sequence[str], after: Sequence[str]) -> float:
 
 def _jaccard(before: Sequence[str], after: Sequence[str]) -> float:
     return len(set(before) & set(after)) / len(set(before) | set(after))
+
+
+def _dice(before: Sequence[str], after: Sequence[str]) -> float:
+    return 2 * len(set(before) & set(after)) / (len(before) + len(after))
+
+
+def _as_text(before: Sequence[str], after: Sequence[str]) -> float:
+    return sum(title in " ".join(after) for title in before) / len(before)
 
 
 def _gone(before: Sequence[str], after: Sequence[str]) -> float:
@@ -156,6 +165,10 @@ def _counted(times: Times) -> float:
     return sum(step < 60 for step in _gaps(times))
 
 
+def _negative(times: Times) -> float:
+    return sum(-gap < 60 for gap in _gaps(times)) / len(_gaps(times))
+
+
 def _from_the_first(times: Times) -> float:
     gaps = [after - own[0] for own in times for after in own[1:]]
     return sum(gap < 60 for gap in gaps) / len(gaps)
@@ -173,10 +186,13 @@ EXERCISES = [
             (FIRST, ["Speed", "Heat", "Casino", "Up"]),
             (FIRST[:3], MOVED),
             (list("abcdefghij"), list("jklmabc")),
+            (["Alien", "Heat"], ["Aliens", "Heat", "Up"]),
         ],
         mistakes=[
             Mistake("you compare place by place. A title that moved within the list has survived.", _same_place),
             Mistake("you divide by the union of both lists; divide by the length of the first.", _jaccard),
+            Mistake("you divide by the titles of both lists; divide by the length of the first.", _dice),
+            Mistake("compare whole titles: Alien does not survive because Aliens stands there.", _as_text),
             Mistake("this is the share that is gone; the question is what stays.", _gone),
             Mistake("this is a number of titles; divide by the length of the list to get a share.", _count),
             Mistake("you divide by the second list; the share is of the first one's titles.", _by_after),
@@ -213,6 +229,10 @@ EXERCISES = [
             Mistake(
                 "a step of exactly sixty seconds does not take less than a minute: compare with < and not <=.", _up_to_60
             ),
+            Mistake(
+                "this is the share of the steps that take a minute or longer.", lambda times: 1 - within_a_minute(times)
+            ),
+            Mistake("take the earlier time from the later one: your steps are negative, so all are below 60.", _negative),
             Mistake("this is a number of steps: divide by the number of all steps.", _counted),
             Mistake("a share from 0 to 1 is asked for, and no percentage.", lambda times: 100 * within_a_minute(times)),
             Mistake("take the time since the rating before, not since the user's first rating.", _from_the_first),
@@ -223,7 +243,7 @@ EXERCISES = [
         "00.4",
         "NDCG with one target",
         reference=ndcg,
-        cases=[(FIRST, "Alien"), (FIRST, "Fargo"), (FIRST, "Big"), (FIRST, "Speed")],
+        cases=[(FIRST, "Alien"), (FIRST, "Fargo"), (FIRST, "Big"), (FIRST, "Speed"), (LONG, "Aliens")],
         mistakes=[
             Mistake(
                 "this is the reciprocal rank. NDCG discounts by a logarithm, which punishes lower places less.", _reciprocal
@@ -232,6 +252,7 @@ EXERCISES = [
             Mistake("the first place must be worth one: with ranks from 0 it is log2(rank + 2).", _shifted),
             Mistake("NDCG is one divided by this logarithm: lower places must earn less.", _not_inverted),
             Mistake("log2 of one is zero: the rank counts from 0, so it is log2(rank + 2).", _rank_plus_one),
+            Mistake("look at the whole list: a target at the eighth place counts too.", lambda r, t: ndcg(r[:5], t)),
             Mistake("this is the hit rate: it does not ask where in the list the target stands.", _hit),
         ],
         after="Averaged over users, this is NDCG@k.",
