@@ -270,7 +270,7 @@ plots.show(
 # ## 4. Did it help? (20 minutes)
 #
 # *The long form is notebooks 06 and 07.* Six hypotheses were written down before the test was run. A model enters only if it passes a gate: after SFT it ranks better than
-# popularity, and it reads its users. The test has a model of its own, the table below names it, and it need not be the SmolLM2 of parts 1 and 2. **Vote first:** write `"supported"`,
+# popularity, and it reads its users. The test has models of its own, named below, and tuned longer than that of parts 1 and 2. **Vote first:** write `"supported"`,
 # `"contradicted"`, `"undecided"` or `"not tested"` beside each one. An effect whose interval includes zero is undecided.
 
 # %%
@@ -302,7 +302,7 @@ say("The verdicts: **{counts}.** {h6} {seeds}",
     counts="; ".join(f"{word}: {', '.join(ids)}" for word, ids in by_verdict.items() if ids),
     h6={"supported": "GDRT ranks better than every control, so the DRO and the groups contribute.", "contradicted": "A control ranks better than GDRT, which speaks against the DRO or the groups.",
         "undecided": "Whether the DRO adds anything to its strongest control stays open.", "not tested": "The controls have not been run."}[rows.set_index("id").verdict["H6"]],
-    seeds="Each effect rests on a single training seed, so another training may turn it round." if "seeds" in rows and rows.seeds.min() == 1 else "")
+    seeds="Where the table says *one seed in a place*, one of the models was trained once by each method, and another training may turn it round." if "seeds" in rows and rows.seeds.min() == 1 else "")
 agreed = [id for id in rows.id if votes[id] == rows.set_index("id").verdict[id]]
 if any(vote is not ... for vote in votes.values()):
     say("Your vote agrees with the verdict in **{n}** of {of} hypotheses{which}.", n=len(agreed), of=len(rows), which=f": {', '.join(agreed)}" if agreed else "")

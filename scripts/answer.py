@@ -10,7 +10,7 @@ import pandas as pd
 from gdrt_lite.metrics import Interval
 
 PAPER = {"H3": "+24.3%", "H5": "-37.4%"}  # arXiv 2510.10978, abstract: against SFT, averages over its data sets
-MODELS = {"pocket": "the pocket model, a small transformer trained from scratch"}
+MODELS = {"pocket": "the pocket model", "smollm2-135m": "SmolLM2"}
 COUNTS = ("No", "One", "Two", "Three", "Four", "Five", "Six")
 
 
@@ -32,14 +32,15 @@ def same_list(overlap: pd.DataFrame) -> str:
     alike = shared["sft"] > 2 * shared["item-transitions"]
     lead = "recommends much the same to everybody" if alike else "tells users apart"
 
-    def ends(method: str) -> str:
+    def ends(method: str, lists: str = "", titles: str = "") -> str:
         span = f"{low[method]:.0%}" if low[method] == high[method] else f"{low[method]:.0%} to {high[method]:.0%}"
-        return f"{span} of the lists, and two users share {shared[method]:.1f} of ten titles"
+        return f"{span}{lists} and {titles}{shared[method]:.1f}"
 
     return (
-        f"**After a short fine-tuning by SFT, SmolLM2 {lead}:** one title is in {ends('sft')}. Before tuning it is in "
-        f"{ends('pre-trained')}, and after GDRT in {ends('gdrt')}. A recommender that only counts which title follows "
-        f"which has {high['item-transitions']:.0%} and {shared['item-transitions']:.1f}."
+        f"**After a short fine-tuning by SFT, SmolLM2 {lead}:** one title is in "
+        f"{ends('sft', ' of the lists,', 'two users share ')} of ten titles. Before tuning it is {ends('pre-trained')}, "
+        f"after GDRT {ends('gdrt')}, and for a recommender that only counts which title follows which "
+        f"{ends('item-transitions')}."
     )
 
 
@@ -52,10 +53,11 @@ def gates(found: Sequence[Mapping[str, Any]]) -> str:
     text = f"**{COUNTS[len(passed)]} {verb} well enough to be judged, that is, above best-sellers.**"
     for gate in passed:
         model, _, where = gate["place"].partition(", ")
+        name, reads = MODELS.get(model, model), gate["own_minus_stranger"][0]
         text += (
-            f" After SFT, {MODELS.get(model, model)} on {where}, ranks above popularity (NDCG@10 {gate['ndcg_sft']:.3f} "
-            f"against {gate['ndcg_popularity']:.3f}), and a user's own history adds "
-            f"{gate['own_minus_stranger'][0]:.2f} nats to the right title's log-probability, compared with a stranger's."
+            f" {name[0].upper()}{name[1:]}, on {where}: NDCG@10 {gate['ndcg_sft']:.3f} after SFT, "
+            f"{gate['ndcg_popularity']:.3f} for popularity, and a user's own history makes the right title {reads:.2f} nats "
+            "likelier than a stranger's."
         )
     text += f" Below this gate: {below}." * bool(below)
     return text + " SmolLM2 has not been put to this test yet." * all("smollm2" not in gate["place"] for gate in found)
@@ -70,7 +72,21 @@ def outcome(hypotheses: Sequence[Mapping[str, Any]]) -> str:
             parts.append(f"**{len(texts)} {verdict}**: {', '.join(texts)}")
     seeds = [row["seeds"] for row in hypotheses if "seeds" in row]
     fewest = f" Each tested one rests on {min(seeds)} or more trainings of every method compared." if seeds else ""
-    return f"Six hypotheses were registered before the test. {'. '.join(parts)}.{fewest}"
+    return f"Six hypotheses were registered before the test. {'. '.join(parts)}.{apart(hypotheses) or fewest}"
+
+
+def apart(hypotheses: Sequence[Mapping[str, Any]]) -> str:
+    """Which hypotheses differ from zero in each model by itself, where verdicts are of the mean over several."""
+    tested = [row for row in hypotheses if len(row.get("places", {})) > 1]
+    told = []
+    for place in tested[0]["places"] if tested else ():
+        own = {row["id"]: row["places"][place] for row in tested}
+        clear = [id for id, (_, low, high, _) in own.items() if low > 0 or high < 0]
+        model, fewest = place.partition(",")[0], min(seeds for *_, seeds in own.values())
+        shows = " and ".join(clear) or "none of them"
+        told.append(f"{MODELS.get(model, model)} ({fewest} training{'s' * (fewest > 1)} a method) shows {shows}")
+    over = ", ".join(row["id"] for row in tested)
+    return f" {over} are means over {len(told)} models. By itself, {', and '.join(told)}." if told else ""
 
 
 def headline(hypotheses: Sequence[Mapping[str, Any]]) -> str:

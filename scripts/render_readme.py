@@ -196,9 +196,12 @@ def registered() -> str:
     if any(row.get("seeds") == 1 for row in told["hypotheses"]):
         lines += [
             "",
-            "A verdict of one seed covers other users and not other trainings: it is provisional until seeds follow.",
+            "Where a place has one seed, its figures cover other users and not other trainings. They are provisional.",
         ]
     lines += ["", _markdown(verdicts.table(told)), ""]
+    if max((len(row.get("places", {})) for row in told["hypotheses"]), default=0) > 1:
+        lines += ["A verdict is of the mean over the places, each with the same weight. The places by themselves:", ""]
+        lines += [_markdown(verdicts.places(told)), ""]
     if (RESULTS / "forest.png").exists():
         lines += ["![Effect and 95% interval of each hypothesis](../data/results/forest.png)", ""]
     for place, cells_there in verdicts.by_place(own).items():

@@ -54,7 +54,7 @@ def test_the_answer_says_what_the_verdicts_say():
     gate |= {"place": "x, y", "own_minus_stranger": [0.5, 0.4, 0.6]}
     told = answer.gates([gate, gate | {"place": "B", "passed": False}, {"place": "C", "passed": False}])
     assert told.startswith("**One model recommends") and "Below this gate: B." in told and "SmolLM2 has not" in told
-    assert "x on y, ranks above popularity (NDCG@10 0.200 against 0.100)" in told
+    assert "X, on y: NDCG@10 0.200 after SFT, 0.100 for popularity" in told and "0.50 nats likelier" in told
     effect = {"effect": -0.1, "low": -0.2, "high": 0.05, "seeds": 3, "against": "balanced"}
     rows = [{"id": "H3", "text": "ranks", "verdict": "undecided"} | effect]
     rows += [{"id": "H1", "text": "x", "verdict": "not tested"}]
@@ -63,6 +63,10 @@ def test_the_answer_says_what_the_verdicts_say():
     assert "a gain in ranking is not shown" in answer.headline(rows)
     assert "a gain in ranking is not shown" not in answer.headline([rows[0] | {"low": 0.01, "high": 0.2}])
     assert "not compared yet" in answer.headline(rows[1:])
+    places = {"pocket, films": [0.2, 0.1, 0.3, 5], "smollm2-135m, films": [-0.1, -0.3, 0.1, 1]}
+    told = answer.outcome([rows[0] | {"places": places}])
+    assert "H3 are means over 2 models" in told and "rests on" not in told
+    assert "the pocket model (5 trainings a method) shows H3, and SmolLM2 (1 training a method) shows none of them" in told
 
 
 def test_readme_is_short_and_opens_with_figure_answer_and_commands():

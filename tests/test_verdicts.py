@@ -98,6 +98,21 @@ def test_a_place_below_the_gate_gives_no_verdict():
     assert not verdicts.judge(poor)["gates"][0]["passed"]
 
 
+def test_the_places_stand_beside_their_mean():
+    def moved(own: Cell) -> Cell:
+        return dataclasses.replace(own, config=dataclasses.replace(own.config, model="another"))
+
+    alone = [one for one in known(0.6, 0.4) if one.config.seed == 0]
+    told = verdicts.judge([*known(0.95, 0.3), *map(moved, alone)])
+    row = next(row for row in told["hypotheses"] if row["id"] == "H3")
+    (first, *_, many), (second, *_, one) = row["places"].values()
+    assert first > second > 0 and row["effect"] == pytest.approx((first + second) / 2) and (many, one) == (3, 1)
+    assert verdicts.table(told).verdict[2].endswith("(one seed in a place)")
+    shown = verdicts.places(told).set_index("").loc["H3"]
+    assert [text.rpartition(", ")[2] for text in shown.iloc[2:]] == ["3 seeds", "1 seed"]
+    assert shown.iloc[2].startswith(f"{first:+.1%} [")
+
+
 def test_verdicts_and_figure_are_written(tmp_path):
     told = verdicts.write(known(0.95, 0.3), tmp_path)
     assert json.loads((tmp_path / "verdicts.json").read_text()) == told
@@ -162,14 +177,17 @@ def test_the_verdicts_are_those_of_the_registered_cells(tmp_path):
 
 
 def test_the_cautions_state_the_differences_that_qualify_the_verdicts():
-    costs = {"gdrt": 5.0, "sft": 4.0, "sft-at-nll": 4.5}
+    costs, reads = {"gdrt": 5.0, "sft": 4.0, "sft-at-nll": 4.5}, "NDCG@10 own minus stranger"
     gaps = {0: {"gdrt": 0.1, "sft": 0.4, "sft-at-nll": 0.4}, 1: {"gdrt": 0.4, "sft": 0.4, "sft-at-nll": 0.4}}
     text = verdicts.cautions(
         {
-            name: {seed: {"NLL": constant(cost), "MGU@5 popularity": constant(own[name])} for seed, own in gaps.items()}
+            name: {
+                seed: {"NLL": constant(cost), "MGU@5 popularity": constant(own[name]), reads: constant(0.0)}
+                for seed, own in gaps.items()
+            }
             for name, cost in costs.items()
         }
     )
     assert "MGU@5 of GDRT is 0.50 [" in text  # the geometric mean of 1/4 and 1
     assert "NLL is +0.50 [+0.50, +0.50] nats" in text and "changes by +1.00 [+1.00, +1.00] nats against SFT" in text
-    assert text.count("not measured") == 5
+    assert "not measured" not in text and "H1" not in text and "gate" not in text  # what has no figure has no line

@@ -24,6 +24,8 @@ from gdrt_lite.study.cell import Cell
 from gdrt_lite.study.methods import methods
 from gdrt_lite.system import files
 
+MISSING = "not measured"
+ONE_SEED = (" (one seed)", " (one seed in a place)")
 Found = Mapping[str, compare.BySeed]  # method -> seed -> name -> metric
 
 
@@ -166,7 +168,8 @@ def judge(cells: Iterable[Cell]) -> dict[str, Any]:
 
     Returns:
         gates: per place whether it passed, with what that rests on; hypotheses: id, text, metric, verdict ("supported",
-        "contradicted", "undecided" or "not tested"), effect, low, high, p, p_holm, users, seeds, places.
+        "contradicted", "undecided" or "not tested"), effect, low, high, p, p_holm, users, seeds (the fewest of a place), and
+        places: per place the effect, low, high and seeds.
     """
     places = {name: compare.metrics_by_method(own) for name, own in by_place(cells).items()}
     gates = [{"place": name} | gate(found) for name, found in places.items()]
@@ -184,7 +187,7 @@ def judge(cells: Iterable[Cell]) -> dict[str, Any]:
 def _tested(hypothesis: Hypothesis, places: Mapping[str, Found]) -> dict[str, Any]:
     """The hypothesis over the places that have all it needs; of several comparisons, the one that speaks for it least."""
     row: dict[str, Any] = {"id": hypothesis.id, "text": hypothesis.text, "metric": hypothesis.metric}
-    least: tuple[Effect, str, list[str]] | None = None
+    least: tuple[Effect, str, dict[str, Effect]] | None = None
     for other in hypothesis.against:
         effects = {}
         for place, found in places.items():
@@ -196,12 +199,13 @@ def _tested(hypothesis: Hypothesis, places: Mapping[str, Found]) -> dict[str, An
             return row | {"verdict": "not tested"}
         over = pooled(list(effects.values()))
         if least is None or hypothesis.sign * over.t < hypothesis.sign * least[0].t:
-            least = over, other, list(effects)
+            least = over, other, effects
     assert least is not None
     over, other, where = least
     low, high = over.interval()
     row |= {"effect": over.value, "low": low, "high": high, "p": over.p, "sign": hypothesis.sign, "against": other}
-    return row | {"relative": hypothesis.relative, "users": over.users, "seeds": over.seeds, "places": where}
+    row |= {"relative": hypothesis.relative, "users": over.users, "seeds": over.seeds}
+    return row | {"places": {place: [own.value, *own.interval(), own.seeds] for place, own in where.items()}}
 
 
 def table(verdicts: Mapping[str, Any]) -> pd.DataFrame:
@@ -214,7 +218,7 @@ def table(verdicts: Mapping[str, Any]) -> pd.DataFrame:
         apart = Interval(told["effect"], told["low"], told["high"])
         rows.append({
             "": told["id"], "hypothesis": told["text"], "measure": told["metric"],
-            "verdict": told["verdict"] + " (one seed)" * (told["seeds"] == 1),
+            "verdict": told["verdict"] + ONE_SEED[len(told["places"]) > 1] * (told["seeds"] == 1),
             "against": told["against"], "effect [95%]": format(apart, "+.1%" if told["relative"] else "+.2f"),
             "p (Holm)": f"{told['p_holm']:.3f}" if told["p_holm"] >= 0.001 else "< 0.001",
             "users": str(told["users"]), "seeds": str(told["seeds"]),
@@ -222,31 +226,54 @@ def table(verdicts: Mapping[str, Any]) -> pd.DataFrame:
     return pd.DataFrame(rows).astype(object).fillna("-")
 
 
+def places(verdicts: Mapping[str, Any]) -> pd.DataFrame:
+    """The effect of each tested hypothesis in each place, with its seeds: what the mean over places hides."""
+    rows = []
+    for told in verdicts["hypotheses"]:
+        shown = {
+            place: f"{format(Interval(*own), '+.1%' if told['relative'] else '+.2f')}, {seeds} seed{'s' * (seeds > 1)}"
+            for place, (*own, seeds) in told.get("places", {}).items()
+        }
+        rows += [{"": told["id"], "measure": told["metric"], "against": told["against"]} | shown] if shown else []
+    return pd.DataFrame(rows).fillna("-")
+
+
 def cautions(found: Found) -> str:
     """What the verdicts of a place do not show, as a list in Markdown: exploratory differences, by the registered method."""
 
-    def minus(against: str, metric: str, form: str = "+.3f") -> str:
-        told = between(found, "gdrt", against, metric)
-        return "not measured" if told is None else format(Interval(told.value, *told.interval()), form)
+    def minus(against: str, metric: str, form: str = "+.3f", method: str = "gdrt") -> str:
+        told = between(found, method, against, metric)
+        return MISSING if told is None else format(Interval(told.value, *told.interval()), form)
 
-    name, gdrt, sft = "MGU@5 popularity", found.get("gdrt", {}), found.get("sft", {})
+    name, reads, gdrt, sft = "MGU@5 popularity", "own minus stranger", found.get("gdrt", {}), found.get("sft", {})
     both = [s for s in gdrt if s in sft and name in gdrt[s] and name in sft[s]]
     logs = [np.log(gdrt[s][name].value / sft[s][name].value) for s in both]
-    ratio = f"{Interval(*np.exp(t_interval(logs))):.2f}" if len(logs) > 1 else "not measured"
-
-    return f"""What these verdicts do not show, in exploratory and uncorrected differences, GDRT minus another method:
-
-- **H2 needs equal fits.** `sft-at-nll` was chosen on valid users to cost what GDRT costs. On test users the difference in
-  item NLL is {minus("sft-at-nll", "NLL", "+.2f")} nats, so read the verdict of H2 only as far as this is near zero.
-- **H4 speaks of dependence**, of how much GDRT's probabilities depend on whose history is given. Whether the right title
-  became more probable is another question: item NLL changes by {minus("sft", "NLL", "+.2f")} nats against SFT,
-  and own minus stranger in NDCG@10 by {minus("sft", "NDCG@10 own minus stranger")}.
-- **H4 and H5 compare with SFT alone.** Against uniform weights on the same groups (`balanced`), own minus stranger changes
-  by {minus("balanced", "own minus stranger", "+.2f")} nats and MGU@5 by {minus("balanced", "MGU@5 popularity")}.
-- **H5 is a difference over a mean**, so its interval can pass -100%. As a ratio, seed by seed and by Student's t over seeds
-  alone, MGU@5 of GDRT is {ratio} of that of SFT.
-- **The gate is low.** In NDCG@10, GDRT differs from item-to-item transitions by {minus("item-transitions", "NDCG@10")}
-  and from SASRec by {minus("sasrec", "NDCG@10")}."""
+    ratio = f"{Interval(*np.exp(t_interval(logs))):.2f}" if len(logs) > 1 else MISSING
+    yardsticks = {"item-to-item transitions": "item-transitions", "SASRec": "sasrec"}
+    apart = {label: minus(method, "NDCG@10") for label, method in yardsticks.items()}
+    bullets = [
+        "**H1 compares a ratio.** From the pre-trained model to SFT, item NLL changes by "
+        f"{minus('pre-trained', 'NLL', '+.1f', 'sft')} nats, and own minus stranger by "
+        f"{minus('pre-trained', reads, '+.2f', 'sft')} nats. So the share of the auxiliary tokens can rise while the model "
+        "reads its user more.",
+        "**H2 needs equal fits.** `sft-at-nll` was chosen on valid users to cost what GDRT costs. On test users the "
+        f"difference in item NLL is {minus('sft-at-nll', 'NLL', '+.2f')} nats, so read the verdict of H2 only as far as "
+        "this is near zero.",
+        "**H4 speaks of dependence**, of how much GDRT's probabilities depend on whose history is given. Whether the right "
+        f"title became more probable is another question: item NLL changes by {minus('sft', 'NLL', '+.2f')} nats against "
+        f"SFT, and own minus stranger in NDCG@10 by {minus('sft', 'NDCG@10 own minus stranger')}.",
+        "**H4 and H5 compare with SFT alone.** Against uniform weights on the same groups (`balanced`), own minus stranger "
+        f"changes by {minus('balanced', reads, '+.2f')} nats and MGU@5 by {minus('balanced', name)}.",
+        "**H5 is a difference over a mean**, so its interval can pass -100%. As a ratio, seed by seed and by Student's t "
+        f"over seeds alone, MGU@5 of GDRT is {ratio} of that of SFT.",
+        "**The gate is low.** In NDCG@10, GDRT differs "
+        + (" and ".join(f"from {label} by {told}" for label, told in apart.items() if told != MISSING) or MISSING)
+        + ".",
+    ]
+    told = "\n".join(f"- {bullet}" for bullet in bullets if MISSING not in bullet)
+    return (
+        f"What these verdicts do not show, in exploratory and uncorrected differences, GDRT minus another method:\n\n{told}"
+    )
 
 
 def write(cells: Iterable[Cell], folder: Path) -> dict[str, Any]:
