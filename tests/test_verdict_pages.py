@@ -30,17 +30,8 @@ def row(hypothesis: verdicts.Hypothesis, verdict: str, seeds: int) -> dict[str, 
         return told
     sign = {"supported": 1, "contradicted": -1, "undecided": 0}[verdict] * hypothesis.sign
     figures = {"effect": 0.3 * sign, "low": 0.3 * sign - 0.1, "high": 0.3 * sign + 0.1, "p": 0.01, "p_holm": 0.02}
-    return (
-        told
-        | figures
-        | {
-            "against": "sft",
-            "relative": hypothesis.relative,
-            "users": 60,
-            "seeds": seeds,
-            "places": {"x": [*figures.values()][:3] + [seeds]},
-        }
-    )
+    told |= figures | {"against": "sft", "relative": hypothesis.relative, "users": 60, "seeds": seeds}
+    return told | {"places": {"x": [told["effect"], told["low"], told["high"], seeds]}}
 
 
 def told(*words: str, seeds: int = 3, gates: list[dict[str, Any]] | None = None) -> dict[str, Any]:
