@@ -779,9 +779,9 @@ asked_here = [row for row in told["hypotheses"] if row["id"] in ("H1", "H2", "H3
 if asked_here:
     display(verdicts.table({"hypotheses": asked_here}).set_index(""))
     judged = {row["id"]: row["verdict"] for row in asked_here}
-    if any(len(row.get("places", {})) > 1 for row in asked_here):
-        say("Where several models were tested, a verdict is of their mean. This is each model by itself:")
-        display(verdicts.places({"hypotheses": asked_here}).set_index(""))
+    if len(apart := verdicts.places({"hypotheses": asked_here})):
+        say("Where several places (a model on a data set) were tested, a verdict is of their mean. This is each place by itself:")
+        display(apart.set_index(""))
     say("Does GDRT make the model read its user more than SFT does? **{reads}** Does it rank better? **{ranks}** The verdicts rest on {places}.",
         reads={"supported": "Yes, as far as this study reaches.", "contradicted": "No, it reads the user less."}.get(judged["H4"], "This study cannot tell."),
         ranks={"supported": "Yes, as far as this study reaches.", "contradicted": "No, it ranks worse."}.get(judged["H3"], "This study cannot tell."),

@@ -8,10 +8,12 @@ from typing import Any
 import pandas as pd
 
 from gdrt_lite.metrics import Interval
+from gdrt_lite.study.verdicts import HYPOTHESES
 
 PAPER = {"H3": "+24.3%", "H5": "-37.4%"}  # arXiv 2510.10978, abstract: against SFT, averages over its data sets
 MODELS = {"pocket": "the pocket model", "smollm2-135m": "SmolLM2"}
-COUNTS = ("No", "One", "Two", "Three", "Four", "Five", "Six")
+COUNTS = ("no", "one", "two", "three", "four", "five", "six")
+SIGNS = {hypothesis.id: hypothesis.sign for hypothesis in HYPOTHESES}
 
 
 def answer(overlap: pd.DataFrame, verdicts: Mapping[str, Any]) -> str:
@@ -47,17 +49,19 @@ def same_list(overlap: pd.DataFrame) -> str:
 def gates(found: Sequence[Mapping[str, Any]]) -> str:
     """Which models recommend well enough for a verdict."""
     measured = [gate for gate in found if "above_popularity" in gate]
-    passed = [gate for gate in measured if gate["passed"]]
-    below = ", ".join(gate["place"] for gate in measured if not gate["passed"])
-    verb = "model recommends" if len(passed) == 1 else "models recommend"
-    text = f"**{COUNTS[len(passed)]} {verb} well enough to be judged, that is, above best-sellers.**"
-    for gate in passed:
-        model, _, where = gate["place"].partition(", ")
-        name, reads = MODELS.get(model, model), gate["own_minus_stranger"][0]
+    passed = [
+        f"{place(gate['place'])} ({gate['ndcg_sft']:.3f}, {gate['ndcg_popularity']:.3f}, "
+        f"{gate['own_minus_stranger'][0]:.2f})"
+        for gate in measured
+        if gate["passed"]
+    ]
+    below = "; ".join(place(gate["place"]) for gate in measured if not gate["passed"])
+    s = "" if len(passed) == 1 else "s"
+    text = f"**In {COUNTS[len(passed)]} place{s}, SFT recommends well enough to be judged, that is, above best-sellers.**"
+    if passed:
         text += (
-            f" {name[0].upper()}{name[1:]}, on {where}: NDCG@10 {gate['ndcg_sft']:.3f} after SFT, "
-            f"{gate['ndcg_popularity']:.3f} for popularity, and a user's own history makes the right title {reads:.2f} nats "
-            "likelier than a stranger's."
+            f" A place is a model on a data set: {'; '.join(passed)}. In brackets: NDCG@10 of SFT and of popularity, and how "
+            "many nats likelier a user's own history makes the right title than a stranger's."
         )
     text += f" Below this gate: {below}." * bool(below)
     return text + " SmolLM2 has not been put to this test yet." * all("smollm2" not in gate["place"] for gate in found)
@@ -76,17 +80,32 @@ def outcome(hypotheses: Sequence[Mapping[str, Any]]) -> str:
 
 
 def apart(hypotheses: Sequence[Mapping[str, Any]]) -> str:
-    """Which hypotheses differ from zero in each model by itself, where verdicts are of the mean over several."""
+    """What each place shows by itself, where verdicts are of the mean over several."""
     tested = [row for row in hypotheses if len(row.get("places", {})) > 1]
     told = []
-    for place in tested[0]["places"] if tested else ():
-        own = {row["id"]: row["places"][place] for row in tested}
-        clear = [id for id, (_, low, high, _) in own.items() if low > 0 or high < 0]
-        model, fewest = place.partition(",")[0], min(seeds for *_, seeds in own.values())
-        shows = " and ".join(clear) or "none of them"
-        told.append(f"{MODELS.get(model, model)} ({fewest} training{'s' * (fewest > 1)} a method) shows {shows}")
-    over = ", ".join(row["id"] for row in tested)
-    return f" {over} are means over {len(told)} models. By itself, {', and '.join(told)}." if told else ""
+    for name in dict.fromkeys(name for row in tested for name in row["places"]):
+        own = {row["id"]: row["places"][name] for row in tested if name in row["places"]}
+        least = {id: min(SIGNS[id] * low, SIGNS[id] * high) for id, (_, low, high, _) in own.items()}
+        most = {id: max(SIGNS[id] * low, SIGNS[id] * high) for id, (_, low, high, _) in own.items()}
+        shows = {
+            "shows": [id for id in own if least[id] > 0],
+            "shows the opposite of": [id for id in own if most[id] < 0],
+            "cannot tell about": [id for id in own if least[id] <= 0 <= most[id]],
+        }
+        fewest = min(seeds for *_, seeds in own.values())
+        told.append(
+            f"{place(name)} ({fewest}{' or more' * (fewest > 1)} training{'s' * (fewest > 1)} each) "
+            + ", and ".join(f"{verb} {', '.join(ids)}" for verb, ids in shows.items() if ids)
+        )
+    if not told:
+        return ""
+    return f" {', '.join(row['id'] for row in tested)} are means over places. By itself, {'; '.join(told)}."
+
+
+def place(name: str) -> str:
+    """A place in words: the model, and the data set without its size."""
+    model, where, *_ = name.split(", ")
+    return f"{MODELS.get(model, model)} on {where}"
 
 
 def headline(hypotheses: Sequence[Mapping[str, Any]]) -> str:

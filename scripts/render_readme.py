@@ -199,9 +199,9 @@ def registered() -> str:
             "Where a place has one seed, its figures cover other users and not other trainings. They are provisional.",
         ]
     lines += ["", _markdown(verdicts.table(told)), ""]
-    if max((len(row.get("places", {})) for row in told["hypotheses"]), default=0) > 1:
-        lines += ["A verdict is of the mean over the places, each with the same weight. The places by themselves:", ""]
-        lines += [_markdown(verdicts.places(told)), ""]
+    if len(apart := verdicts.places(told)):
+        lines += ["These verdicts are of the mean over places, each with the same weight. The places by themselves:", ""]
+        lines += [_markdown(apart), ""]
     if (RESULTS / "forest.png").exists():
         lines += ["![Effect and 95% interval of each hypothesis](../data/results/forest.png)", ""]
     for place, cells_there in verdicts.by_place(own).items():

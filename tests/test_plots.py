@@ -207,6 +207,18 @@ def test_only_differences_that_leave_out_zero_are_filled():
     assert "minus SFT" in ax.get_xlabel()
 
 
+def test_a_forest_shows_each_place_under_a_mean_of_several():
+    told = {"text": "x", "verdict": "undecided", "effect": 1.0, "low": -1.0, "high": 3.0, "relative": False}
+    alone = told | {"id": "H1", "places": {"A": [1.0, -1.0, 3.0, 1]}}
+    several = told | {"id": "H3", "places": {"B": [-2.0, -4.0, 0.0, 1], "A": [4.0, 2.0, 6.0, 5]}}
+    (ax,) = plots.forest(pd.DataFrame([alone, several])).axes
+    drawn = [(tuple(line.get_xdata()), line.get_ydata()[0]) for line in ax.lines if len(line.get_xdata()) == 2]
+    spans = {span: at for span, at in drawn if span != (0, 1)}
+    assert 1 < spans[-2.0, 0.0] < spans[1.0, 3.0] < 2, "in half widths of the mean, under the second row"
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["B", "A"]
+    assert plots.forest(pd.DataFrame([alone])).axes[0].get_legend() is None
+
+
 def test_unfairness_is_in_percentage_points():
     ax = plots.unfairness_bars(unfairness()).axes[0]
     np.testing.assert_allclose(heights(ax), [[-10, 10], [-5, 5]])

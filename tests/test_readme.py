@@ -52,9 +52,9 @@ def test_list_overlap_by_hand():
 def test_the_answer_says_what_the_verdicts_say():
     gate = {"passed": True, "above_popularity": [0.1, 0.05, 0.15], "ndcg_sft": 0.2, "ndcg_popularity": 0.1}
     gate |= {"place": "x, y", "own_minus_stranger": [0.5, 0.4, 0.6]}
-    told = answer.gates([gate, gate | {"place": "B", "passed": False}, {"place": "C", "passed": False}])
-    assert told.startswith("**One model recommends") and "Below this gate: B." in told and "SmolLM2 has not" in told
-    assert "X, on y: NDCG@10 0.200 after SFT, 0.100 for popularity" in told and "0.50 nats likelier" in told
+    told = answer.gates([gate, gate | {"place": "B, z", "passed": False}, {"place": "C, z", "passed": False}])
+    assert told.startswith("**In one place, SFT recommends") and "x on y (0.200, 0.100, 0.50)" in told
+    assert "Below this gate: B on z." in told and "SmolLM2 has not" in told
     effect = {"effect": -0.1, "low": -0.2, "high": 0.05, "seeds": 3, "against": "balanced"}
     rows = [{"id": "H3", "text": "ranks", "verdict": "undecided"} | effect]
     rows += [{"id": "H1", "text": "x", "verdict": "not tested"}]
@@ -63,10 +63,18 @@ def test_the_answer_says_what_the_verdicts_say():
     assert "a gain in ranking is not shown" in answer.headline(rows)
     assert "a gain in ranking is not shown" not in answer.headline([rows[0] | {"low": 0.01, "high": 0.2}])
     assert "not compared yet" in answer.headline(rows[1:])
-    places = {"pocket, films": [0.2, 0.1, 0.3, 5], "smollm2-135m, films": [-0.1, -0.3, 0.1, 1]}
-    told = answer.outcome([rows[0] | {"places": places}])
-    assert "H3 are means over 2 models" in told and "rests on" not in told
-    assert "the pocket model (5 trainings a method) shows H3, and SmolLM2 (1 training a method) shows none of them" in told
+    up, down = [0.2, 0.1, 0.3, 5], [-0.2, -0.3, -0.1, 1]
+    h5 = {
+        "id": "H5",
+        "text": "fairer",
+        "verdict": "undecided",
+        "places": {"pocket, films": [0.1, -0.1, 0.3, 5], "B, books": down},
+    }
+    told = answer.outcome([rows[0] | {"places": {"pocket, films": up, "smollm2-135m, films": down}}, effect | h5])
+    assert "H3, H5 are means over places" in told and "rests on" not in told
+    assert "the pocket model on films (5 or more trainings each) shows H3, and cannot tell about H5; " in told
+    assert "SmolLM2 on films (1 training each) shows the opposite of H3; " in told
+    assert "B on books (1 training each) shows H5." in told, "MGU@5 falls where GDRT is fairer"
 
 
 def test_readme_is_short_and_opens_with_figure_answer_and_commands():

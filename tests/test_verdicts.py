@@ -111,6 +111,7 @@ def test_the_places_stand_beside_their_mean():
     shown = verdicts.places(told).set_index("").loc["H3"]
     assert [text.rpartition(", ")[2] for text in shown.iloc[2:]] == ["3 seeds", "1 seed"]
     assert shown.iloc[2].startswith(f"{first:+.1%} [")
+    assert not len(verdicts.places(verdicts.judge(known(0.95, 0.3)))), "one place has no mean to take apart"
 
 
 def test_verdicts_and_figure_are_written(tmp_path):
@@ -170,9 +171,11 @@ def test_each_registered_cell_is_one_that_the_grid_declares():
 def test_the_verdicts_are_those_of_the_registered_cells(tmp_path):
     folder = data.data_folder() / "results"
     told = verdicts.write(read_cells(folder / "registered"), tmp_path)
-    assert (folder / "verdicts.json").read_text() == (tmp_path / "verdicts.json").read_text(), (
-        "run `python -m gdrt_lite study --report`"
+    kept, now = (  # processors differ in the last digit of a sum
+        json.loads((home / "verdicts.json").read_text(), parse_float=lambda text: f"{float(text):.9g}")
+        for home in (folder, tmp_path)
     )
+    assert kept == now, "run `python -m gdrt_lite study --report`"
     assert len(told["hypotheses"]) == 6
 
 

@@ -6,6 +6,7 @@ figure shows. Display a figure in a notebook with `show`, which adds alt text, a
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import matplotlib as mpl
@@ -239,23 +240,30 @@ def forest(table: pd.DataFrame, title: str = "") -> Figure:
     """The registered hypotheses, one a row: the effect with its 95% interval, in units of the interval's half width.
 
     The units differ between hypotheses (nats, percent): each row is scaled by its interval, and its figures stand beside it.
+    Where a hypothesis was tested in several places, thin lines under the row show each place in the same units.
 
     Args:
         table: the hypotheses of `study.verdicts.judge`.
     """
-    canvas.need(table, "id", "text", "verdict", "effect", "low", "high", "relative")
+    canvas.need(table, "id", "text", "verdict", "effect", "low", "high", "relative", "places")
     shown = table.dropna(subset="effect").reset_index(drop=True)
+    places = list(dict.fromkeys(name for own in shown.places if len(own) > 1 for name in own))
+    markers = dict(zip(places, itertools.cycle("^vPX*"), strict=False))
     if not title:
         counts = shown.verdict.value_counts()
         title = "Registered hypotheses: " + ", ".join(f"{counts.get(name, 0)} {name}" for name in VERDICTS)
-    figure, (ax,) = canvas.axes(title, (11, 0.5 * len(shown) + 1.3))
-    for place, row in shown.iterrows():
+    figure, (ax,) = canvas.axes(title, (11, (0.5 + 0.13 * len(places)) * len(shown) + 1.3 + 0.25 * len(places)))
+    for at, row in shown.iterrows():
         colour, marker = VERDICTS[row.verdict]
         half = (row.high - row.low) / 2 or 1.0
-        ax.plot([row.low / half, row.high / half], [place, place], color=colour, linewidth=2.4)
+        ax.plot([row.low / half, row.high / half], [at, at], color=colour, linewidth=2.4)
+        for name, (effect, low, high, _) in row.places.items() if len(row.places) > 1 else ():
+            under = at + 0.7 * (1 + places.index(name)) / (1 + len(places))
+            ax.plot([low / half, high / half], [under, under], color="#555555", linewidth=1)
+            ax.plot(effect / half, under, markers[name], ms=5, color="#555555")
         ax.plot(
             row.effect / half,
-            place,
+            at,
             marker=marker,
             ms=9,
             color=colour,
@@ -264,10 +272,14 @@ def forest(table: pd.DataFrame, title: str = "") -> Figure:
         )
         form = "{:+.1%} [{:+.1%}, {:+.1%}]" if row.relative else "{:+.2f} [{:+.2f}, {:+.2f}]"
         told = f"{row.verdict}: " + form.format(row.effect, row.low, row.high)
-        ax.annotate(told, (1.01, place), xycoords=("axes fraction", "data"), va="center", fontsize=11, color=colour)
+        ax.annotate(told, (1.01, at), xycoords=("axes fraction", "data"), va="center", fontsize=11, color=colour)
     ax.axvline(0, color="black", linewidth=1.2, ls=":", zorder=0)
-    ax.set(xlabel="effect, in half widths of its 95% interval", yticks=range(len(shown)), ylim=(len(shown) - 0.5, -0.5))
+    ax.set(xlabel="effect, in half widths of its 95% interval", yticks=range(len(shown)), ylim=(len(shown) - 0.2, -0.5))
     ax.set_yticklabels([f"{row.id}  {row.text}" for row in shown.itertuples()])
+    for name in places:
+        ax.plot([], [], markers[name], ms=5, color="#555555", label=name)
+    if places:
+        ax.legend(title="each place by itself", loc="upper left", bbox_to_anchor=(0, -0.12))
     return figure
 
 

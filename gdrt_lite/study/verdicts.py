@@ -227,14 +227,16 @@ def table(verdicts: Mapping[str, Any]) -> pd.DataFrame:
 
 
 def places(verdicts: Mapping[str, Any]) -> pd.DataFrame:
-    """The effect of each tested hypothesis in each place, with its seeds: what the mean over places hides."""
+    """The effect in each place, with its seeds, of the hypotheses tested in several: what the mean over places hides."""
     rows = []
     for told in verdicts["hypotheses"]:
+        if len(told.get("places", {})) < 2:
+            continue
         shown = {
             place: f"{format(Interval(*own), '+.1%' if told['relative'] else '+.2f')}, {seeds} seed{'s' * (seeds > 1)}"
-            for place, (*own, seeds) in told.get("places", {}).items()
+            for place, (*own, seeds) in told["places"].items()
         }
-        rows += [{"": told["id"], "measure": told["metric"], "against": told["against"]} | shown] if shown else []
+        rows.append({"": told["id"], "measure": told["metric"], "against": told["against"]} | shown)
     return pd.DataFrame(rows).fillna("-")
 
 
