@@ -60,8 +60,8 @@ def gates(found: Sequence[Mapping[str, Any]]) -> str:
     text = f"**In {COUNTS[len(passed)]} place{s}, SFT recommends well enough to be judged, that is, above best-sellers.**"
     if passed:
         text += (
-            f" A place is a model on a data set: {'; '.join(passed)}. In brackets: NDCG@10 of SFT and of popularity, and how "
-            "many nats likelier a user's own history makes the right title than a stranger's."
+            f" A place is a model on a data set: {'; '.join(passed)}. In brackets: NDCG@10 of SFT and of popularity, and "
+            "how many nats likelier a user's own history makes the right title than a stranger's."
         )
     text += f" Below this gate: {below}." * bool(below)
     return text + " SmolLM2 has not been put to this test yet." * all("smollm2" not in gate["place"] for gate in found)
