@@ -64,7 +64,7 @@ from gdrt_lite.plots import canvas
 #
 # The data are real: MovieLens records who rated which movie. The model is real too: SmolLM2 is a small language model, which was fine-tuned in the
 # usual way (*supervised fine-tuning*, SFT) on the histories of other users. The repository keeps the lists that it gave to people it had never
-# seen. Beside them stand the lists of a recommender that only *counts* which title follows which. Section 5 builds it, under its usual name item-kNN.
+# seen. Beside them stand the lists of a recommender that only *counts* which title follows which. Section 5 builds it, under the name *item-to-item transitions*.
 
 # %%
 splits = data.load_movielens(500).split("new_users", history=5)
@@ -209,7 +209,8 @@ say(
 
 # %% [markdown]
 # **How exercises work here.** Write your answer into the cell, run it, and run the check below it. If you are stuck, open the hint that matches
-# your symptom. The solution is folded, and its cell makes sure that the notebook runs to its end.
+# your symptom. The solution is folded. When its cell runs, its function replaces yours, so that
+# the notebook runs to its end; your text stays in your own cell.
 
 # %% [markdown]
 # ### Exercise 00.1 · How much survives
@@ -426,7 +427,7 @@ checks.check("00.4", ndcg);
 
 # %% [markdown]
 # The recommender to compare with needs no network and no text. It counts *item-to-item transitions*: how often people who saw this movie went on to
-# that one. It is often filed under item-kNN, as in the labels below, although no neighbours are searched.
+# that one. Libraries file such counting under item-kNN.
 
 # %% [markdown]
 # ### Exercise 00.5 · Count what followed what
@@ -468,8 +469,8 @@ checks.check("00.5", followed);
 # their counts (the *cosine*). We add 10 to the denominator (*shrinkage*), because a pair that was seen once is weak evidence.
 
 # %%
-def knn(train: Sequence[Example], catalogue: Sequence[str]) -> Callable[[Sequence[str]], list[str]]:
-    """Item-kNN: returns a function from a history to the ten best titles."""
+def transitions(train: Sequence[Example], catalogue: Sequence[str]) -> Callable[[Sequence[str]], list[str]]:
+    """Item-to-item transitions: returns a function from a history to the ten best titles."""
     pairs, before, after = followed(train), Counter(), Counter()
     for (earlier, later), n in pairs.items():
         before[earlier] += n
@@ -486,8 +487,8 @@ def knn(train: Sequence[Example], catalogue: Sequence[str]) -> Callable[[Sequenc
 
     return recommend
 
-neighbours = knn(splits.train, splits.catalogue)
-print("seen:", "; ".join(someone.history), "\nkNN: ", "; ".join(neighbours(someone.history)))
+followers = transitions(splits.train, splits.catalogue)
+print("seen:", "; ".join(someone.history), "\nnext:", "; ".join(followers(someone.history)))
 
 # %% [markdown]
 # The package has the same method as a helper, with matrices. Both must agree:
@@ -495,25 +496,25 @@ print("seen:", "; ".join(someone.history), "\nkNN: ", "; ".join(neighbours(someo
 # %%
 helper = baselines.item_transitions(splits.train, splits.catalogue, histories[:5], exclude_history=True)
 for history, ranked in zip(histories[:5], helper):
-    assert neighbours(history) == [title for title, _ in ranked]
+    assert followers(history) == [title for title, _ in ranked]
 
 # %% [markdown]
 # The third recommender is a list of best-sellers, which by construction does not read the user. All three get the same users.
 
 # %%
-predict("00.d", "Which has the highest NDCG@10 on many users: language model, item-kNN, or best-sellers?", ...)
+predict("00.d", "Which has the highest NDCG@10 on many users: language model, transitions, or best-sellers?", ...)
 
 # %%
 def bestsellers(histories: Sequence[Sequence[str]]) -> Lists:
     ranked = baselines.popularity(splits.train, splits.catalogue, histories, exclude_history=True)
     return [[title for title, _ in own] for own in ranked]
 
-for name, answer in {"item-kNN": lambda hs: [neighbours(h) for h in hs], "best-sellers": bestsellers}.items():
+for name, answer in {"transitions": lambda hs: [followers(h) for h in hs], "best-sellers": bestsellers}.items():
     lists[name] = {"own": answer(histories), "swapped": answer(strangers), "wiped": answer([()]) * len(people)}
 
 targets = [person.target for person in people]
 gains = {name: metrics.ndcg_at_k(own["own"], targets, 10) for name, own in lists.items()}
-assert all(math.isclose(ndcg(r, t), g) for r, t, g in zip(lists["item-kNN"]["own"], targets, gains["item-kNN"]))
+assert all(math.isclose(ndcg(r, t), g) for r, t, g in zip(lists["transitions"]["own"], targets, gains["transitions"]))
 
 # %%
 rows = []
@@ -534,17 +535,17 @@ spoken = "; ".join(f"{r.model}, {r.metric}: {r.estimate:.2f} [{r.low:.2f}, {r.hi
 plots.show(figure, alt=f"Estimates with 95% intervals of three recommenders on three measures. {spoken}")
 
 # %% jupyter={"source_hidden": true}
-gap = metrics.paired_bootstrap(gains["item-kNN"], gains["language model"])
+gap = metrics.paired_bootstrap(gains["transitions"], gains["language model"])
 verdict = "The interval lies above zero: counting wins." if gap.low > 0 else (
     "The interval lies below zero: the language model wins." if gap.high < 0 else "The interval includes zero: with so few users we cannot tell."
 )
 stays = table[table.metric == "survives a stranger"].set_index("model").estimate
 say(
-    "NDCG@10: item-kNN {knn:.3f}, best-sellers {top:.3f}, language model {lm:.3f}. Item-kNN minus language model, on the same users: "
+    "NDCG@10: transitions {counted:.3f}, best-sellers {top:.3f}, language model {lm:.3f}. Transitions minus language model, on the same users: "
     "**{gap:+.3f}** [95% interval]. {verdict} And where a stranger's history leaves **{lm_stays:.0%}** of the model's list standing, it "
-    "leaves {knn_stays:.0%} of the list that counting made.",
-    knn=gains["item-kNN"].mean(), top=gains["best-sellers"].mean(), lm=gains["language model"].mean(), gap=gap, verdict=verdict,
-    lm_stays=stays["language model"], knn_stays=stays["item-kNN"],
+    "leaves {counted_stays:.0%} of the list that counting made.",
+    counted=gains["transitions"].mean(), top=gains["best-sellers"].mean(), lm=gains["language model"].mean(), gap=gap, verdict=verdict,
+    lm_stays=stays["language model"], counted_stays=stays["transitions"],
 )
 say(
     "The ceiling, best-sellers, which read nobody: **{top:.0%}** survive a stranger. Not all, since titles already seen are left out.",
@@ -557,14 +558,14 @@ say(
 # %% jupyter={"source_hidden": true}
 pre_trained = next(cell for cell in kept if cell.method == "pre-trained")
 popular = next(cell for cell in kept if cell.method == "popularity")
-many = {"item-kNN": counting, "language model": shown, "best-sellers": popular, "before tuning": pre_trained}
+many = {"transitions": counting, "language model": shown, "best-sellers": popular, "before tuning": pre_trained}
 gains_kept = {name: metrics.ndcg_at_k(cell.lists, cell.targets, 10) for name, cell in many.items()}
 say(
-    "On **{n}** examples of {users} users: {all}. Item-kNN minus the language model after SFT is **{gap:+.3f}**, and minus best-sellers, which read no history, "
+    "On **{n}** examples of {users} users: {all}. Transitions minus the language model after SFT is **{gap:+.3f}**, and minus best-sellers, which read no history, "
     "**{over:+.3f}** [95% intervals over users].",
     n=len(shown.users), users=len(set(shown.users)), all=", ".join(f"{name} {gain.mean():.3f}" for name, gain in gains_kept.items()),
-    gap=metrics.paired_bootstrap(gains_kept["item-kNN"], gains_kept["language model"], shown.users),
-    over=metrics.paired_bootstrap(gains_kept["item-kNN"], gains_kept["best-sellers"], shown.users),
+    gap=metrics.paired_bootstrap(gains_kept["transitions"], gains_kept["language model"], shown.users),
+    over=metrics.paired_bootstrap(gains_kept["transitions"], gains_kept["best-sellers"], shown.users),
 )
 
 # %% [markdown]
@@ -587,7 +588,7 @@ for name, own in lists.items():
 # %% [markdown]
 # *We cannot tell* is an answer about these few users: the interval includes zero, which is not the same as 'no effect'. That the histories *do*
 # contain information is shown by the many examples above: there a table of counts, which reads them, is compared with best-sellers, which do not.
-# (Without a history item-kNN falls back to the best-sellers, which are hard to beat with few users.)
+# (Without a history, transitions fall back to the best-sellers, which are hard to beat with few users.)
 
 # %%
 say(

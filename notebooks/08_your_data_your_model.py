@@ -176,7 +176,7 @@ checks.check("08.1", windows);
 
 # %%
 def signal(splits: data.Splits, n: int = 400) -> metrics.Interval:
-    """NDCG@10 of item-kNN minus popularity on the test part, paired by user."""
+    """NDCG@10 of item-to-item transitions minus popularity on the test part, paired by user."""
     test = data.sample(splits.test, n, seed=0)
     gains = []
     for recommend in (baselines.item_transitions, baselines.popularity):
@@ -187,7 +187,7 @@ def signal(splits: data.Splits, n: int = 400) -> metrics.Interval:
 
 def tell(splits: data.Splits) -> None:
     found = signal(splits)
-    say("**{name}**: item-kNN minus popularity {found}, so the history {what}.", name=splits.name, found=f"{found:+.3f}",
+    say("**{name}**: item-to-item transitions minus popularity {found}, so the history {what}.", name=splits.name, found=f"{found:+.3f}",
         what="holds signal" if found.low > 0 else "holds none that counting can see")
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import platform
-import re
 import shutil
 import sys
 import tempfile
@@ -82,6 +81,7 @@ def _packages() -> Answers:
 
     try:
         requirements = [Requirement(line) for line in importlib.metadata.requires("gdrt-lite") or []]
+        extras = importlib.metadata.metadata("gdrt-lite").get_all("Provides-Extra") or []
     except importlib.metadata.PackageNotFoundError:
         yield FAIL, "gdrt-lite itself is not installed", f"in the repository: {INSTALL}"
         return
@@ -95,7 +95,7 @@ def _packages() -> Answers:
             if required:
                 yield FAIL, f"{wanted} is missing", f'pip install -c constraints.txt "{wanted}"'
             else:
-                missing[need.name] = re.findall(r"extra == [\"'](\w+)", str(need.marker))[-1]
+                missing[need.name] = next(name for name in extras if need.marker.evaluate({"extra": name}))
             continue
         if not need.specifier.contains(version, prereleases=True):
             yield FAIL, f"{need.name} {version} is not {need.specifier}", f'pip install -c constraints.txt "{wanted}"'
@@ -104,8 +104,8 @@ def _packages() -> Answers:
     if good:
         yield OK, f"{len(good)} as required: {', '.join(good[:3])} ..."
     if missing:
-        names, extras = ", ".join(sorted(missing)), ",".join(sorted(set(missing.values())))
-        yield NOTE, f'of the extras, not installed: {names} (pip install -c constraints.txt -e ".[{extras}]")'
+        names, wanted = ", ".join(sorted(missing)), ",".join(sorted(set(missing.values())))
+        yield NOTE, f'of the extras, not installed: {names} (pip install -c constraints.txt -e ".[{wanted}]")'
 
 
 def _adapters() -> Answers:

@@ -24,7 +24,7 @@ from gdrt_lite.course.checks.compare import difference, materialise, show
 __all__ = ["Exercise", "Mistake", "check", "exercises", "find", "yours"]
 
 Cases = Sequence[tuple[Any, ...]]
-MUTABLE = (pd.DataFrame, pd.Series, np.ndarray, torch.Tensor, list, dict, set)
+_MUTABLE = (pd.DataFrame, pd.Series, np.ndarray, torch.Tensor, list, dict, set)
 _AROUND_A_WORD = " \t\n().:;,*\"'`"  # "(c)" and "c." mean c
 
 
@@ -191,7 +191,7 @@ def _copies(cases: Cases) -> Cases:
 def _changed(inputs: Cases, given: Cases) -> str | None:
     """The kind of the first argument that the calls changed; None if they changed none."""
     for before, after in zip(itertools.chain(*inputs), itertools.chain(*given)):
-        if isinstance(before, MUTABLE) and difference(before, after, 0.0):
+        if isinstance(before, _MUTABLE) and difference(before, after, 0.0):
             return type(before).__name__
     return None
 
