@@ -92,7 +92,7 @@ def _packages() -> Answers:
         try:
             version = importlib.metadata.version(need.name)
         except importlib.metadata.PackageNotFoundError:
-            if required:
+            if need.marker is None or required:
                 yield FAIL, f"{wanted} is missing", f'pip install -c constraints.txt "{wanted}"'
             else:
                 missing[need.name] = next(name for name in extras if need.marker.evaluate({"extra": name}))
