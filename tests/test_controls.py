@@ -130,6 +130,20 @@ def test_the_exact_evaluation_ranks_as_decoding_does_and_reads_as_stranger_does(
     np.testing.assert_allclose(found.nll, nll, atol=1e-4)
 
 
+def test_a_ranking_per_token_divides_by_the_titles_length(few):
+    pocket, splits = few
+    test = data.sample(splits.test, 6, seed=0)
+    exact, found = (
+        evaluate(pocket, test, splits, Config(model="pocket", ranking=r, faa_examples=4)) for r in ("exact", "per-token")
+    )
+    for example, row in zip(test, found.lists, strict=True):
+        scores = target_logprobs(pocket, [pocket.encode(example.history, title) for title in splits.catalogue])
+        means = {title: float(score.mean()) for title, score in zip(splits.catalogue, scores, strict=True)}
+        shown = sorted((title for title in means if title not in example.history), key=lambda title: -means[title])
+        assert [splits.catalogue[i] for i in row] == shown[:10]
+    assert found.lists != exact.lists and found.nll == exact.nll and found.own_minus_stranger == exact.own_minus_stranger
+
+
 def test_ndcg_after_a_stranger_is_that_of_the_strangers_history(few):
     """Rank each target after the histories of its five strangers, the user's own titles left out, one by one."""
     pocket, splits = few

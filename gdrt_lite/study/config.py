@@ -92,8 +92,8 @@ class Config:
     columns: Mapping[str, str] = _setting({}, "user, item, time, noun or verb of a table, as name=value", added=True)
     ranking: str = _setting(
         "beam",
-        "beam search; exact: all titles, also after strangers' histories; legal: the same by legal softmax",
-        choices=("beam", "exact", "legal"),
+        "beam search; exact: all titles, also after strangers' histories; the same by the legal softmax, or per token",
+        choices=("beam", "exact", "legal", "per-token"),
         added=True,
     )
     growing: bool = _setting(False, "histories that grow up to the length and then begin anew, read once", added=True)

@@ -11,6 +11,7 @@ from tqdm.auto import tqdm
 from gdrt_lite import attribution, data, decoding, lm, metrics, stranger
 from gdrt_lite.data import Example, Splits
 from gdrt_lite.lm.model import in_float32
+from gdrt_lite.prompts import target_ids
 from gdrt_lite.study.cell import Evaluation
 from gdrt_lite.study.config import Config
 from gdrt_lite.training import legal_tokens
@@ -21,7 +22,7 @@ def evaluate(
 ) -> Evaluation:
     """Recommendation lists, item NLL and attribution of a model for each test example, all scored `in_float32`.
 
-    With `ranking="exact"` or "legal" the whole catalogue is scored after each history. The lists are then exact, and scores
+    With any `ranking` but "beam" the whole catalogue is scored after each history. The lists are then exact, and scores
     after strangers' histories are known too.
 
     Args:
@@ -32,7 +33,7 @@ def evaluate(
         progress: show progress bars.
     """
     with in_float32(model.model):
-        if config.ranking in ("exact", "legal"):
+        if config.ranking != "beam":
             found = _exact(model, test, splits, config, progress)
         else:
             lists = decoding.recommend(
@@ -55,20 +56,26 @@ STRANGERS = 5  # histories of other users that each target is scored after
 def _exact(
     model: lm.LanguageModel, test: Sequence[Example], splits: Splits, config: Config, progress: bool
 ) -> dict[str, Any]:
-    """The fields of an `Evaluation` from the scores of the whole catalogue after each history, (N, V)."""
+    """The fields of an `Evaluation` from the scores of the whole catalogue after each history, (N, V).
+
+    "per-token" ranks by the score divided by the title's number of tokens, EOS included: length normalisation, which many
+    published figures use. It changes the lists alone.
+    """
     histories = tqdm([example.history for example in test], desc="rank", disable=not progress)
     legal = legal_tokens(model, splits.catalogue) if config.ranking == "legal" else None
     scores = stranger.title_logprobs(model, histories, splits.catalogue, legal)  # (N, V)
     known = as_numbers([], test, splits)
     targets, n = np.array(known["targets"]), np.arange(len(test))
     drawn = np.array(stranger.strangers_of(test, STRANGERS, seed=0))  # (N, S)
+    lengths = [len(target_ids(model.tokenizer, title)) for title in splits.catalogue]
+    divisor = np.array(lengths) if config.ranking == "per-token" else 1
     left_out = np.zeros_like(scores, dtype=bool)
     for i, history in enumerate(known["histories"] if config.exclude_history else ()):
         left_out[i, history] = True
 
     def ranked(after: np.ndarray) -> list[list[int]]:
         """The best titles of each example that its user may be shown, by scores of shape (N, V)."""
-        allowed = np.where(left_out, -np.inf, after)
+        allowed = np.where(left_out, -np.inf, after / divisor)
         order = np.argsort(-allowed, axis=1, kind="stable")[:, : max(10, config.list_length)]
         return [[int(title) for title in row if allowed[i, title] > -np.inf] for i, row in enumerate(order)]
 

@@ -90,7 +90,7 @@ def by_place(cells: Iterable[Cell]) -> dict[str, list[Cell]]:
     """The test cells of each place with exact lists, by its name: the model and the data set in words."""
     found: dict[str, list[Cell]] = defaultdict(list)
     for cell in cells:
-        if cell.config.part == "test" and cell.config.ranking != "beam":
+        if cell.config.part == "test" and cell.config.ranking in ("exact", "legal"):
             found[f"{Path(cell.config.model).name}, {cell.data.rpartition(',')[0] or cell.data}"].append(cell)
     return dict(found)
 
