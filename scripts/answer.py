@@ -94,8 +94,8 @@ def apart(hypotheses: Sequence[Mapping[str, Any]]) -> str:
         }
         fewest = min(seeds for *_, seeds in own.values())
         told.append(
-            f"{place(name)} ({fewest}{' or more' * (fewest > 1)} training{'s' * (fewest > 1)} each) "
-            + ", and ".join(f"{verb} {', '.join(ids)}" for verb, ids in shows.items() if ids)
+            f"{place(name)} ({fewest}{'+' * (fewest > 1)} training{'s' * (fewest > 1)} each) "
+            + ", ".join(f"{verb} {', '.join(ids)}" for verb, ids in shows.items() if ids)
         )
     if not told:
         return ""

@@ -72,7 +72,7 @@ def test_the_answer_says_what_the_verdicts_say():
     }
     told = answer.outcome([rows[0] | {"places": {"pocket, films": up, "smollm2-135m, films": down}}, effect | h5])
     assert "H3, H5 are means over places" in told and "rests on" not in told
-    assert "the pocket model on films (5 or more trainings each) shows H3, and cannot tell about H5; " in told
+    assert "the pocket model on films (5+ trainings each) shows H3, cannot tell about H5; " in told
     assert "SmolLM2 on films (1 training each) shows the opposite of H3; " in told
     assert "B on books (1 training each) shows H5." in told, "MGU@5 falls where GDRT is fairer"
 

@@ -115,7 +115,7 @@ def between(found: Found, method: str, against: str, metric: str, scale: float =
     A method that depends on no seed (popularity, the pre-trained model) is compared with every seed of the other.
     """
     one, other = found.get(method, {}), found.get(against, {})
-    if other and not methods()[against].seeded:
+    if other and not methods()[against.partition(" ")[0]].seeded:  # without the parameters in its label
         other = dict.fromkeys(one, next(iter(other.values())))
     return effect(one, other, metric, scale)
 
@@ -251,8 +251,8 @@ def cautions(found: Found) -> str:
     both = [s for s in gdrt if s in sft and name in gdrt[s] and name in sft[s]]
     logs = [np.log(gdrt[s][name].value / sft[s][name].value) for s in both]
     ratio = f"{Interval(*np.exp(t_interval(logs))):.2f}" if len(logs) > 1 else MISSING
-    yardsticks = {"item-to-item transitions": "item-transitions", "SASRec": "sasrec"}
-    apart = {label: minus(method, "NDCG@10") for label, method in yardsticks.items()}
+    yardsticks = {"item-transitions": "item-to-item transitions", "sasrec": "SASRec"}
+    apart = {yardsticks[name]: minus(label, "NDCG@10") for label in found if (name := label.partition(" ")[0]) in yardsticks}
     bullets = [
         "**H1 compares a ratio.** From the pre-trained model to SFT, item NLL changes by "
         f"{minus('pre-trained', 'NLL', '+.1f', 'sft')} nats, and own minus stranger by "
