@@ -205,8 +205,8 @@ def registered() -> str:
     if (RESULTS / "forest.png").exists():
         lines += ["![Effect and 95% interval of each hypothesis](../data/results/forest.png)", ""]
     for place, cells_there in verdicts.by_place(own).items():
-        lines += [verdicts.cautions(compare.metrics_by_method(cells_there)), ""]
-        lines += [f"{place}: mean over seeds, and in brackets the difference to SFT with its 95% interval.", ""]
+        lines += [f"### {place}", "", verdicts.cautions(compare.metrics_by_method(cells_there)), ""]
+        lines += ["Mean over seeds, and in brackets the difference to SFT with its 95% interval:", ""]
         lines += [_markdown(compare.table(cells_there, metrics=REGISTERED)), ""]
     trials = sum(cell.config.part == "valid" for cell in own)
     return "\n".join([*lines, f"{len(own)} cells: {trials} trials on valid users, and {len(own) - trials} on test users."])
