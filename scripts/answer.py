@@ -85,12 +85,11 @@ def apart(hypotheses: Sequence[Mapping[str, Any]]) -> str:
     told = []
     for name in dict.fromkeys(name for row in tested for name in row["places"]):
         own = {row["id"]: row["places"][name] for row in tested if name in row["places"]}
-        least = {id: min(SIGNS[id] * low, SIGNS[id] * high) for id, (_, low, high, _) in own.items()}
-        most = {id: max(SIGNS[id] * low, SIGNS[id] * high) for id, (_, low, high, _) in own.items()}
+        span = {id: sorted((SIGNS[id] * low, SIGNS[id] * high)) for id, (_, low, high, _) in own.items()}
         shows = {
-            "shows": [id for id in own if least[id] > 0],
-            "shows the opposite of": [id for id in own if most[id] < 0],
-            "cannot tell about": [id for id in own if least[id] <= 0 <= most[id]],
+            "shows": [id for id, (least, _) in span.items() if least > 0],
+            "shows the opposite of": [id for id, (_, most) in span.items() if most < 0],
+            "cannot tell about": [id for id, (least, most) in span.items() if least <= 0 <= most],
         }
         fewest = min(seeds for *_, seeds in own.values())
         told.append(

@@ -194,3 +194,9 @@ def test_the_cautions_state_the_differences_that_qualify_the_verdicts():
     assert "MGU@5 of GDRT is 0.50 [" in text  # the geometric mean of 1/4 and 1
     assert "NLL is +0.50 [+0.50, +0.50] nats" in text and "changes by +1.00 [+1.00, +1.00] nats against SFT" in text
     assert "not measured" not in text and "H1" not in text and "gate" not in text  # what has no figure has no line
+
+
+def test_a_yardstick_with_parameters_is_named_and_hides_no_other_caution():
+    own = {"NDCG@10": constant(0.3), "own minus stranger": constant(1.0), "MGU@5 popularity": constant(0.1)}
+    text = verdicts.cautions({label: {0: own} for label in ("gdrt", "sft", "balanced", "sasrec epochs=20")})
+    assert "from SASRec by +0.000" in text and "H4 and H5 compare with SFT alone" in text and "MGU@5 by +0.000" in text

@@ -67,8 +67,9 @@ def _exact(
     known = as_numbers([], test, splits)
     targets, n = np.array(known["targets"]), np.arange(len(test))
     drawn = np.array(stranger.strangers_of(test, STRANGERS, seed=0))  # (N, S)
-    lengths = [len(target_ids(model.tokenizer, title)) for title in splits.catalogue]
-    divisor = np.array(lengths) if config.ranking == "per-token" else 1
+    divisor: Any = 1
+    if config.ranking == "per-token":
+        divisor = np.array([len(target_ids(model.tokenizer, title)) for title in splits.catalogue])
     left_out = np.zeros_like(scores, dtype=bool)
     for i, history in enumerate(known["histories"] if config.exclude_history else ()):
         left_out[i, history] = True

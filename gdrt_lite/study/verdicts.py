@@ -252,7 +252,8 @@ def cautions(found: Found) -> str:
     logs = [np.log(gdrt[s][name].value / sft[s][name].value) for s in both]
     ratio = f"{Interval(*np.exp(t_interval(logs))):.2f}" if len(logs) > 1 else MISSING
     yardsticks = {"item-transitions": "item-to-item transitions", "sasrec": "SASRec"}
-    apart = {yardsticks[name]: minus(label, "NDCG@10") for label in found if (name := label.partition(" ")[0]) in yardsticks}
+    methods_of = {label: label.partition(" ")[0] for label in found}  # without parameters
+    apart = {yardsticks[known]: minus(label, "NDCG@10") for label, known in methods_of.items() if known in yardsticks}
     bullets = [
         "**H1 compares a ratio.** From the pre-trained model to SFT, item NLL changes by "
         f"{minus('pre-trained', 'NLL', '+.1f', 'sft')} nats, and own minus stranger by "
